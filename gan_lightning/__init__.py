@@ -1,0 +1,1 @@
+"""Generative adversarial networks in PyTorch Lightning, measured against known truth."""

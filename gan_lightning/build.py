@@ -1,0 +1,236 @@
+"""From a configuration, or a checkpoint, to objects."""
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from lightning import Callback, Trainer, seed_everything
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from omegaconf import DictConfig, OmegaConf
+
+from gan_lightning.callbacks.checkpoint import AtomicCheckpointIO, checkpoints
+from gan_lightning.callbacks.summary import Throughput, write_metrics
+from gan_lightning.config import one_line
+from gan_lightning.data.loader import RealData
+from gan_lightning.errors import UsageError
+from gan_lightning.gan import GAN
+
+# in manual optimization Lightning refuses these, and the module does them
+MANUAL = ("gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches")
+
+
+def build_data(config: DictConfig) -> RealData:
+    """The data module of a configuration."""
+    options = {k: v for k, v in config.data.items() if k != "gives"}
+    return _instantiate(options)
+
+
+def build_gan(config: DictConfig, sample_shape: tuple[int, ...]) -> GAN:
+    """The untrained GAN of a configuration for samples of that shape."""
+    model = {k: v for k, v in config.model.items() if k not in ("needs", "lr", "betas", "latent_size")}
+    generator = _instantiate(model.pop("generator"), sample_shape=sample_shape)
+    discriminator = _instantiate(model.pop("discriminator"), sample_shape=sample_shape)
+    manual = {name: config.trainer[name] for name in MANUAL if config.trainer[name] is not None}
+    gan = GAN(
+        generator,
+        discriminator,
+        loss=_instantiate(config.loss),
+        prior=_instantiate(config.prior),
+        generator_optimizer=_instantiate(config.generator_optimizer),
+        discriminator_optimizer=_instantiate(config.discriminator_optimizer),
+        regularizers=[_instantiate(regularizer) for regularizer in config.regularizer.values()],
+        schedule=_instantiate(config.schedule) if config.schedule else None,
+        **model,
+        **manual,
+    )
+    gan.config = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    return gan
+
+
+def build_trainer(config: DictConfig, folder: Path, callbacks: list[Callback], purge_step: int | None = None) -> Trainer:
+    """The Trainer of a configuration; TensorBoard forgets what an interrupted run wrote from ``purge_step`` on."""
+    options: dict[str, Any] = {k: v for k, v in _plain(config.trainer).items() if k not in MANUAL}
+    if not options["enable_checkpointing"]:
+        callbacks = [callback for callback in callbacks if not isinstance(callback, Checkpoint)]
+    if not options["enable_progress_bar"]:
+        callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
+    # what conf/callbacks leaves out, Lightning must not put in
+    options["enable_checkpointing"] = any(isinstance(callback, Checkpoint) for callback in callbacks)
+    options["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in callbacks)
+    if options["logger"]:
+        options["logger"] = TensorBoardLogger(folder, name="", version="", default_hp_metric=False, purge_step=purge_step)
+    options["plugins"] = [AtomicCheckpointIO(), *(options["plugins"] or [])]
+    return _call(Trainer, **options, callbacks=callbacks, default_root_dir=str(folder))
+
+
+def train(config: DictConfig, folder: Path) -> dict[str, float]:
+    """Train what the configuration says in a run folder, from the beginning or on from its last checkpoint.
+
+    Returns the final metrics by name.
+
+    Raises:
+        UsageError: before training, where the configuration, the data or the checkpoint cannot be used.
+        Diverged: a loss or a weight is no longer finite.
+    """
+    _quiet()
+    checkpoint = _last_checkpoint(folder) if config.resume else None
+    if not config.resume and (folder / "config.yaml").exists():
+        raise UsageError(f"{folder} holds a run already: go on with it by resume={folder}, or choose another hydra.run.dir.")
+    if "root" in config.data:
+        config.data.root = os.path.abspath(os.path.expanduser(config.data.root))
+
+    seed_everything(config.seed, verbose=False)
+    data = build_data(config)
+    gan = build_gan(config, data.sample_shape)
+    throughput = Throughput()
+    callbacks = [throughput, *(_instantiate(callback) for callback in config.callbacks.values())]
+    saved = _read_checkpoint(checkpoint, gan) if checkpoint else {}
+    purge_step = saved["global_step"] + 1 if saved else None
+    trainer = build_trainer(config, folder, callbacks, purge_step)
+    data.trainer = trainer
+    _call(data.prepare_data)
+    _call(data.setup, "fit")
+    if trainer.is_global_zero:
+        _write_config(config, folder)
+        if not saved:
+            _log_hyperparameters(trainer, data, config)
+
+    trainer.fit(gan, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    metrics = final_metrics(trainer, gan, data)
+    if trainer.is_global_zero and not trainer.fast_dev_run:
+        write_metrics(folder / "metrics.json", trainer, gan, throughput.seconds, metrics)
+        report(folder, trainer, gan, metrics)
+    return metrics
+
+
+def load(path: str | Path) -> GAN:
+    """The trained GAN of a checkpoint, or of a run folder's last one, in evaluation mode.
+
+    Raises:
+        UsageError: it is no checkpoint of this package.
+    """
+    path = Path(path)
+    path = checkpoints(path) / "last.ckpt" if path.is_dir() else path
+    saved = _read_checkpoint(path)
+    config = OmegaConf.create(saved["gan"]["config"])
+    gan = build_gan(config, tuple(saved["gan"]["sample_shape"]))
+    _check_architecture(path, saved, gan)
+    gan.load_state_dict(saved["state_dict"])
+    return gan.eval()
+
+
+def final_metrics(trainer: Trainer, gan: GAN, data: RealData) -> dict[str, float]:
+    """The metrics of the weights that the run ended with."""
+    if data.monitor is None:
+        return {}
+    if gan.validated_step != trainer.global_step:
+        trainer.validate(gan, datamodule=data, verbose=False)
+    return {k: v.item() for k, v in sorted(trainer.callback_metrics.items()) if k.startswith("val/")}
+
+
+def report(folder: Path, trainer: Trainer, gan: GAN, metrics: dict[str, float]) -> None:
+    """Three lines: the metrics, where everything is, how to look at it."""
+    folder = Path(os.path.relpath(folder))
+    values = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+    print(f"Trained to step {trainer.global_step} on {int(gan.images_seen):,} samples" + (f": {values}" if values else ""))
+    print(f"Pictures in {folder}/samples, checkpoint {checkpoints(folder)}/last.ckpt")
+    print(f"Curves and pictures: tensorboard --logdir {folder}")
+
+
+def _plain(config: Any) -> Any:
+    return OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
+
+
+def _instantiate(config: Any, **extra: Any) -> Any:
+    """Hydra's instantiate with plain containers, and with the constructor's own sentence where it refuses."""
+    try:
+        return instantiate(config, _convert_="all", **extra)
+    except InstantiationException as error:
+        target = str(config.get("_target_")).rpartition(".")[2]
+        cause = error.__cause__ or error
+        if isinstance(cause, ValueError):
+            raise UsageError(str(cause)) from error
+        raise UsageError(f"{target} cannot be made: {one_line(cause)}.") from error
+
+
+def _call(function: Any, *args: Any, **kwargs: Any) -> Any:
+    """A call whose refusals are the user's to mend."""
+    try:
+        return function(*args, **kwargs)
+    except (ValueError, TypeError, OSError, MisconfigurationException) as error:
+        raise UsageError(f"{one_line(error)}.") from error
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    """The run's last checkpoint; None where it was stopped before the first, so that it starts again."""
+    for aside in checkpoints(folder).glob(".*.ckpt.*"):
+        aside.unlink()  # half a checkpoint, from a process that was killed while it wrote
+    last = checkpoints(folder) / "last.ckpt"
+    return last if last.exists() else None
+
+
+def _read_checkpoint(path: Path, gan: GAN | None = None) -> dict[str, Any]:
+    """A checkpoint's content, checked to be one, and to fit ``gan`` where that is given."""
+    if not path.is_file():
+        raise UsageError(f"{path} does not exist: give a checkpoint or the folder of a run.")
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved["gan"]["config"], saved["state_dict"]
+    except Exception as error:  # torch.load raises many kinds, all with the same meaning here
+        raise UsageError(f"{path} is not a checkpoint of this package: give one that train.py wrote.") from error
+    if gan is not None:
+        _check_architecture(path, saved, gan)
+    return saved
+
+
+def _check_architecture(path: Path, saved: dict[str, Any], gan: GAN) -> None:
+    expected = {name: tuple(t.shape) for name, t in gan.state_dict().items()}
+    found = {name: tuple(t.shape) for name, t in saved["state_dict"].items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise UsageError(
+                f"{path} belongs to another architecture: its {name} is {found.get(name, 'absent')} and the "
+                f"configuration's is {expected.get(name, 'absent')}; resume with the model's own options."
+            )
+
+
+def _write_config(config: DictConfig, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = folder / ".config.yaml"
+    OmegaConf.save(OmegaConf.create(_plain(config)), aside)
+    aside.replace(folder / "config.yaml")
+
+
+def _log_hyperparameters(trainer: Trainer, data: RealData, config: DictConfig) -> None:
+    """Fill TensorBoard's HPARAMS tab: the options, beside the curve of the metric that ranks runs."""
+    from torch.utils.tensorboard.summary import hparams
+
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            name = data.monitor[0] if data.monitor else "loss/generator"
+            options = {k: v for k, v in _flat(_plain(config)) if isinstance(v, int | float | str | bool)}
+            for summary in hparams(options, {name: 0.0}):  # only the name is kept: the curve has the value
+                logger.experiment.file_writer.add_summary(summary)
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    leaves: list[tuple[str, Any]] = []
+    for key, value in config.items():
+        leaves += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
+    return leaves
+
+
+def _quiet() -> None:
+    """Lightning's greetings and advice that does not hold here."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    # torch deprecated what this release of Lightning calls
+    warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")
+    warnings.filterwarnings("ignore", "The number of training batches .* is smaller than the logging interval")

@@ -1,0 +1,127 @@
+"""Checkpoints that a kill, a full disk or a divergence cannot spoil."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
+
+
+def checkpoints(run: str | Path) -> Path:
+    """The folder of a run's checkpoints."""
+    return Path(run) / "checkpoints"
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it: the place holds the former or the new one, whole."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        place = Path(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        aside = place.with_name(f".{place.name}.{os.getpid()}")
+        try:
+            with aside.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(place)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+class RunCheckpoint(Checkpoint):
+    """``last.ckpt`` every ``every_seconds`` and at each end of an epoch or of the run, ``best.ckpt`` by the data's monitor.
+
+    The first Ctrl-C or SIGTERM lets the batch finish and the checkpoint be written, and stops the run.
+    """
+
+    def __init__(self, every_seconds: float = 60.0) -> None:
+        if every_seconds < 0:
+            raise ValueError(f"callbacks.checkpoint.every_seconds is {every_seconds}: give a number that is not negative.")
+        self.every_seconds = every_seconds
+        self.best: float | None = None
+        self._saved_at = 0.0
+        self._stop_requested = False
+        self._former_handlers: dict[int, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best = state["best"]
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self._saved_at = time.monotonic()
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                self._former_handlers[signum] = signal.signal(signum, self._request_stop)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._any_rank(trainer, self._stop_requested):
+            trainer.should_stop = True
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            return  # the end of the epoch follows, with its validation: saved there, a resume does not forget it
+        if trainer.should_stop or trainer.global_step == trainer.max_steps:
+            self._save(trainer)
+        elif self._is_due(trainer) and (batch_idx + 1) % (trainer.val_check_batch or 1):
+            self._save(trainer)
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING and self._improved(trainer):
+            trainer.save_checkpoint(checkpoints(trainer.default_root_dir) / "best.ckpt")
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            return  # stopped within the epoch: saved there, and resumed there
+        ends = trainer.should_stop or trainer.global_step == trainer.max_steps
+        if ends or trainer.current_epoch + 1 == trainer.max_epochs or self._is_due(trainer):
+            self._save(trainer)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._restore_handlers()
+
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
+        self._restore_handlers()
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        return self._any_rank(trainer, time.monotonic() - self._saved_at >= self.every_seconds)
+
+    @staticmethod
+    def _any_rank(trainer: Trainer, flag: bool) -> bool:
+        return trainer.strategy.reduce_boolean_decision(flag, all=False)
+
+    def _request_stop(self, signum: int, frame: FrameType | None) -> None:
+        self._stop_requested = True
+        self._restore_handlers()
+        rank_zero_info("Stopping after this batch, with a checkpoint; once more stops at once.")
+
+    def _improved(self, trainer: Trainer) -> bool:
+        monitor = trainer.datamodule.monitor  # type: ignore[attr-defined]
+        if monitor is None or monitor[0] not in trainer.callback_metrics:
+            return False
+        name, mode = monitor
+        value = trainer.callback_metrics[name].item()
+        better = self.best is None or (value < self.best if mode == "min" else value > self.best)
+        if better:
+            self.best = value
+        return better
+
+    def _save(self, trainer: Trainer) -> None:
+        trainer.save_checkpoint(checkpoints(trainer.default_root_dir) / "last.ckpt")
+        self._saved_at = time.monotonic()
+
+    def _restore_handlers(self) -> None:
+        for signum, handler in self._former_handlers.items():
+            signal.signal(signum, handler)
+        self._former_handlers.clear()

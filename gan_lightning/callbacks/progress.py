@@ -1,0 +1,56 @@
+"""Progress: a Rich bar in a terminal, one line every few seconds elsewhere."""
+
+import sys
+import time
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
+
+
+def progress(every_seconds: float = 5.0) -> ProgressBar:
+    """What suits the place that the output goes to."""
+    return RichProgressBar(refresh_rate=10) if sys.stdout.isatty() else ProgressLines(every_seconds)
+
+
+class ProgressLines(ProgressBar):
+    """Prints the step, the losses and the metrics every ``every_seconds``, for where there is no terminal."""
+
+    def __init__(self, every_seconds: float = 5.0) -> None:
+        super().__init__()
+        self.every_seconds = every_seconds
+        self._printed_at = 0.0
+        self._enabled = True
+
+    def disable(self) -> None:
+        self._enabled = False
+
+    def enable(self) -> None:
+        self._enabled = True
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self._printed_at = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now = time.monotonic()
+        if now - self._printed_at >= self.every_seconds:
+            self._printed_at = now
+            self._print(trainer, module)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._print(trainer, module)
+
+    def _print(self, trainer: Trainer, module: LightningModule) -> None:
+        if not self._enabled:
+            return
+        metrics = {k: v for k, v in self.get_metrics(trainer, module).items() if k != "v_num"}
+        steps = f"step {trainer.global_step}" + (f"/{trainer.max_steps}" if trainer.max_steps >= 0 else "")
+        epochs = f"epoch {trainer.current_epoch}" + (f"/{trainer.max_epochs}" if (trainer.max_epochs or -1) >= 0 else "")
+        values = ", ".join(f"{k} {_short(v)}" for k, v in metrics.items())
+        print(f"{epochs}, {steps}, {values}", flush=True)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else str(value)

@@ -1,0 +1,139 @@
+"""Pictures of the averaged generator's samples, from the same latents all through the run."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from gan_lightning.distributions import GaussianMixture
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+HISTOGRAM_BINS = 100
+
+
+class SamplePictures(Callback):
+    """``samples/STEP.png`` before training, every ``every_n_steps`` generator updates, and at the end; also to TensorBoard.
+
+    Images are a grid of ``images``; points are a histogram over the true density, or a scatter over the true modes, of
+    ``points``.
+    """
+
+    def __init__(self, every_n_steps: int = 500, images: int = 64, points: int = 10_000) -> None:
+        self.every_n_steps = every_n_steps
+        self.images = images
+        self.points = points
+        self._latents: Tensor | None = None
+        self._pictured = -1
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self._pictured = trainer.global_step
+        if trainer.global_step == 0:
+            self._picture(trainer, module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step // self.every_n_steps > self._pictured // self.every_n_steps:
+            self._picture(trainer, module)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.global_step > self._pictured:
+            self._picture(trainer, module)
+
+    def _picture(self, trainer: Trainer, module: LightningModule) -> None:
+        self._pictured = trainer.global_step
+        if not trainer.is_global_zero:
+            return
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        n = self.images if len(data.sample_shape) == 3 else self.points
+        if self._latents is None:
+            self._latents = module.prior.sample(n, torch.Generator().manual_seed(torch.initial_seed()))
+        picture = draw(module.sample(n, latents=self._latents).float().cpu(), getattr(data, "distribution", None))
+        folder = Path(trainer.default_root_dir) / "samples"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_png(picture, folder / f"{trainer.global_step:07d}.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("samples", picture, trainer.global_step)
+
+
+def write_png(picture: Tensor, path: Path) -> None:
+    """A uint8 picture (3, height, width) as a file."""
+    from PIL import Image
+
+    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(path)
+
+
+def draw(samples: Tensor, distribution: GaussianMixture | None) -> Tensor:
+    """Samples as one uint8 picture (3, height, width): a grid, a histogram or a scatter, by their shape."""
+    if samples.dim() == 4:
+        return image_grid(samples)
+    if samples.shape[1] == 1:
+        return rasterize(histogram(samples, distribution))
+    return rasterize(scatter(samples, distribution))
+
+
+def image_grid(images: Tensor, columns: int | None = None) -> Tensor:
+    """Images (N, channels, height, width) in [-1, 1] as a square grid, uint8 (3, ., .), enlarged to be seen."""
+    from torchvision.utils import make_grid
+
+    grid = make_grid(images, nrow=columns or round(len(images) ** 0.5), padding=2, value_range=(-1, 1), normalize=True)
+    factor = max(1, 512 // max(grid.shape[1:]))
+    grid = grid.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+    return (grid * 255).round().to(torch.uint8)
+
+
+def histogram(samples: Tensor, distribution: GaussianMixture | None) -> "Figure":
+    """A histogram of samples (N, 1) with the true density over it."""
+    figure, axes = _figure(6.4, 4.0)
+    low, high = samples.min().item(), samples.max().item()
+    if distribution is not None:
+        reach = 4 * distribution.scales.max()
+        low = min(low, (distribution.modes.min() - reach).item())
+        high = max(high, (distribution.modes.max() + reach).item())
+        x = torch.linspace(low, high, 500)
+        axes.plot(x, distribution.log_prob(x[:, None]).exp(), color="black", linewidth=1.5, label="true density")
+    axes.hist(samples.flatten().numpy(), bins=HISTOGRAM_BINS, range=(low, high), density=True, alpha=0.6, label="samples")
+    axes.set_xlim(low, high)
+    axes.set_xlabel("x")
+    axes.set_ylabel("density")
+    axes.legend(frameon=False)
+    return figure
+
+
+def scatter(samples: Tensor, distribution: GaussianMixture | None) -> "Figure":
+    """Samples (N, 2) over the true modes, each marked by a circle of three standard deviations at least as large as a dot."""
+    figure, axes = _figure(5.2, 5.0)
+    axes.scatter(*samples[:2500].T.numpy(), s=4, alpha=0.35, linewidths=0, label="samples", zorder=3)
+    if distribution is not None:
+        axes.scatter(*distribution.modes.T.numpy(), s=110, facecolors="none", edgecolors="black", label="true modes")
+        reach = 1.25 * distribution.modes.abs().max().item() + 3 * distribution.scales.max().item()
+        axes.set_xlim(-reach, reach)
+        axes.set_ylim(-reach, reach)
+    axes.set_aspect("equal")
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0.0, 1.09), ncols=2)
+    return figure
+
+
+def _figure(width: float, height: float) -> tuple["Figure", Any]:
+    # Figure without pyplot: no display, no global state, nothing to close
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=100)
+    return figure, figure.subplots()
+
+
+def rasterize(figure: "Figure") -> Tensor:
+    """A figure as a uint8 picture (3, height, width)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return torch.frombuffer(bytearray(canvas.buffer_rgba()), dtype=torch.uint8).view(
+        *reversed(canvas.get_width_height()), 4
+    )[:, :, :3].permute(2, 0, 1)

@@ -1,0 +1,80 @@
+"""What a run was: its speed while it runs, ``metrics.json`` and three lines at its end."""
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+
+class Throughput(Callback):
+    """Real images a second, on all devices, at every line of the log; the run's seconds, across resumes."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._clock = 0.0
+        self._images = 0
+        self._logged_step = 0
+        self._logged_seconds = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self._elapsed()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.seconds = state["seconds"]
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self._clock = time.monotonic()
+        self._mark(trainer, module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if trainer.global_step // every == self._logged_step // every:
+            return
+        images, seconds = self._images, self._logged_seconds
+        self._mark(trainer, module)
+        speed = (self._images - images) / max(self._logged_seconds - seconds, 1e-9)
+        module.log("images_per_second", speed, prog_bar=True, logger=False)
+        for logger in trainer.loggers:
+            logger.log_metrics({"images_per_second": speed}, step=trainer.global_step)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self.seconds, self._clock = self._elapsed(), 0.0
+
+    def _elapsed(self) -> float:
+        return self.seconds + (time.monotonic() - self._clock if self._clock else 0.0)
+
+    def _mark(self, trainer: Trainer, module: LightningModule) -> None:
+        self._images = int(module.images_seen)
+        self._logged_step = trainer.global_step
+        self._logged_seconds = self._elapsed()
+
+
+def write_metrics(path: Path, trainer: Trainer, module: LightningModule, seconds: float, metrics: dict[str, float]) -> None:
+    """``metrics.json``: step, images_seen, seconds, images_per_second, peak_memory_bytes and the final ``val/...``."""
+    images = int(module.images_seen)  # type: ignore[arg-type]
+    summary = {
+        "step": trainer.global_step,
+        "images_seen": images,
+        "seconds": round(seconds, 3),
+        "images_per_second": round(images / max(seconds, 1e-9), 1),
+        "peak_memory_bytes": peak_memory(module.device),
+        **metrics,
+    }
+    aside = path.with_suffix(".tmp")
+    aside.write_text(json.dumps(summary, indent=2) + "\n")
+    aside.replace(path)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the GPU's peak allocation where one trains, else this process's peak resident set."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

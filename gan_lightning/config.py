@@ -1,0 +1,176 @@
+"""What the command line may say, checked before anything slow is imported."""
+
+import importlib.util
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from gan_lightning.errors import UsageError
+
+EPOCHS = 20  # of a run that is given neither trainer.max_epochs nor trainer.max_steps
+
+# a run's folder is a new one, but for a resumed run
+OmegaConf.register_new_resolver("run_folder", lambda resume, new: resume or new, replace=True)
+OmegaConf.register_new_resolver("epochs", lambda max_steps: EPOCHS if max_steps == -1 else -1, replace=True)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _whole(least: int) -> tuple[Callable[[Any], bool], str]:
+    return lambda v: _is_whole(v) and v >= least, f"a whole number, at least {least}"
+
+
+def _one_of(*options: Any) -> tuple[Callable[[Any], bool], str]:
+    return lambda v: v in options, f"one of {', '.join(map(str, options))}"
+
+
+SIZE = _whole(1)
+COUNT = _whole(0)
+POSITIVE = (lambda v: _is_number(v) and v > 0, "a number above 0")
+NOT_NEGATIVE = (lambda v: _is_number(v) and v >= 0, "a number, at least 0")
+SHARE = (lambda v: _is_number(v) and 0 <= v < 1, "a number from 0 up to, not including, 1")
+FLAG = (lambda v: isinstance(v, bool), "true or false")
+SIZES = (lambda v: isinstance(v, ListConfig) and all(map(SIZE[0], v)), "a list of whole numbers, each at least 1")
+POSITIVES = (lambda v: isinstance(v, ListConfig) and all(map(POSITIVE[0], v)), "a list of numbers above 0")
+UNLIMITED = (lambda v: _is_whole(v) and v >= -1, "a whole number, at least 1, or -1 for no limit")
+
+# by the last part of an option's name, so that a new network or data set is checked as soon as its YAML is there
+RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(("batch_size", "critic_steps", "latent_size", "rounds_per_batch", "rounds_per_epoch"), SIZE),
+    **dict.fromkeys(("validation_samples", "size", "width", "modes", "side", "interval", "images", "points"), SIZE),
+    **dict.fromkeys(("every_n_steps", "log_every_n_steps", "accumulate_grad_batches"), SIZE),
+    **dict.fromkeys(("seed", "workers"), COUNT),
+    **dict.fromkeys(("lr", "std", "sigma", "spacing", "radius", "memory_limit"), POSITIVE),
+    **dict.fromkeys(("weight", "every_seconds", "weight_decay", "momentum", "slope", "final"), NOT_NEGATIVE),
+    **dict.fromkeys(("ema_decay", "label_smoothing", "start"), SHARE),
+    **dict.fromkeys(("reuse_fakes", "ema_warmup", "batch_norm", "horizontal_flips", "download", "fused"), FLAG),
+    **dict.fromkeys(("max_steps", "max_epochs"), UNLIMITED),
+    "widths": SIZES,
+    "stds": POSITIVES,
+    "gradient_clip_val": POSITIVE,
+    "channels": _one_of(1, 3),
+    "order": _one_of("discriminator_first", "generator_first", "simultaneous"),
+    "unreadable": _one_of("refuse", "skip"),
+    "gradient_clip_algorithm": _one_of("norm", "value"),
+}
+OPTIONAL = {"gradient_clip_val", "gradient_clip_algorithm", "max_epochs"}
+
+PACKAGE = __name__.split(".", maxsplit=1)[0]
+OUTSIDE_TARGETS = re.compile(
+    r"torch\.optim\.[A-Z]\w*|lightning\.pytorch\.(callbacks|loggers|profilers|strategies|plugins)\.[A-Z]\w*"
+)
+
+
+def check(config: DictConfig, choices: dict[str, Any]) -> None:
+    """Find what is wrong with a composed configuration; ``choices`` are the groups' chosen options.
+
+    Raises:
+        UsageError: an option has a value that it cannot have, or two options do not go together.
+    """
+    for name, value in _leaves(config):
+        key = name.rsplit(".", maxsplit=1)[-1]
+        if key == "_target_":
+            _check_target(name, value)
+        elif key in RULES and not (value is None and key in OPTIONAL):
+            fits, expected = RULES[key]
+            if not fits(value):
+                raise UsageError(f"{name} is {value!r}: give {expected}.")
+    needs, gives = config.model.get("needs"), config.data.get("gives")
+    if needs and needs != gives:
+        raise UsageError(
+            f"model={choices.get('model')} makes {needs}, but data={choices.get('data')} has {gives}: "
+            f"choose another model, such as model=points, or data with {needs}, such as data=mnist."
+        )
+
+
+def _leaves(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values; a list is a value."""
+    for key in config:
+        name = f"{prefix}{key}"
+        try:
+            value = config[key]
+        except OmegaConfBaseException as error:
+            raise UsageError(f"{name} cannot be read: {one_line(error)}.") from error
+        if isinstance(value, DictConfig):
+            yield from _leaves(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def _check_target(name: str, target: Any) -> None:
+    """Allow only this package's own modules, torch's optimizers and Lightning's parts, not what those import."""
+    module, _, attribute = str(target).rpartition(".")
+    own = module.split(".")[0] == PACKAGE and attribute.isidentifier() and _is_module(module)
+    if not own and not OUTSIDE_TARGETS.fullmatch(str(target)):
+        raise UsageError(
+            f"{name} is {target!r}: give something defined in {PACKAGE}, an optimizer of torch.optim or a part of "
+            "lightning.pytorch."
+        )
+
+
+def _is_module(name: str) -> bool:
+    parent, _, _ = name.rpartition(".")
+    return (not parent or _is_module(parent)) and importlib.util.find_spec(name) is not None
+
+
+def resume(folder: str, overrides: Sequence[str]) -> DictConfig:
+    """The configuration of an earlier run, with what the command line changes in it.
+
+    Raises:
+        UsageError: the folder is no run's, or a change that a resumed run cannot make.
+    """
+    path = Path(folder) / "config.yaml"
+    if not path.is_file():
+        raise UsageError(f"resume={folder} is not the folder of a run, which has a config.yaml: give such a folder.")
+    config = OmegaConf.load(path)
+    if not isinstance(config, DictConfig) or not {"model", "data", "trainer"} <= set(config):
+        raise UsageError(f"{path} is not the configuration of a run: give the folder of a run.")
+    config.resume = folder
+    OmegaConf.set_struct(config, True)
+    changed = {}
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        name = override.key_or_group
+        if name == "resume":
+            continue
+        present = OmegaConf.select(config, name, default=override)
+        if present is override or isinstance(present, DictConfig) or override.is_delete() or override.is_add():
+            raise UsageError(f"{override.input_line} cannot change a run that is resumed: give single values, such as "
+                             "trainer.max_steps=20000, or start a new run.")
+        OmegaConf.update(config, name, override.value())
+        changed[name] = override.value()
+    # a run has one length: the one that was asked for last
+    if "trainer.max_steps" in changed and "trainer.max_epochs" not in changed:
+        config.trainer.max_epochs = -1
+    if "trainer.max_epochs" in changed and "trainer.max_steps" not in changed:
+        config.trainer.max_steps = -1
+    return config
+
+
+def one_line(error: BaseException) -> str:
+    """An error's text without its line breaks and full stop."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
+def explain(error: HydraException | OmegaConfBaseException) -> str:
+    """One sentence for a composition error of Hydra's, which take several lines."""
+    text = str(error)
+    if missing := re.search(r"Could not find '([^']+)'", text):
+        group, _, option = missing[1].rpartition("/")
+        options = ", ".join(line.strip() for line in text.split("Available options in")[-1].splitlines()[1:] if line.strip())
+        if group and options:
+            return f"{group}={option} does not exist: choose one of {options}."
+    if unknown := re.search(r"Could not override '([^']+)'", text):
+        return f"{unknown[1]} is not an option here: `python train.py --cfg job` prints all of them."
+    return f"{one_line(error)}."

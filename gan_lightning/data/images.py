@@ -1,0 +1,398 @@
+"""Image sets: one uint8 tensor in memory, on the device that trains, or a folder read by worker processes."""
+
+import hashlib
+import math
+import os
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from gan_lightning.data.loader import RealData, RoundShape, stream_seed
+
+IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+
+
+def to_unit_range(images: Tensor) -> Tensor:
+    """uint8 in [0, 255] to float32 in [-1, 1]."""
+    return images.float().div_(127.5).sub_(1.0)
+
+
+class RoundOrder:
+    """Which image stands where: a new permutation of all images for each epoch, cut into whole rounds."""
+
+    def __init__(self, images: int, shape: RoundShape, seed: int, horizontal_flips: bool) -> None:
+        self.images = images
+        self.shape = shape
+        self.seed = seed
+        self.horizontal_flips = horizontal_flips
+        self._epoch = -1
+        self._permutation = torch.empty(0)
+
+    @property
+    def rounds_per_epoch(self) -> int:
+        return self.images // self.shape.samples
+
+    def indices(self, round_: int) -> Tensor:
+        """This rank's images of one round, (critic_steps, accumulate, N)."""
+        epoch, within = divmod(round_, self.rounds_per_epoch)
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(stream_seed("order", self.seed, epoch))
+            self._epoch, self._permutation = epoch, torch.randperm(self.images, generator=generator)
+        n = self.shape.samples
+        return self.shape.shard(self._permutation[within * n : (within + 1) * n])[0]
+
+    def flips(self, round_: int) -> Tensor:
+        """Which of them are mirrored, of the same shape, each with probability 1/2."""
+        generator = torch.Generator().manual_seed(stream_seed("flips", self.seed, round_))
+        return self.shape.shard(torch.rand(self.shape.samples, generator=generator) < 0.5)[0]
+
+
+class ImageData(RealData):
+    """Base of the image data modules, which define ``prepare``; images are float in [-1, 1], (channels, size, size).
+
+    A set of at most ``memory_limit`` bytes becomes one uint8 tensor on the training device, where a batch is one
+    indexing operation; a larger one goes through ``workers`` processes.
+    """
+
+    images: Tensor | Dataset[Tensor]  # uint8, (images, *sample_shape)
+
+    def __init__(
+        self,
+        root: str,
+        batch_size: int,
+        classes: Sequence[int | str] | None = None,
+        horizontal_flips: bool = False,
+        seed: int = 0,
+        rounds_per_batch: int = 1,
+        workers: int = 2,
+    ) -> None:
+        super().__init__(batch_size, seed, rounds_per_batch)
+        self.root = Path(root).expanduser()
+        self.classes = classes
+        self.horizontal_flips = horizontal_flips
+        self.workers = workers
+
+    def check_size(self) -> None:
+        """Raise a ValueError where one round needs more images than there are."""
+        n, needed = len(self.images), self.round_shape.samples  # type: ignore[arg-type]
+        if n < needed:
+            raise ValueError(
+                f"One training round takes {needed} images (data.batch_size={self.batch_size} for each update and "
+                f"device), but {self.root} has {n}: choose a smaller data.batch_size."
+            )
+
+    @property
+    def rounds_per_epoch(self) -> int:
+        return self._order().rounds_per_epoch
+
+    def _order(self) -> RoundOrder:
+        return RoundOrder(len(self.images), self.round_shape, self.seed, self.horizontal_flips)  # type: ignore[arg-type]
+
+    def fetcher(self) -> Callable[[int, int], Tensor]:
+        self.check_size()
+        order = self._order()
+        if isinstance(self.images, Tensor):
+            assert self.trainer is not None
+            return MemoryFetcher(self.images.to(self.trainer.strategy.root_device), order)
+        return WorkerFetcher(self.images, order, self.workers)
+
+
+class MemoryFetcher:
+    """Rounds by indexing one tensor, on whatever device it is."""
+
+    def __init__(self, images: Tensor, order: RoundOrder) -> None:
+        self.images = images
+        self.order = order
+
+    def __call__(self, start: int, stop: int) -> Tensor:
+        rounds = range(start, stop)
+        index = torch.stack([self.order.indices(r) for r in rounds]).to(self.images.device)
+        images = to_unit_range(self.images.index_select(0, index.flatten()))
+        if self.order.horizontal_flips:
+            flips = torch.stack([self.order.flips(r) for r in rounds]).to(self.images.device)
+            images = torch.where(flips.flatten()[:, None, None, None], images.flip(-1), images)
+        return images.unflatten(0, index.shape)
+
+
+class WorkerFetcher:
+    """Rounds read ahead by worker processes, one round a work item."""
+
+    def __init__(self, images: Dataset[Tensor], order: RoundOrder, workers: int) -> None:
+        self.images = images
+        self.order = order
+        self.workers = workers
+        self._next = -1
+        self._iterator: Iterator[Tensor] = iter(())
+
+    def __call__(self, start: int, stop: int) -> Tensor:
+        if start != self._next:
+            loader = DataLoader(
+                self.images,
+                batch_sampler=self._rounds_from(start),  # type: ignore[arg-type]
+                num_workers=self.workers,
+                generator=torch.Generator(),  # else it draws from the global random state
+            )
+            self._iterator = iter(loader)
+        self._next = stop
+        batch = torch.stack([self._read(r) for r in range(start, stop)])
+        return batch
+
+    def _rounds_from(self, start: int) -> Iterator[list[int]]:
+        round_ = start
+        while True:
+            yield self.order.indices(round_).flatten().tolist()
+            round_ += 1
+
+    def _read(self, round_: int) -> Tensor:
+        images = to_unit_range(next(self._iterator))
+        if self.order.horizontal_flips:
+            flips = self.order.flips(round_).flatten()
+            images[flips] = images[flips].flip(-1)
+        shape = self.order.shape
+        return images.unflatten(0, (shape.critic_steps, shape.accumulate_grad_batches, shape.batch_size))
+
+
+class _Torchvision(ImageData):
+    """A set that torchvision knows and downloads into ``root``."""
+
+    name: str
+    class_names: Sequence[str]
+
+    def __init__(self, *args: Any, download: bool = True, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.download = download
+
+    def setup(self, stage: str | None = None) -> None:
+        if hasattr(self, "images"):
+            return
+        images, targets = self._read()
+        if self.classes is not None:
+            wanted = torch.tensor([self._class_index(c) for c in self.classes])
+            images = images[torch.isin(targets, wanted)]
+        self.images = images
+
+    def _class_index(self, name: int | str) -> int:
+        names = list(self.class_names)
+        if isinstance(name, int) and 0 <= name < len(names):
+            return name
+        if name in names:
+            return names.index(str(name))
+        raise ValueError(f"data.classes names {name!r}: {self.name} has {', '.join(names)} (or 0 to {len(names) - 1}).")
+
+    def _read(self) -> tuple[Tensor, Tensor]:
+        """All training images, uint8 (n, *sample_shape), and their classes, (n,)."""
+        raise TypeError(f"{type(self).__name__} must define _read")
+
+    def _open(self) -> Any:
+        """torchvision's data set, downloaded where it may be.
+
+        Raises:
+            FileNotFoundError: it is not there and cannot be had.
+        """
+        import torchvision
+
+        dataset = getattr(torchvision.datasets, self.name)
+        try:
+            return dataset(self.root, train=True, download=self.download)
+        except (RuntimeError, OSError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise FileNotFoundError(
+                f"{self.name} is not in data.root={self.root} and was not downloaded ({reason}): give the folder that "
+                f"holds {self.files}, or run once with data.download=true and a connection."
+            ) from error
+
+    files: str
+
+
+class MNIST(_Torchvision):
+    """60,000 handwritten digits, (1, 28, 28) (LeCun et al. 1998)."""
+
+    name = "MNIST"
+    sample_shape = (1, 28, 28)
+    class_names = tuple("0123456789")
+    files = "MNIST/raw with its idx files"
+
+    def _read(self) -> tuple[Tensor, Tensor]:
+        folder = self.root / self.name / "raw"
+        for file in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"):
+            if (folder / file).exists():
+                check_idx(folder / file)
+        dataset = self._open()
+        return dataset.data[:, None], dataset.targets
+
+
+class FashionMNIST(MNIST):
+    """60,000 pieces of clothing, (1, 28, 28) (Xiao et al. 2017)."""
+
+    name = "FashionMNIST"
+    class_names = (
+        *("t-shirt", "trouser", "pullover", "dress", "coat"),
+        *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
+    )
+    files = "FashionMNIST/raw with its idx files"
+
+
+class CIFAR10(_Torchvision):
+    """50,000 photographs of ten classes, (3, 32, 32) (Krizhevsky 2009)."""
+
+    name = "CIFAR10"
+    sample_shape = (3, 32, 32)
+    class_names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    files = "cifar-10-batches-py"
+
+    def _read(self) -> tuple[Tensor, Tensor]:
+        dataset = self._open()
+        return torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(dataset.targets)
+
+
+def check_idx(path: Path) -> None:
+    """Compare an idx file's length with its header's, since torchvision's error names no file.
+
+    Raises:
+        ValueError: the file is cut short or is no idx file of bytes.
+    """
+    with path.open("rb") as file:
+        zero, kind, dimensions = struct.unpack(">HBB", file.read(4).ljust(4, b"\xff"))
+        sizes = file.read(4 * dimensions) if (zero, kind) == (0, 8) else b""
+    expected = 4 + len(sizes) + math.prod(struct.unpack(f">{len(sizes) // 4}I", sizes)) if sizes else -1
+    actual = path.stat().st_size
+    if expected != actual:
+        raise ValueError(
+            f"{path} has {actual} bytes where its header announces {expected if sizes else 'no idx data'}: "
+            "the file is broken, so delete it and get it again."
+        )
+
+
+class ImageFolder(ImageData):
+    """All images in a folder and its subfolders, scaled by the shorter side and cropped at the centre to ``size``.
+
+    The folder that directly holds an image is its class. The scaled images are cached, so that only the first run reads
+    them all; a folder that would take more than ``memory_limit`` GiB is read by worker processes at every run.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        batch_size: int,
+        size: int,
+        channels: int = 3,
+        unreadable: Literal["refuse", "skip"] = "refuse",
+        memory_limit: float = 8.0,
+        cache: str = "~/.cache/gan_lightning",
+        **options: Any,
+    ) -> None:
+        super().__init__(root, batch_size, **options)
+        if channels not in (1, 3):
+            raise ValueError(f"data.channels is {channels}: choose 1 (grey) or 3 (colour).")
+        self.sample_shape = (channels, size, size)
+        self.unreadable = unreadable
+        self.memory_limit = memory_limit
+        self.cache = Path(cache).expanduser()
+
+    def setup(self, stage: str | None = None) -> None:
+        if hasattr(self, "images"):
+            return
+        files = self._files()
+        if len(files) * math.prod(self.sample_shape) > self.memory_limit * 2**30:
+            self.images = _Files(files, self.sample_shape)
+            return
+        cached = self._cache_path(files)
+        if cached.exists():
+            self.images = torch.load(cached, weights_only=True)
+            return
+        self.images = self._decode(files)
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        # written aside and renamed: a run that is stopped here leaves no half of a cache
+        aside = cached.with_suffix(f".{os.getpid()}")
+        torch.save(self.images, aside)
+        aside.replace(cached)
+
+    def _files(self) -> list[Path]:
+        """The images of the chosen classes, in order of their paths.
+
+        Raises:
+            FileNotFoundError: there is no such folder or no image in it.
+            ValueError: a class that is none of its folders.
+        """
+        files = sorted(p for p in self.root.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS)
+        if not files:
+            state = "has no image" if self.root.is_dir() else "is no folder"
+            raise FileNotFoundError(f"data.root={self.root} {state}: give a folder with {' '.join(sorted(IMAGE_ENDINGS))}.")
+        if self.classes is None:
+            return files
+        names = {p.parent.name for p in files}
+        for name in self.classes:
+            if str(name) not in names:
+                raise ValueError(f"data.classes names {name!r}: {self.root} has the folders {', '.join(sorted(names))}.")
+        wanted = {str(name) for name in self.classes}
+        return [p for p in files if p.parent.name in wanted]
+
+    def _cache_path(self, files: list[Path]) -> Path:
+        key = hashlib.blake2b(digest_size=16)
+        key.update(repr((self.sample_shape, self.unreadable)).encode())
+        for path in files:
+            stat = path.stat()
+            key.update(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        return self.cache / f"{key.hexdigest()}.pt"
+
+    def _decode(self, files: list[Path]) -> Tensor:
+        """Every image, uint8 (images, *sample_shape), with a progress bar."""
+        from rich.progress import track
+
+        images, skipped = [], []
+        for path in track(files, description=f"Reading {self.root}"):
+            try:
+                images.append(read_image(path, self.sample_shape))
+            except ValueError:
+                if self.unreadable == "refuse":
+                    raise
+                skipped.append(path)
+        if skipped:
+            print(f"Skipped {len(skipped)} unreadable images in {self.root}, the first of them {skipped[0]}.")
+        if not images:
+            raise ValueError(f"None of the {len(files)} images in {self.root} can be read.")
+        return torch.stack(images)
+
+
+class _Files(Dataset[Tensor]):
+    """Images read when they are asked for."""
+
+    def __init__(self, files: list[Path], sample_shape: tuple[int, ...]) -> None:
+        self.files = files
+        self.sample_shape = sample_shape
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return read_image(self.files[index], self.sample_shape)
+
+
+def read_image(path: Path, sample_shape: tuple[int, ...]) -> Tensor:
+    """One image file as uint8 (channels, size, size), scaled by its shorter side and cropped at the centre.
+
+    Raises:
+        ValueError: the file is not a readable image.
+    """
+    channels, size, _ = sample_shape
+    try:
+        with Image.open(path) as file:
+            image = file.convert("L" if channels == 1 else "RGB")
+    except (OSError, SyntaxError) as error:
+        raise ValueError(
+            f"{path} is not a readable image ({error}): remove it, or pass over such files with data.unreadable=skip."
+        ) from error
+    scale = size / min(image.size)
+    width, height = (max(size, round(side * scale)) for side in image.size)
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    left, top = (width - size) // 2, (height - size) // 2
+    image = image.crop((left, top, left + size, top + size))
+    data = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return data.view(size, size, channels).permute(2, 0, 1).contiguous()

@@ -1,0 +1,75 @@
+"""Data of known density: a torch.distributions object, sampled afresh for every update."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+from torchmetrics import Metric
+
+from gan_lightning.data.loader import Batches, RealData, stream_seed
+from gan_lightning.distributions import GaussianMixture
+from gan_lightning.metrics.distribution import KolmogorovSmirnov, Wasserstein
+from gan_lightning.metrics.modes import HighQuality, Modes, ReverseKL
+
+
+class Synthetic(RealData):
+    """Samples of a known distribution over one or two dimensions, with the metrics that know it.
+
+    ``rounds_per_epoch`` is only the distance between two validations, since there is no end of fresh data.
+    """
+
+    def __init__(
+        self,
+        distribution: GaussianMixture,
+        batch_size: int,
+        rounds_per_epoch: int,
+        validation_samples: int,
+        seed: int = 0,
+        rounds_per_batch: int = 10,
+    ) -> None:
+        super().__init__(batch_size, seed, rounds_per_batch)
+        self.distribution = distribution
+        self.sample_shape = tuple(distribution.event_shape)
+        self.validation_samples = validation_samples
+        self.monitor = ("val/ks", "min") if self.sample_shape == (1,) else ("val/reverse_kl", "min")
+        self._rounds_per_epoch = rounds_per_epoch
+
+    @property
+    def rounds_per_epoch(self) -> int:
+        return self._rounds_per_epoch
+
+    def fetcher(self) -> Callable[[int, int], Tensor]:
+        shape, block = self.round_shape, self.rounds_per_batch
+
+        def fetch(start: int, stop: int) -> Tensor:
+            # a block of rounds is one draw from a stream of its own, and a part of it is a slice
+            first = start - start % block
+            draw = sample_from(self.distribution, block * shape.samples, stream_seed("data", self.seed, first))
+            return shape.shard(draw)[start - first : stop - first]
+
+        return fetch
+
+    def metrics(self) -> dict[str, Metric]:
+        if self.sample_shape == (1,):
+            return {"ks": KolmogorovSmirnov(self.distribution), "wasserstein": Wasserstein(self.distribution)}
+        return {
+            "modes": Modes(self.distribution),
+            "high_quality": HighQuality(self.distribution),
+            "reverse_kl": ReverseKL(self.distribution),
+        }
+
+    def val_dataloader(self) -> Batches:
+        shape = self.round_shape
+        samples = sample_from(self.distribution, self.validation_samples, stream_seed("validation", self.seed))
+        return Batches(samples[shape.rank :: shape.world_size], 10_000)
+
+
+def sample_from(distribution: Distribution, n: int, seed: int) -> Tensor:
+    """n samples, (n, *event_shape), from a stream of their own: the global random state is as before."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        return distribution.sample((n,))
+    finally:
+        torch.set_rng_state(state)

@@ -1,0 +1,407 @@
+"""The adversarial step: the one place where two optimizers train two networks."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Literal, get_args
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MetricCollection
+
+from gan_lightning.data.loader import stream_seed
+from gan_lightning.ema import MovingAverage
+from gan_lightning.errors import Diverged
+from gan_lightning.losses import Loss
+from gan_lightning.priors import Prior
+from gan_lightning.regularizers import CriticPass, Regularizer
+
+Order = Literal["discriminator_first", "generator_first", "simultaneous"]
+ADVICE = (
+    "training stopped and the last good checkpoint stays; lower the learning rates, clip the gradients "
+    "(trainer.gradient_clip_val=1) or add a penalty (regularizer=r1)."
+)
+VALIDATION_SEED = 2014  # validation draws its latents from a stream of its own, the same at every step
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """The network's weights take no gradient inside, whatever is raised."""
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """The network is in evaluation mode inside and in its former mode after."""
+    training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(training)
+
+
+class GAN(LightningModule):
+    """A generator and a discriminator that train each other.
+
+    One round is ``critic_steps`` updates of the discriminator, each on fresh real data, and one of the generator; a
+    batch of shape (rounds, critic_steps, accumulate_grad_batches, N, *sample_shape) carries whole rounds.
+    ``trainer.global_step`` is the number of generator updates.
+
+    Orders of one round (with ``critic_steps`` of 1):
+
+    - ``discriminator_first``: D steps on G's samples, then G steps against the new D (Goodfellow et al. 2014, algorithm 1);
+    - ``generator_first``: G steps, then D steps on the new G's samples;
+    - ``simultaneous``: both step from where both were.
+
+    With ``reuse_fakes`` the two updates that meet share one batch of samples. Generator first with shared samples is
+    simultaneous descent: the samples, and so D's gradient, come from before G's step.
+    """
+
+    automatic_optimization: bool
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        loss: Loss,
+        prior: Prior,
+        generator_optimizer: Callable[..., Optimizer],
+        discriminator_optimizer: Callable[..., Optimizer],
+        *,
+        regularizers: Sequence[Regularizer] = (),
+        schedule: Callable[[Optimizer, int], LRScheduler] | None = None,
+        critic_steps: int = 1,
+        order: Order = "discriminator_first",
+        reuse_fakes: bool = False,
+        ema_decay: float = 0.0,
+        ema_warmup: bool = True,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: Literal["norm", "value"] = "norm",
+        accumulate_grad_batches: int = 1,
+    ) -> None:
+        super().__init__()
+        if order not in get_args(Order):
+            raise ValueError(f"model.order is {order!r}: choose one of {', '.join(get_args(Order))}.")
+        self.automatic_optimization = False
+        self.generator = generator
+        self.discriminator = discriminator
+        self.average = MovingAverage(generator, ema_decay, ema_warmup) if ema_decay else None
+        self.loss = loss
+        self.prior = prior
+        self.generator_optimizer = generator_optimizer
+        self.discriminator_optimizer = discriminator_optimizer
+        self.regularizers = tuple(regularizers)
+        self.schedule = schedule
+        self.critic_steps = critic_steps
+        self.order = order
+        self.reuse_fakes = reuse_fakes
+        self.gradient_clip_val = gradient_clip_val
+        self.gradient_clip_algorithm = gradient_clip_algorithm
+        self.accumulate_grad_batches = accumulate_grad_batches
+        self.config: dict[str, Any] = {}  # the run's resolved configuration, a passenger of the checkpoint
+        self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))
+        self.images_seen: Tensor
+        self.validated_step = -1  # the global step of the last validation
+        self._saved_streams: dict[str, Any] | None = None
+        self._losses: list[Tensor] = []  # (L_D, L_G) of every round since the last line of the log
+        self._observed: dict[str, Tensor] = {}  # what a line of the log shows of its round, besides the losses
+
+    # ------------------------------------------------------------------------------------------------ sampling
+
+    @property
+    def sampler(self) -> nn.Module:
+        """The averaged generator, or the generator itself where none is kept."""
+        return self.generator if self.average is None else self.average.network
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: torch.Generator | None = None, *, latents: Tensor | None = None) -> Tensor:
+        """n samples of the averaged generator in evaluation mode, (n, *sample_shape)."""
+        if latents is None:
+            generator = generator or torch.Generator(self.device).manual_seed(torch.seed())
+            latents = self.prior.sample(n, generator)
+        with evaluating(self.sampler):
+            return self.sampler(latents.to(self.device))
+
+    # ---------------------------------------------------------------------------------------------- the step
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> None:
+        """Train the rounds that the batch carries."""
+        optimizers = self.optimizers()
+        assert isinstance(optimizers, list)
+        self._generator_step, self._discriminator_step = optimizers
+        self._batch_size = batch.shape[3]
+        for reals in batch:
+            step = self.trainer.global_step
+            self._is_logging = (step + 1) % self.trainer.log_every_n_steps == 0
+            self._discriminator_updates = step * self.critic_steps
+            self._round(reals)
+            self._after_round()
+        self.images_seen += batch.shape[:4].numel() * self.trainer.world_size
+        # Lightning's own loggers count batches: make them count generator updates
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step
+
+    def _round(self, reals: Tensor) -> None:
+        """``critic_steps`` updates of D, on reals[0], reals[1], ..., and one of G, in the chosen order."""
+        if self.order == "generator_first":
+            shared = self._fakes() if self.reuse_fakes else None
+            self._update_generator(reals[0], shared)
+            self._update_discriminator(reals[0], shared)
+            for real in reals[1:]:
+                self._update_discriminator(real)
+            return
+        for real in reals[:-1]:
+            self._update_discriminator(real)
+        shared = self._fakes() if self.reuse_fakes else None
+        if self.order == "simultaneous":
+            # D's gradient needs G only through its samples: draw them first, then G may step before D
+            fakes = shared or self._fakes(graph=False)
+            self._update_generator(reals[-1], shared)
+            self._update_discriminator(reals[-1], fakes)
+        else:
+            self._update_discriminator(reals[-1], shared)
+            self._update_generator(reals[-1], shared)
+
+    def _update_discriminator(self, reals: Tensor, fakes: list[Tensor] | None = None) -> None:
+        """One step of D on (accumulate_grad_batches, N, *sample_shape) real samples and as many of G's."""
+        optimizer = self._discriminator_step
+        due = [regularizer for regularizer in self.regularizers if regularizer.is_due(self._discriminator_updates)]
+        losses = []
+        optimizer.zero_grad()
+        for i, real in enumerate(reals):
+            fake = fakes[i].detach() if fakes else self._fake(graph=False)
+            # a penalty is differentiated twice, which half precision does not survive
+            with self._full_precision() if due else nullcontext():
+                loss = self._discriminator_loss(real, fake, due) / len(reals)
+                self.manual_backward(loss)
+            losses.append(loss.detach())
+        # the strategy's step is LightningOptimizer's without its counter: a global step is a step of G
+        self.trainer.strategy.optimizer_step(optimizer.optimizer, _no_closure, self)
+        self._discriminator_updates += 1
+        self._loss_of_d = _total(losses)
+
+    def _discriminator_loss(self, real: Tensor, fake: Tensor, due: Sequence[Regularizer]) -> Tensor:
+        """The mean over the batch of D's loss and of the penalties that are due."""
+        if due:
+            real, fake = real.detach().requires_grad_(), fake.to(real.dtype).requires_grad_()
+        real_logits, fake_logits = self._logits(real), self._logits(fake)
+        losses = self.loss.discriminator(real_logits=real_logits, fake_logits=fake_logits)
+        for regularizer in due:
+            losses = losses + regularizer(CriticPass(real, fake, real_logits, fake_logits, self.discriminator))
+        if self._is_logging:
+            self._observe(real_logits.detach(), fake_logits.detach())
+        return losses.mean()
+
+    def _update_generator(self, reals: Tensor, fakes: list[Tensor] | None = None) -> None:
+        """One step of G through the frozen D, against the real samples where the loss compares with them."""
+        optimizer = self._generator_step
+        losses = []
+        optimizer.zero_grad()
+        # cheaper than toggle_optimizer, and D's weight gradients are not even computed
+        with frozen(self.discriminator):
+            for i, real in enumerate(reals):
+                fake_logits = self._logits(fakes[i] if fakes else self._fake())
+                real_logits = self._logits(real) if self.loss.generator_needs_real else None
+                loss = self.loss.generator(real_logits=real_logits, fake_logits=fake_logits).mean() / len(reals)
+                self.manual_backward(loss)
+                losses.append(loss.detach())
+        optimizer.step()
+        self._loss_of_g = _total(losses)
+
+    def _after_round(self) -> None:
+        """What follows G's step: its average, the schedules, a line of the log when one is due."""
+        if self.average is not None:
+            self.average.update(self.generator, self.trainer.global_step - 1)
+        if self.schedule is not None:
+            for scheduler in self.lr_schedulers():
+                scheduler.step()
+        self._losses.append(torch.stack((self._loss_of_d, self._loss_of_g)))
+        if self._is_logging:
+            self._log_line()
+
+    def _logits(self, x: Tensor) -> Tensor:
+        logits = self.discriminator(x)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def _fake(self, graph: bool = True) -> Tensor:
+        """N new samples of G, with its graph or without."""
+        with nullcontext() if graph else torch.no_grad():
+            return self.generator(self._draw_latents())
+
+    def _fakes(self, graph: bool = True) -> list[Tensor]:
+        """New samples for all the micro-batches of one update."""
+        return [self._fake(graph) for _ in range(self.accumulate_grad_batches)]
+
+    def _draw_latents(self) -> Tensor:
+        """This rank's part of one draw for all ranks, so that k devices see the noise that one would see."""
+        n, ranks = self._batch_size, self.trainer.world_size
+        latents = self.prior.sample(n * ranks, self._noise).to(self.dtype)
+        return latents[self.global_rank * n :][:n]
+
+    def _full_precision(self) -> AbstractContextManager[None]:
+        return torch.autocast(self.device.type, enabled=False)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip; under fp16 the gradients have been unscaled by now."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if self._is_logging:
+            name = "generator" if optimizer is self._generator_step.optimizer else "discriminator"
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            self._observed[f"gradient_norm/{name}"] = nn.utils.get_total_norm(gradients)
+        if self.gradient_clip_val is None:
+            return
+        if self.gradient_clip_algorithm == "norm":
+            nn.utils.clip_grad_norm_(parameters, self.gradient_clip_val)
+        else:
+            nn.utils.clip_grad_value_(parameters, self.gradient_clip_val)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """G's and D's optimizer, in this order, and their schedules over the whole run."""
+        optimizers = [
+            self.generator_optimizer(self.generator.parameters()),
+            self.discriminator_optimizer(self.discriminator.parameters()),
+        ]
+        if self.schedule is None:
+            return optimizers
+        return optimizers, [self.schedule(optimizer, self._total_steps()) for optimizer in optimizers]
+
+    def _total_steps(self) -> int:
+        """The generator updates of the whole run.
+
+        Raises:
+            ValueError: the run has no end.
+        """
+        trainer = self.trainer
+        if trainer.max_steps >= 0:
+            return trainer.max_steps
+        rounds = self.trainer.datamodule.rounds_per_epoch
+        if trainer.max_epochs is None or trainer.max_epochs < 0:
+            raise ValueError("A learning-rate schedule needs the run's length: set trainer.max_steps or trainer.max_epochs.")
+        return trainer.max_epochs * rounds
+
+    # --------------------------------------------------------------------------------------------- the log
+
+    def _observe(self, real_logits: Tensor, fake_logits: Tensor) -> None:
+        real_is_right = (real_logits > self.loss.threshold).float().mean()
+        fake_is_right = (fake_logits <= self.loss.threshold).float().mean()
+        self._observed["discriminator/real"] = self.loss.output(real_logits).mean()
+        self._observed["discriminator/fake"] = self.loss.output(fake_logits).mean()
+        self._observed["discriminator/accuracy"] = 0.5 * (real_is_right + fake_is_right)
+
+    def _log_line(self) -> None:
+        """Mean losses since the last line, and what was observed in this round."""
+        loss_of_d, loss_of_g = self._finite_losses().mean(0)
+        observed = {"loss/discriminator": loss_of_d, "loss/generator": loss_of_g, **self._observed}
+        self._losses.clear()
+        # one transfer from the device for all of them
+        values = dict(zip(observed, torch.stack([v.float() for v in observed.values()]).tolist(), strict=True))
+        values["learning_rate/generator"] = self._generator_step.param_groups[0]["lr"]
+        values["learning_rate/discriminator"] = self._discriminator_step.param_groups[0]["lr"]
+        for logger in self.loggers:
+            logger.log_metrics(values, step=self.trainer.global_step)
+        shown = {"loss_d": values["loss/discriminator"], "loss_g": values["loss/generator"]}
+        self.log_dict(shown, prog_bar=True, logger=False)
+
+    def _finite_losses(self) -> Tensor:
+        """The losses since the last line of the log, (rounds, 2).
+
+        Raises:
+            Diverged: one of them is not finite.
+        """
+        losses = torch.stack(self._losses)
+        broken = (~losses.isfinite()).nonzero()
+        if len(broken):
+            row, column = broken[0].tolist()
+            step = self.trainer.global_step - len(losses) + row + 1
+            raise Diverged(
+                f"The {('discriminator', 'generator')[column]}'s loss is {losses[row, column].item()} at step {step}: "
+                f"{ADVICE}"
+            )
+        return losses
+
+    # ------------------------------------------------------------------------------------------- validation
+
+    def setup(self, stage: str) -> None:
+        """Take the metrics that know the data's truth from the data module."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        self.metrics = MetricCollection(datamodule.metrics() if datamodule is not None else {}, prefix="val/")
+
+    def on_validation_epoch_start(self) -> None:
+        self._validation_noise = torch.Generator(self.device).manual_seed(VALIDATION_SEED + self.global_rank)
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        """Compare the averaged generator's samples with held-out real ones, both (N, *sample_shape)."""
+        self.metrics.update(self.sample(len(batch), self._validation_noise), batch)
+
+    def on_validation_epoch_end(self) -> None:
+        values = self.metrics.compute()
+        self.metrics.reset()
+        self.validated_step = self.trainer.global_step
+        self.log_dict(values, prog_bar=True, logger=False)
+        for logger in self.loggers:
+            logger.log_metrics(values, step=self.trainer.global_step)
+
+    # ------------------------------------------------------------------------------- checkpoints and resume
+
+    def on_train_start(self) -> None:
+        """Start this rank's random streams, or go on with the checkpoint's."""
+        seed = torch.initial_seed()
+        self._noise = torch.Generator(self.device).manual_seed(seed)
+        torch.manual_seed(stream_seed(seed, "rank", self.global_rank, self.trainer.global_step))
+        saved = self._saved_streams
+        if saved is not None and saved["device"] == self.device.type and self.global_rank < len(saved["ranks"]):
+            self._noise.set_state(saved["noise"])
+            cpu, *device = saved["ranks"][self.global_rank]
+            torch.set_rng_state(cpu)
+            for state in device:
+                torch.cuda.set_rng_state(state, self.device)
+        self._saved_streams = None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the configuration and every rank's random state, all in plain containers.
+
+        Raises:
+            Diverged: a loss or a weight is not finite, so the last good checkpoint must stay.
+        """
+        losses = self._finite_losses() if self._losses else torch.empty(0, 2)
+        weights = torch.stack(torch._foreach_norm(list(self.parameters())))
+        if not weights.isfinite().all():
+            raise Diverged(f"A weight is no longer finite at step {self.trainer.global_step}: {ADVICE}")
+        states = [torch.get_rng_state()]
+        if self.device.type == "cuda":
+            states.append(torch.cuda.get_rng_state(self.device))
+        streams = {"device": self.device.type, "noise": self._noise.get_state(), "ranks": _gather(states)}
+        checkpoint["gan"] = {
+            "config": self.config,
+            "sample_shape": self.trainer.datamodule.sample_shape,
+            "losses": losses,
+            "streams": streams,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._losses = list(checkpoint["gan"]["losses"].to(self.device))
+        self._saved_streams = checkpoint["gan"]["streams"]
+
+
+def _no_closure() -> None:
+    """The gradients are there already."""
+
+
+def _total(losses: list[Tensor]) -> Tensor:
+    return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+
+def _gather(states: list[Tensor]) -> list[list[Tensor]]:
+    """Every rank's states, by rank, on every rank."""
+    if not torch.distributed.is_initialized():
+        return [states]
+    gathered: list[list[Tensor]] = [[] for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(gathered, states)
+    return gathered

@@ -1,0 +1,71 @@
+"""Distances between one-dimensional samples and the exact distribution that they should follow."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+
+def kolmogorov_smirnov(samples: Tensor, distribution: Distribution) -> Tensor:
+    """sup_x |F_n(x) - F(x)| of n samples, any shape, against the distribution's cdf (Kolmogorov 1933)."""
+    cdf = distribution.cdf(samples.flatten().double().sort().values)
+    steps = torch.arange(len(cdf) + 1, dtype=torch.double, device=cdf.device) / len(cdf)
+    return torch.maximum(steps[1:] - cdf, cdf - steps[:-1]).max()
+
+
+def wasserstein(samples: Tensor, distribution: Distribution) -> Tensor:
+    """W_1 = integral |F_n^{-1}(u) - F^{-1}(u)| du over (0, 1), by the midpoints of the n steps of F_n."""
+    samples = samples.flatten().double().sort().values
+    n = len(samples)
+    levels = (torch.arange(n, dtype=torch.double, device=samples.device) + 0.5) / n
+    return (samples - quantile(distribution, levels)).abs().mean()
+
+
+def quantile(distribution: Distribution, levels: Tensor) -> Tensor:
+    """F^{-1}(u) for levels in (0, 1), by bisection to the last bit of a double."""
+    low, high = torch.full_like(levels, -1.0), torch.full_like(levels, 1.0)
+    while (distribution.cdf(low) > levels).any():
+        low *= 2
+    while (distribution.cdf(high) < levels).any():
+        high *= 2
+    for _ in range(64):
+        middle = (low + high) / 2
+        below = distribution.cdf(middle) < levels
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return (low + high) / 2
+
+
+class _AgainstDistribution(Metric):
+    """Gathers generated samples of all batches and ranks."""
+
+    full_state_update = False
+    samples: list[Tensor]
+
+    def __init__(self, distribution: Distribution) -> None:
+        super().__init__()
+        self.distribution = distribution
+        self.add_state("samples", default=[], dist_reduce_fx="cat")
+
+    def update(self, generated: Tensor, real: Tensor) -> None:
+        # the distribution's parameters are on the CPU
+        self.samples.append(generated.detach().cpu())
+
+    def _gathered(self) -> Any:
+        return dim_zero_cat(self.samples)
+
+
+class KolmogorovSmirnov(_AgainstDistribution):
+    """The Kolmogorov-Smirnov distance of the generated samples; .0136 at 10,000 perfect ones is the 5 % bound."""
+
+    def compute(self) -> Tensor:
+        return kolmogorov_smirnov(self._gathered(), self.distribution).float()
+
+
+class Wasserstein(_AgainstDistribution):
+    """The Wasserstein-1 distance of the generated samples, in units of the data."""
+
+    def compute(self) -> Tensor:
+        return wasserstein(self._gathered(), self.distribution).float()

@@ -1,0 +1,69 @@
+"""Deep convolutional GAN (Radford et al. 2015) for square images of 28, 32 or 64 pixels."""
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+# side of the smallest feature map, number of doublings
+PYRAMIDS = {28: (7, 2), 32: (4, 3), 64: (4, 4)}
+
+
+def _pyramid(sample_shape: tuple[int, ...]) -> tuple[int, int]:
+    """The smallest side and the doublings from there to the images.
+
+    Raises:
+        ValueError: the shape is not (1 or 3, n, n) with n among 28, 32 and 64.
+    """
+    image = len(sample_shape) == 3 and sample_shape[0] in (1, 3) and sample_shape[1] == sample_shape[2]
+    if not image or sample_shape[1] not in PYRAMIDS:
+        raise ValueError(
+            f"model=dcgan makes images of 28, 32 or 64 pixels with 1 or 3 channels, but the data has samples of shape "
+            f"{tuple(sample_shape)}: choose a data set of such images (data.size for image_folder), or another model."
+        )
+    return PYRAMIDS[sample_shape[1]]
+
+
+def _initialize(network: nn.Module) -> None:
+    """Weights from N(0, 0.02), BatchNorm's scale from N(1, 0.02) (Radford et al. 2015, section 4)."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(module.weight, 0.0, 0.02)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1.0, 0.02)
+            nn.init.zeros_(module.bias)
+
+
+class Generator(nn.Module):
+    """Transposed convolutions from z to tanh images, (N, latent_size) to (N, *sample_shape); widths halve as sides double."""
+
+    def __init__(self, latent_size: int, sample_shape: tuple[int, ...], width: int = 64) -> None:
+        super().__init__()
+        side, doublings = _pyramid(sample_shape)
+        widths = [width * 2**i for i in reversed(range(doublings))]
+        layers: list[nn.Module] = [nn.ConvTranspose2d(latent_size, widths[0], side, bias=False)]
+        for inputs, outputs in pairwise(widths):
+            layers += [nn.BatchNorm2d(inputs), nn.ReLU(), nn.ConvTranspose2d(inputs, outputs, 4, 2, 1, bias=False)]
+        layers += [nn.BatchNorm2d(width), nn.ReLU(), nn.ConvTranspose2d(width, sample_shape[0], 4, 2, 1), nn.Tanh()]
+        self.layers = nn.Sequential(*layers)
+        _initialize(self)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.layers(z[:, :, None, None])
+
+
+class Discriminator(nn.Module):
+    """Strided convolutions with LeakyReLU(0.2), BatchNorm but in the first, (N, *sample_shape) to logits (N,)."""
+
+    def __init__(self, sample_shape: tuple[int, ...], width: int = 64) -> None:
+        super().__init__()
+        side, doublings = _pyramid(sample_shape)
+        widths = [width * 2**i for i in range(doublings)]
+        layers: list[nn.Module] = [nn.Conv2d(sample_shape[0], width, 4, 2, 1), nn.LeakyReLU(0.2)]
+        for inputs, outputs in pairwise(widths):
+            layers += [nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False), nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2)]
+        layers.append(nn.Conv2d(widths[-1], 1, side))
+        self.layers = nn.Sequential(*layers)
+        _initialize(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x).flatten()

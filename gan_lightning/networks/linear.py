@@ -1,0 +1,28 @@
+"""One linear layer each: the smallest pair there is."""
+
+import math
+
+from torch import Tensor, nn
+
+
+class Generator(nn.Module):
+    """G(z) = W z + b, (N, latent_size) to (N, *sample_shape)."""
+
+    def __init__(self, latent_size: int, sample_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.sample_shape = tuple(sample_shape)
+        self.layer = nn.Linear(latent_size, math.prod(self.sample_shape))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.layer(z).unflatten(1, self.sample_shape)
+
+
+class Discriminator(nn.Module):
+    """l(x) = w x + b, (N, *sample_shape) to logits (N,): logistic regression."""
+
+    def __init__(self, sample_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.layer = nn.Linear(math.prod(sample_shape), 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.flatten(1)).squeeze(1)

@@ -1,0 +1,48 @@
+"""Multilayer perceptrons: with BatchNorm for images, plain for points."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+
+class Generator(nn.Module):
+    """Linear(-BatchNorm)-ReLU blocks and a linear layer, (N, latent_size) to (N, *sample_shape).
+
+    Images, of three dimensions, end in tanh, because data modules give them in [-1, 1]; points end as they are.
+    """
+
+    def __init__(
+        self, latent_size: int, sample_shape: tuple[int, ...], widths: Sequence[int], batch_norm: bool = True
+    ) -> None:
+        super().__init__()
+        self.sample_shape = tuple(sample_shape)
+        layers: list[nn.Module] = []
+        for inputs, outputs in pairwise([latent_size, *widths]):
+            layers.append(nn.Linear(inputs, outputs))
+            if batch_norm:
+                layers.append(nn.BatchNorm1d(outputs))
+            layers.append(nn.ReLU())
+        layers.append(nn.Linear([latent_size, *widths][-1], math.prod(self.sample_shape)))
+        if len(self.sample_shape) == 3:
+            layers.append(nn.Tanh())
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.layers(z).unflatten(1, self.sample_shape)
+
+
+class Discriminator(nn.Module):
+    """Linear-LeakyReLU blocks and a linear layer, (N, *sample_shape) to logits (N,)."""
+
+    def __init__(self, sample_shape: tuple[int, ...], widths: Sequence[int], slope: float = 0.2) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for inputs, outputs in pairwise([math.prod(sample_shape), *widths]):
+            layers += [nn.Linear(inputs, outputs), nn.LeakyReLU(slope)]
+        layers.append(nn.Linear([math.prod(sample_shape), *widths][-1], 1))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x.flatten(1)).squeeze(1)

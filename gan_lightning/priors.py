@@ -1,0 +1,47 @@
+"""Priors of the latent variable z, shape (N, size)."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+class Prior:
+    """Base of the priors: ``size`` is the dimension of z."""
+
+    def __init__(self, size: int) -> None:
+        if size < 1:
+            raise ValueError(f"model.latent_size is {size}: give a whole number, at least 1.")
+        self.size = size
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """n latents, (n, size), on the generator's device."""
+        raise TypeError(f"{type(self).__name__} must define how to sample")
+
+
+class Normal(Prior):
+    """z ~ N(0, I)."""
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        return torch.randn(n, self.size, generator=generator, device=generator.device)
+
+
+class Uniform(Prior):
+    """z ~ U(low, high), independent; the default bounds give zero mean and unit variance."""
+
+    def __init__(self, size: int, low: float = -math.sqrt(3), high: float = math.sqrt(3)) -> None:
+        super().__init__(size)
+        if not low < high:
+            raise ValueError(f"prior.low is {low} and prior.high is {high}: low must be the smaller one.")
+        self.low, self.high = low, high
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        uniform = torch.rand(n, self.size, generator=generator, device=generator.device)
+        return self.low + (self.high - self.low) * uniform
+
+
+class Bernoulli(Prior):
+    """z in {0, 1}, fair and independent bits."""
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        return torch.randint(2, (n, self.size), generator=generator, device=generator.device).float()

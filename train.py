@@ -1,0 +1,51 @@
+"""Train a GAN: python train.py model=mlp data=mnist; see python train.py --help."""
+
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from gan_lightning.config import check, explain, resume
+from gan_lightning.errors import Diverged, UsageError
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def run(config: DictConfig) -> None:
+    """One run, of one set of options."""
+    context = HydraConfig.get()
+    if config.resume:
+        config = resume(config.resume, context.overrides.task)
+    check(config, dict(context.runtime.choices))
+    if context.mode == RunMode.MULTIRUN:
+        # Lightning starts further processes with these arguments: one job of the sweep, not the sweep again
+        sys.argv[1:] = context.overrides.task
+
+    from gan_lightning.build import train  # takes seconds, so only now that the configuration is known to be good
+
+    train(config, Path(context.runtime.output_dir))
+
+
+def main() -> None:
+    """Print one sentence, not a traceback, for what the user can mend."""
+    traceback = os.environ.setdefault("HYDRA_FULL_ERROR", "0") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print its own several lines and exit
+    try:
+        run()
+    except (UsageError, Diverged) as error:
+        if traceback:
+            raise
+        sys.exit(f"Error: {error}")
+    except (HydraException, OmegaConfBaseException) as error:
+        if traceback:
+            raise
+        sys.exit(f"Error: {explain(error)}")
+
+
+if __name__ == "__main__":
+    main()
