@@ -14,6 +14,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 from gan_lightning.callbacks.checkpoint import AtomicCheckpointIO, checkpoints
 from gan_lightning.callbacks.summary import Throughput, write_metrics
@@ -54,8 +56,8 @@ def build_gan(config: DictConfig, sample_shape: tuple[int, ...]) -> GAN:
     return gan
 
 
-def build_trainer(config: DictConfig, folder: Path, callbacks: list[Callback], purge_step: int | None = None) -> Trainer:
-    """The Trainer of a configuration; TensorBoard forgets what an interrupted run wrote from ``purge_step`` on."""
+def build_trainer(config: DictConfig, folder: Path, callbacks: list[Callback]) -> Trainer:
+    """The Trainer of a configuration, for a run folder."""
     options: dict[str, Any] = {k: v for k, v in _plain(config.trainer).items() if k not in MANUAL}
     if not options["enable_checkpointing"]:
         callbacks = [callback for callback in callbacks if not isinstance(callback, Checkpoint)]
@@ -65,7 +67,7 @@ def build_trainer(config: DictConfig, folder: Path, callbacks: list[Callback], p
     options["enable_checkpointing"] = any(isinstance(callback, Checkpoint) for callback in callbacks)
     options["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in callbacks)
     if options["logger"]:
-        options["logger"] = TensorBoardLogger(folder, name="", version="", default_hp_metric=False, purge_step=purge_step)
+        options["logger"] = TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
     options["plugins"] = [AtomicCheckpointIO(), *(options["plugins"] or [])]
     return _call(Trainer, **options, callbacks=callbacks, default_root_dir=str(folder))
 
@@ -92,14 +94,16 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
     throughput = Throughput()
     callbacks = [throughput, *(_instantiate(callback) for callback in config.callbacks.values())]
     saved = _read_checkpoint(checkpoint, gan) if checkpoint else {}
-    purge_step = saved["global_step"] + 1 if saved else None
-    trainer = build_trainer(config, folder, callbacks, purge_step)
+    trainer = build_trainer(config, folder, callbacks)
     data.trainer = trainer
     _call(data.prepare_data)
     _call(data.setup, "fit")
     if trainer.is_global_zero:
         _write_config(config, folder)
-        if not saved:
+        if saved:
+            # TensorBoard forgets what the interrupted run wrote after its checkpoint
+            SummaryWriter(folder, purge_step=saved["global_step"] + 1).close()
+        else:
             _log_hyperparameters(trainer, data, config)
 
     trainer.fit(gan, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -210,8 +214,6 @@ def _write_config(config: DictConfig, folder: Path) -> None:
 
 def _log_hyperparameters(trainer: Trainer, data: RealData, config: DictConfig) -> None:
     """Fill TensorBoard's HPARAMS tab: the options, beside the curve of the metric that ranks runs."""
-    from torch.utils.tensorboard.summary import hparams
-
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             name = data.monitor[0] if data.monitor else "loss/generator"
@@ -233,4 +235,5 @@ def _quiet() -> None:
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     # torch deprecated what this release of Lightning calls
     warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")
+    warnings.filterwarnings("ignore", "You defined a `validation_step` but have no `val_dataloader`")
     warnings.filterwarnings("ignore", "The number of training batches .* is smaller than the logging interval")

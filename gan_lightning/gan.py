@@ -30,11 +30,14 @@ VALIDATION_SEED = 2014  # validation draws its latents from a stream of its own,
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
     """The network's weights take no gradient inside, whatever is raised."""
-    network.requires_grad_(False)
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    for weight in weights:
+        weight.requires_grad_(False)
     try:
         yield
     finally:
-        network.requires_grad_(True)
+        for weight in weights:
+            weight.requires_grad_(True)
 
 
 @contextmanager
@@ -125,10 +128,10 @@ class GAN(LightningModule):
     def sample(self, n: int, generator: torch.Generator | None = None, *, latents: Tensor | None = None) -> Tensor:
         """n samples of the averaged generator in evaluation mode, (n, *sample_shape)."""
         if latents is None:
-            generator = generator or torch.Generator(self.device).manual_seed(torch.seed())
+            generator = generator or torch.Generator(self.device).manual_seed(int(torch.randint(2**31, ())))
             latents = self.prior.sample(n, generator)
         with evaluating(self.sampler):
-            return self.sampler(latents.to(self.device))
+            return self.sampler(latents.to(self.device, self.dtype))
 
     # ---------------------------------------------------------------------------------------------- the step
 

@@ -136,6 +136,3 @@ class RealData(LightningDataModule):
         assert self.trainer is not None
         last_round = self.trainer.max_steps if self.trainer.max_steps >= 0 else None
         return RoundLoader(self.fetcher(), self.rounds_per_epoch, self.rounds_per_batch, last_round)
-
-    def val_dataloader(self) -> Batches | list[Batches]:
-        return []

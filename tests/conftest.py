@@ -1,0 +1,38 @@
+"""What all tests share: one thread, no display, the configuration, and real MNIST where a folder of it is given."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _one_seeded_thread() -> None:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)  # the tests' networks are small: a second thread costs more than it gains
+
+
+@pytest.fixture
+def configure() -> Callable[..., DictConfig]:
+    """Compose conf/ with overrides, as the command line does."""
+
+    def compose_config(*overrides: str) -> DictConfig:
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            return compose("config", overrides=list(overrides))
+
+    return compose_config
+
+
+@pytest.fixture
+def mnist_root() -> Path:
+    """A folder with MNIST/raw, from the environment variable GAN_LIGHTNING_DATA."""
+    root = os.environ.get("GAN_LIGHTNING_DATA")
+    if root is None:
+        pytest.skip("GAN_LIGHTNING_DATA is not set to a folder that holds MNIST/raw")
+    return Path(root)

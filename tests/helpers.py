@@ -1,0 +1,58 @@
+"""Small runs of the real GAN on data that the test holds in its hand."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+
+from gan_lightning import losses, priors
+from gan_lightning.data.loader import RealData
+from gan_lightning.gan import GAN
+
+
+class GivenData(RealData):
+    """Training data given as one tensor (rounds, critic_steps * accumulate * world_size * N, *sample_shape)."""
+
+    def __init__(self, rounds: Tensor, batch_size: int, rounds_per_batch: int = 1) -> None:
+        super().__init__(batch_size, rounds_per_batch=rounds_per_batch)
+        self.rounds = rounds
+        self.sample_shape = tuple(rounds.shape[2:])
+
+    @property
+    def rounds_per_epoch(self) -> int:
+        return len(self.rounds)
+
+    def fetcher(self) -> Callable[[int, int], Tensor]:
+        shape = self.round_shape
+        return lambda start, stop: shape.shard(self.rounds[start:stop].flatten(0, 1))
+
+
+def small_gan(**options: Any) -> GAN:
+    """A float64 GAN over the plane whose weights follow from torch's seed; SGD at 0.1 unless told otherwise."""
+    generator = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2))
+    discriminator = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1), nn.Flatten(0))
+    defaults: dict[str, Any] = {
+        "loss": losses.NonSaturating(),
+        "prior": priors.Normal(3),
+        "generator_optimizer": partial(torch.optim.SGD, lr=0.1),
+        "discriminator_optimizer": partial(torch.optim.SGD, lr=0.1),
+    }
+    return GAN(generator, discriminator, **defaults | options).double()
+
+
+def fit(gan: GAN, data: RealData, steps: int, **options: Any) -> lightning.Trainer:
+    """Train quietly on the CPU for a number of generator updates."""
+    defaults: dict[str, Any] = {
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "log_every_n_steps": 10**9,
+    }
+    trainer = lightning.Trainer(max_steps=steps, **defaults | options)
+    trainer.fit(gan, datamodule=data)
+    return trainer

@@ -1,0 +1,404 @@
+"""The adversarial step against loops written out by hand, and against what is known to go wrong in others."""
+
+import copy
+from functools import partial
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from helpers import GivenData, fit, small_gan
+from lightning import Callback
+from lightning.pytorch.plugins import MixedPrecision
+from torch import Tensor, nn
+from torch.nn.functional import relu, softplus
+from torch.testing import assert_close
+
+from gan_lightning import losses, optim, priors
+from gan_lightning.errors import Diverged
+from gan_lightning.gan import GAN
+from gan_lightning.regularizers import R1, R2, GradientPenalty
+
+N = 4
+ORDERS = ("discriminator_first", "generator_first", "simultaneous")
+
+# each loss once more, as a mean over logits
+FORMULAS = {
+    losses.NonSaturating: (lambda r, f: (softplus(-r) + softplus(f)).mean(), lambda r, f: softplus(-f).mean()),
+    losses.Minimax: (
+        lambda r, f: -(torch.sigmoid(r).log() + (1 - torch.sigmoid(f)).log()).mean(),
+        lambda r, f: (1 - torch.sigmoid(f)).log().mean(),
+    ),
+    losses.LeastSquares: (
+        lambda r, f: ((r - 1) ** 2 + f**2).mean() / 2,
+        lambda r, f: ((f - 1) ** 2).mean() / 2,
+    ),
+    losses.Wasserstein: (lambda r, f: f.mean() - r.mean(), lambda r, f: -f.mean()),
+    losses.Hinge: (lambda r, f: relu(1 - r).mean() + relu(1 + f).mean(), lambda r, f: -f.mean()),
+    losses.Relativistic: (
+        lambda r, f: -torch.sigmoid(r - f).log().mean(),
+        lambda r, f: -torch.sigmoid(f - r).log().mean(),
+    ),
+}
+
+
+def rounds(n: int, samples: int = N) -> Tensor:
+    return torch.randn(n, samples, 2, generator=torch.Generator().manual_seed(7), dtype=torch.double)
+
+
+def weights(network: nn.Module) -> Tensor:
+    return nn.utils.parameters_to_vector(network.parameters()).detach().clone()
+
+
+def by_hand(
+    gan: GAN, data: Tensor, critic_steps: int, order: str, reuse: bool, penalty: float = 0.0, lr: float = 0.1
+) -> tuple[Tensor, Tensor]:
+    """The weights of G and D after the rounds of ``data``, by plain gradient descent on the written-out losses."""
+    g, d = copy.deepcopy(gan.generator), copy.deepcopy(gan.discriminator)
+    loss_d, loss_g = FORMULAS[type(gan.loss)]
+    noise = torch.Generator().manual_seed(torch.initial_seed())
+
+    def fakes() -> Tensor:
+        return g(gan.prior.sample(N, noise).double())
+
+    def gradient(network: nn.Module, loss: Tensor) -> list[Tensor]:
+        return list(torch.autograd.grad(loss, list(network.parameters())))
+
+    def of_d(real: Tensor, fake: Tensor) -> list[Tensor]:
+        real = real.clone().requires_grad_()
+        loss = loss_d(d(real), d(fake.detach()))
+        if penalty:
+            slope = torch.autograd.grad(d(real).sum(), real, create_graph=True)[0]
+            loss = loss + penalty / 2 * (slope**2).sum(1).mean()
+        return gradient(d, loss)
+
+    def of_g(real: Tensor, fake: Tensor) -> list[Tensor]:
+        return gradient(g, loss_g(d(real), d(fake)))
+
+    def descend(network: nn.Module, gradients: list[Tensor]) -> None:
+        with torch.no_grad():
+            for weight, slope in zip(network.parameters(), gradients, strict=True):
+                weight -= lr * slope
+
+    for round_ in data:
+        reals = round_.view(critic_steps, N, 2)
+        if order == "generator_first":
+            shared = fakes()
+            descend(g, of_g(reals[0], shared))
+            descend(d, of_d(reals[0], shared if reuse else fakes()))
+            for real in reals[1:]:
+                descend(d, of_d(real, fakes()))
+            continue
+        for real in reals[:-1]:
+            descend(d, of_d(real, fakes()))
+        if order == "discriminator_first":
+            shared = fakes()
+            descend(d, of_d(reals[-1], shared))
+            descend(g, of_g(reals[-1], shared if reuse else fakes()))
+        else:
+            for_d = fakes()
+            for_g = for_d if reuse else fakes()
+            slopes = of_d(reals[-1], for_d), of_g(reals[-1], for_g)
+            descend(d, slopes[0])
+            descend(g, slopes[1])
+    return weights(g), weights(d)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(("critic_steps", "reuse"), list(product((1, 3), (False, True))))
+def test_rounds_are_the_written_out_descent(order: str, critic_steps: int, reuse: bool) -> None:
+    gan = small_gan(order=order, critic_steps=critic_steps, reuse_fakes=reuse)
+    data = rounds(5, critic_steps * N)
+    expected = by_hand(gan, data, critic_steps, order, reuse)
+    fit(gan, GivenData(data, N), 5)
+    assert_close((weights(gan.generator), weights(gan.discriminator)), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("loss", list(FORMULAS))
+@pytest.mark.parametrize("penalty", [0.0, 0.7])
+def test_every_loss_trains_by_its_formula(loss: type[losses.Loss], penalty: float) -> None:
+    gan = small_gan(loss=loss(), regularizers=[R1(penalty)] if penalty else [])
+    data = rounds(4)
+    expected = by_hand(gan, data, 1, "discriminator_first", False, penalty)
+    fit(gan, GivenData(data, N), 4)
+    assert_close((weights(gan.generator), weights(gan.discriminator)), expected, rtol=1e-11, atol=1e-12)
+
+
+def test_generator_first_with_shared_samples_is_simultaneous() -> None:
+    data = rounds(6)
+    trained = []
+    for order in ("generator_first", "simultaneous"):
+        torch.manual_seed(3)
+        gan = small_gan(order=order, reuse_fakes=True)
+        fit(gan, GivenData(data, N), 6)
+        trained.append((weights(gan.generator), weights(gan.discriminator)))
+    assert_close(trained[0], trained[1], rtol=0, atol=0)
+
+
+def test_unknown_order_is_refused() -> None:
+    with pytest.raises(ValueError, match="'sideways'.*simultaneous"):
+        small_gan(order="sideways")
+
+
+@pytest.mark.parametrize("rounds_per_batch", [1, 4])
+def test_steps_count_generator_updates(rounds_per_batch: int) -> None:
+    adam = partial(torch.optim.Adam, lr=1e-3)
+    gan = small_gan(critic_steps=5, generator_optimizer=adam, discriminator_optimizer=adam)
+    trainer = fit(gan, GivenData(rounds(40, 5 * N), N, rounds_per_batch), 10)
+    updates = [{int(s["step"]) for s in optimizer.state.values()} for optimizer in trainer.optimizers]
+    assert (trainer.global_step, updates) == (10, [{10}, {50}])
+    assert int(gan.images_seen) == 10 * 5 * N
+
+
+def test_batching_of_rounds_changes_nothing() -> None:
+    trained = []
+    for rounds_per_batch in (1, 3, 8):
+        torch.manual_seed(5)
+        gan = small_gan(ema_decay=0.9)
+        fit(gan, GivenData(rounds(8), N, rounds_per_batch), 8)
+        trained.append(weights(gan))
+    assert_close(trained[1:], [trained[0]] * 2, rtol=0, atol=0)
+
+
+def test_accumulated_micro_batches_are_one_batch() -> None:
+    data = rounds(5, 3 * N)
+    trained = []
+    for accumulate, n in ((1, 3 * N), (3, N)):
+        torch.manual_seed(11)
+        gan = small_gan(accumulate_grad_batches=accumulate, loss=losses.Relativistic(), prior=_Shuffleproof(3))
+        fit(gan, GivenData(data, n), 5)
+        trained.append((weights(gan.generator), weights(gan.discriminator)))
+    assert_close(trained[0], trained[1], rtol=1e-12, atol=1e-12)
+
+
+class _Shuffleproof(priors.Prior):
+    """Latents whose i-th row since the start is the same however many are drawn at once."""
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        return torch.stack([torch.randn(self.size, generator=generator) for _ in range(n)])
+
+
+class _Watch(Callback):
+    """Looks at gradients and weights at each optimizer step."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, bool, bool]] = []
+        self.d_before_g: list[Tensor] = []
+
+    def on_before_optimizer_step(self, trainer: Any, module: GAN, optimizer: Any) -> None:
+        owner = "generator" if optimizer is trainer.optimizers[0] else "discriminator"
+        has_gradient = [
+            any(p.grad is not None for p in network.parameters()) for network in (module.generator, module.discriminator)
+        ]
+        self.seen.append((owner, *has_gradient))
+        if owner == "generator":
+            self.d_before_g.append(weights(module.discriminator))
+
+    def on_train_batch_end(self, trainer: Any, module: GAN, *_: Any) -> None:
+        assert_close(weights(module.discriminator), self.d_before_g[-1], rtol=0, atol=0)
+        assert all(p.requires_grad for p in module.discriminator.parameters())
+
+
+def test_each_step_touches_its_own_network_only() -> None:
+    watch = _Watch()
+    fit(small_gan(regularizers=[R1(1.0), R2(1.0), GradientPenalty(1.0)]), GivenData(rounds(1), N), 1, callbacks=[watch])
+    assert watch.seen == [("discriminator", False, True), ("generator", True, True)]
+
+
+def test_discriminator_is_trainable_after_an_error() -> None:
+    gan = small_gan()
+    gan.loss.generator = lambda **_: 1 / 0  # type: ignore[method-assign]
+    with pytest.raises(ZeroDivisionError):
+        fit(gan, GivenData(rounds(1), N), 1)
+    assert all(p.requires_grad for p in gan.discriminator.parameters())
+
+
+def test_weights_frozen_by_the_user_stay_frozen() -> None:
+    gan = small_gan()
+    gan.discriminator[0].requires_grad_(False)
+    first = gan.discriminator[0].weight.clone()
+    fit(gan, GivenData(rounds(3), N), 3)
+    assert not gan.discriminator[0].weight.requires_grad
+    assert_close(gan.discriminator[0].weight, first, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_gradients_are_clipped(algorithm: str) -> None:
+    sgd = partial(torch.optim.SGD, lr=1.0)
+    gan = small_gan(
+        generator_optimizer=sgd,
+        discriminator_optimizer=sgd,
+        gradient_clip_val=1e-3,
+        gradient_clip_algorithm=algorithm,  # type: ignore[arg-type]
+    )
+    before = weights(gan.generator), weights(gan.discriminator)
+    fit(gan, GivenData(rounds(1), N), 1)
+    for old, network in zip(before, (gan.generator, gan.discriminator), strict=True):
+        step = weights(network) - old
+        size = step.norm() if algorithm == "norm" else step.abs().max()
+        assert_close(size.item(), 1e-3, rtol=1e-3, atol=0)
+
+
+def test_schedules_follow_generator_updates() -> None:
+    gan = small_gan(schedule=partial(optim.linear, start=0.0), critic_steps=2)
+    trainer = fit(gan, GivenData(rounds(4, 2 * N), N), 4, max_epochs=2)
+    assert_close([o.param_groups[0]["lr"] for o in trainer.optimizers], [0.0, 0.0])
+    gan = small_gan(schedule=partial(optim.linear, start=0.0))
+    trainer = fit(gan, GivenData(rounds(4), N), -1, max_epochs=1)  # the length follows from the epochs
+    assert_close([o.param_groups[0]["lr"] for o in trainer.optimizers], [0.0, 0.0])
+
+
+def test_schedule_without_an_end_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"trainer\.max_steps or trainer\.max_epochs"):
+        fit(small_gan(schedule=optim.cosine), GivenData(rounds(1), N), -1, max_epochs=-1)
+
+
+def test_average_follows_the_generator() -> None:
+    class Trace(Callback):
+        weights: list[Tensor] = []
+
+        def on_train_batch_end(self, trainer: Any, module: GAN, *_: Any) -> None:
+            self.weights.append(weights(module.generator))
+
+    trace = Trace()
+    gan = small_gan(ema_decay=0.8, ema_warmup=False)
+    expected = weights(gan.generator)
+    fit(gan, GivenData(rounds(6), N), 6, callbacks=[trace])
+    for step in trace.weights:
+        expected = 0.8 * expected + 0.2 * step
+    assert gan.average is not None
+    assert_close(weights(gan.average), expected, rtol=1e-12, atol=1e-12)
+    assert not any(p.requires_grad for p in gan.average.parameters())
+
+
+def test_lazy_penalty_is_due_on_every_interval_of_critic_updates() -> None:
+    class Counting(R1):
+        calls: list[int] = []
+
+        def penalty(self, critic: Any) -> Tensor:
+            self.calls.append(len(critic.real))
+            return super().penalty(critic)
+
+    regularizer = Counting(1.0, interval=4)
+    fit(small_gan(critic_steps=2, regularizers=[regularizer]), GivenData(rounds(6, 2 * N), N), 6)
+    assert len(regularizer.calls) == 3  # updates 0, 4 and 8 of 12
+
+
+def image_gan(**options: Any) -> GAN:
+    """A float32 GAN with BatchNorm in G, to be trained in mixed precision."""
+    generator = nn.Sequential(nn.Linear(3, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 2))
+    discriminator = nn.Sequential(nn.Linear(2, 32), nn.LeakyReLU(0.2), nn.Linear(32, 1), nn.Flatten(0))
+    sgd = partial(torch.optim.SGD, lr=0.05)
+    return GAN(generator, discriminator, losses.NonSaturating(), priors.Normal(3), sgd, sgd, **options)
+
+
+@pytest.mark.parametrize("penalties", [[], [R1(0.5), R2(0.5)]])
+def test_bfloat16_trains_both_networks_as_float32_does(penalties: list[Any]) -> None:
+    # a stale cast of the weights, kept by autocast over an update, would show as a missing or wrong step
+    trained = []
+    for precision in ("32-true", "bf16-mixed"):
+        torch.manual_seed(2)
+        gan = image_gan(critic_steps=2, regularizers=penalties)
+        before = weights(gan.generator), weights(gan.discriminator)
+        fit(gan, GivenData(rounds(20, 64).float(), 32), 20, precision=precision)
+        after = weights(gan.generator), weights(gan.discriminator)
+        trained.append([new - old for new, old in zip(after, before, strict=True)])
+    for exact, rounded in zip(*trained, strict=True):
+        assert (exact - rounded).norm() < 0.05 * exact.norm()
+
+
+def test_penalty_is_differentiated_in_full_precision() -> None:
+    class Looking(R1):
+        types: list[torch.dtype] = []
+
+        def penalty(self, critic: Any) -> Tensor:
+            self.types += [critic.real_logits.dtype, critic.discriminator(critic.real).dtype]
+            return super().penalty(critic)
+
+    looking = Looking(1.0)
+    fit(image_gan(regularizers=[looking]), GivenData(rounds(1).float(), N), 1, precision="bf16-mixed")
+    assert set(looking.types) == {torch.float32}
+
+
+def half_precision(scale: float) -> MixedPrecision:
+    return MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=3))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_float16_follows_float32(order: str) -> None:
+    # the scale doubles every third step, between the steps of the two networks too
+    trained = []
+    for plugins in ([], [half_precision(16.0)]):
+        torch.manual_seed(2)
+        gan = image_gan(order=order)
+        before = weights(gan)
+        fit(gan, GivenData(rounds(10, 32).float(), 32), 10, plugins=plugins)
+        trained.append(weights(gan) - before)
+    assert (trained[0] - trained[1]).norm() < 0.02 * trained[0].norm()
+
+
+def test_float16_clips_unscaled_gradients() -> None:
+    sgd = partial(torch.optim.SGD, lr=1.0)
+    gan = image_gan(gradient_clip_val=1e-3)
+    gan.generator_optimizer = gan.discriminator_optimizer = sgd
+    before = weights(gan.generator), weights(gan.discriminator)
+    fit(gan, GivenData(rounds(1, 32).float(), 32), 1, plugins=[half_precision(1024.0)])
+    for old, network in zip(before, (gan.generator, gan.discriminator), strict=True):
+        assert_close((weights(network) - old).norm().item(), 1e-3, rtol=1e-2, atol=0)
+
+
+def test_float16_overflow_in_one_network_does_not_stop_the_other() -> None:
+    class Overflow(Callback):
+        def on_after_backward(self, trainer: Any, module: GAN) -> None:
+            gradient = next(module.discriminator.parameters()).grad
+            if gradient is not None and next(module.generator.parameters()).grad is None:
+                gradient.fill_(float("inf"))
+
+    gan = image_gan()
+    before = weights(gan.generator), weights(gan.discriminator)
+    plugin = half_precision(1024.0)
+    fit(gan, GivenData(rounds(1, 32).float(), 32), 1, plugins=[plugin], callbacks=[Overflow()])
+    assert_close(weights(gan.discriminator), before[1], rtol=0, atol=0)
+    assert (weights(gan.generator) - before[0]).norm() > 0
+    assert plugin.scaler is not None
+    assert plugin.scaler.get_scale() == 512.0
+
+
+@pytest.mark.parametrize("column", ["discriminator", "generator"])
+def test_divergence_names_step_and_loss(column: str) -> None:
+    class Broken(losses.NonSaturating):
+        calls = 0
+
+        def _maybe(self, value: Tensor) -> Tensor:
+            self.calls += 1
+            return value * float("nan") if self.calls == 7 else value
+
+    loss = Broken()
+    original = getattr(loss, column)
+    setattr(loss, column, lambda **logits: loss._maybe(original(**logits)))
+    with pytest.raises(Diverged, match=f"{column}'s loss is nan at step 7:.*learning rate"):
+        fit(small_gan(loss=loss), GivenData(rounds(10), N), 10, log_every_n_steps=5)
+
+
+def test_sampling_is_seeded_and_leaves_modes_and_random_state_alone() -> None:
+    gan = image_gan(ema_decay=0.9)
+    gan.train()
+    state = torch.get_rng_state()
+    first = gan.sample(5, torch.Generator().manual_seed(1))
+    assert_close(gan.sample(5, torch.Generator().manual_seed(1)), first, rtol=0, atol=0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(module.training for module in gan.modules())
+    torch.manual_seed(9)
+    drawn = gan.sample(5)
+    torch.manual_seed(9)
+    assert_close(gan.sample(5), drawn, rtol=0, atol=0)
+
+
+def test_sampling_uses_the_averaged_running_statistics() -> None:
+    gan = image_gan(ema_decay=0.5)
+    fit(gan, GivenData(rounds(8, 32).float(), 32), 8)
+    latents = torch.randn(6, 3)
+    assert gan.average is not None
+    expected = copy.deepcopy(gan.average.network).eval()(latents)
+    assert_close(gan.sample(6, latents=latents), expected)
+    assert (expected - copy.deepcopy(gan.generator).eval()(latents)).abs().max() > 1e-4
