@@ -19,31 +19,33 @@ from gan_lightning.errors import Diverged, UsageError
 def run(config: DictConfig) -> None:
     """One run, of one set of options."""
     context = HydraConfig.get()
-    if config.resume:
-        config = resume(config.resume, context.overrides.task)
-    check(config, dict(context.runtime.choices))
-    if context.mode == RunMode.MULTIRUN:
-        # Lightning starts further processes with these arguments: one job of the sweep, not the sweep again
-        sys.argv[1:] = context.overrides.task
+    sweeps = context.mode == RunMode.MULTIRUN
+    try:
+        if config.resume:
+            config = resume(config.resume, context.overrides.task)
+        check(config, dict(context.runtime.choices))
+        if sweeps:
+            # Lightning starts further processes with these arguments: one job of the sweep, not the sweep again
+            sys.argv[1:] = context.overrides.task
 
-    from gan_lightning.build import train  # takes seconds, so only now that the configuration is known to be good
+        from gan_lightning.build import train  # takes seconds, so only now that the configuration is known to be good
 
-    train(config, Path(context.runtime.output_dir))
+        train(config, Path(context.runtime.output_dir))
+    except (UsageError, Diverged) as error:
+        if sweeps and isinstance(error, Diverged):
+            print(f"Error: {error}", file=sys.stderr)  # the other runs go on
+        else:
+            sys.exit(f"Error: {error}")
 
 
 def main() -> None:
     """Print one sentence, not a traceback, for what the user can mend."""
-    traceback = os.environ.setdefault("HYDRA_FULL_ERROR", "0") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print its own several lines and exit
+    if "HYDRA_FULL_ERROR" in os.environ:
+        return run()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print several lines of its own and exit
     try:
         run()
-    except (UsageError, Diverged) as error:
-        if traceback:
-            raise
-        sys.exit(f"Error: {error}")
     except (HydraException, OmegaConfBaseException) as error:
-        if traceback:
-            raise
         sys.exit(f"Error: {explain(error)}")
 
 

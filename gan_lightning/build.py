@@ -84,7 +84,9 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
     _quiet()
     checkpoint = _last_checkpoint(folder) if config.resume else None
     if not config.resume and (folder / "config.yaml").exists():
-        raise UsageError(f"{folder} holds a run already: go on with it by resume={folder}, or choose another hydra.run.dir.")
+        raise UsageError(
+            f"{folder} holds a run already: go on with it by resume={folder}, or choose another hydra.run.dir."
+        )
     if "root" in config.data:
         config.data.root = os.path.abspath(os.path.expanduser(config.data.root))
 
@@ -108,7 +110,7 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
 
     trainer.fit(gan, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     metrics = final_metrics(trainer, gan, data)
-    if trainer.is_global_zero and not trainer.fast_dev_run:
+    if trainer.is_global_zero and not config.trainer.fast_dev_run:
         write_metrics(folder / "metrics.json", trainer, gan, throughput.seconds, metrics)
         report(folder, trainer, gan, metrics)
     return metrics
@@ -143,7 +145,9 @@ def report(folder: Path, trainer: Trainer, gan: GAN, metrics: dict[str, float]) 
     """Three lines: the metrics, where everything is, how to look at it."""
     folder = Path(os.path.relpath(folder))
     values = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-    print(f"Trained to step {trainer.global_step} on {int(gan.images_seen):,} samples" + (f": {values}" if values else ""))
+    print(
+        f"Trained to step {trainer.global_step} on {int(gan.images_seen):,} samples" + (f": {values}" if values else "")
+    )
     print(f"Pictures in {folder}/samples, checkpoint {checkpoints(folder)}/last.ckpt")
     print(f"Curves and pictures: tensorboard --logdir {folder}")
 

@@ -1,6 +1,5 @@
 """What the command line may say, checked before anything slow is imported."""
 
-import importlib.util
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -44,7 +43,7 @@ SHARE = (lambda v: _is_number(v) and 0 <= v < 1, "a number from 0 up to, not inc
 FLAG = (lambda v: isinstance(v, bool), "true or false")
 SIZES = (lambda v: isinstance(v, ListConfig) and all(map(SIZE[0], v)), "a list of whole numbers, each at least 1")
 POSITIVES = (lambda v: isinstance(v, ListConfig) and all(map(POSITIVE[0], v)), "a list of numbers above 0")
-UNLIMITED = (lambda v: _is_whole(v) and v >= -1, "a whole number, at least 1, or -1 for no limit")
+UNLIMITED = (lambda v: _is_whole(v) and (v >= 1 or v == -1), "a whole number, at least 1, or -1 for no limit")
 
 # by the last part of an option's name, so that a new network or data set is checked as soon as its YAML is there
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -64,10 +63,11 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "order": _one_of("discriminator_first", "generator_first", "simultaneous"),
     "unreadable": _one_of("refuse", "skip"),
     "gradient_clip_algorithm": _one_of("norm", "value"),
+    "precision": _one_of("32-true", "bf16-mixed", "16-mixed", "64-true", "bf16-true", "16-true", 16, 32, 64, "bf16"),
 }
 OPTIONAL = {"gradient_clip_val", "gradient_clip_algorithm", "max_epochs"}
 
-PACKAGE = __name__.split(".", maxsplit=1)[0]
+PACKAGE = Path(__file__).parent
 OUTSIDE_TARGETS = re.compile(
     r"torch\.optim\.[A-Z]\w*|lightning\.pytorch\.(callbacks|loggers|profilers|strategies|plugins)\.[A-Z]\w*"
 )
@@ -98,7 +98,9 @@ def check(config: DictConfig, choices: dict[str, Any]) -> None:
 def _leaves(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted names and values; a list is a value."""
     for key in config:
-        name = f"{prefix}{key}"
+        name = prefix + str(key)
+        if OmegaConf.is_missing(config, key):
+            raise UsageError(f"{name} is not set: give {name}=VALUE.")
         try:
             value = config[key]
         except OmegaConfBaseException as error:
@@ -110,19 +112,20 @@ def _leaves(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _check_target(name: str, target: Any) -> None:
-    """Allow only this package's own modules, torch's optimizers and Lightning's parts, not what those import."""
-    module, _, attribute = str(target).rpartition(".")
-    own = module.split(".")[0] == PACKAGE and attribute.isidentifier() and _is_module(module)
-    if not own and not OUTSIDE_TARGETS.fullmatch(str(target)):
+    """Allow what this package's modules define, torch's optimizers and Lightning's parts, not what those import."""
+    if not _is_own(str(target)) and not OUTSIDE_TARGETS.fullmatch(str(target)):
         raise UsageError(
-            f"{name} is {target!r}: give something defined in {PACKAGE}, an optimizer of torch.optim or a part of "
+            f"{name} is {target!r}: give something defined in {PACKAGE.name}, an optimizer of torch.optim or a part of "
             "lightning.pytorch."
         )
 
 
-def _is_module(name: str) -> bool:
-    parent, _, _ = name.rpartition(".")
-    return (not parent or _is_module(parent)) and importlib.util.find_spec(name) is not None
+def _is_own(target: str) -> bool:
+    package, *modules, attribute = target.split(".") if target.count(".") else ("", target)
+    path = PACKAGE.joinpath(*modules).with_suffix(".py")
+    if package != PACKAGE.name or not all(map(str.isidentifier, [*modules, attribute])) or not path.is_file():
+        return False
+    return re.search(rf"^(class|def) {attribute}\b", path.read_text(), re.MULTILINE) is not None
 
 
 def resume(folder: str, overrides: Sequence[str]) -> DictConfig:
@@ -146,8 +149,10 @@ def resume(folder: str, overrides: Sequence[str]) -> DictConfig:
             continue
         present = OmegaConf.select(config, name, default=override)
         if present is override or isinstance(present, DictConfig) or override.is_delete() or override.is_add():
-            raise UsageError(f"{override.input_line} cannot change a run that is resumed: give single values, such as "
-                             "trainer.max_steps=20000, or start a new run.")
+            raise UsageError(
+                f"{override.input_line} cannot change a run that is resumed: give single values, such as "
+                "trainer.max_steps=20000, or start a new run."
+            )
         OmegaConf.update(config, name, override.value())
         changed[name] = override.value()
     # a run has one length: the one that was asked for last
@@ -168,9 +173,9 @@ def explain(error: HydraException | OmegaConfBaseException) -> str:
     text = str(error)
     if missing := re.search(r"Could not find '([^']+)'", text):
         group, _, option = missing[1].rpartition("/")
-        options = ", ".join(line.strip() for line in text.split("Available options in")[-1].splitlines()[1:] if line.strip())
-        if group and options:
-            return f"{group}={option} does not exist: choose one of {options}."
+        listed = re.search(r"Available options in [^\n]*\n((?:\t[^\n]*\n?)*)", text)
+        if group and listed:
+            return f"{group}={option} does not exist: choose one of {', '.join(listed[1].split())}."
     if unknown := re.search(r"Could not override '([^']+)'", text):
         return f"{unknown[1]} is not an option here: `python train.py --cfg job` prints all of them."
     return f"{one_line(error)}."

@@ -17,20 +17,21 @@ class GaussianMixture(MixtureSameFamily):
     def __init__(self, means: Tensor, std: Tensor | float, weights: Tensor | None = None) -> None:
         std = torch.as_tensor(std, dtype=means.dtype).reshape(-1, 1).expand_as(means)
         weights = torch.ones(len(means)) if weights is None else weights
-        super().__init__(Categorical(weights), Independent(Normal(means, std), 1), validate_args=False)
+        self._normal = Normal(means, std)
+        super().__init__(Categorical(weights), Independent(self._normal, 1), validate_args=False)
 
     @property
     def modes(self) -> Tensor:
         """Centres of the modes, (K, d)."""
-        return self.component_distribution.base_dist.loc
+        return self._normal.loc
 
     @property
     def scales(self) -> Tensor:
         """Standard deviations of the modes, (K,)."""
-        return self.component_distribution.base_dist.scale[:, 0]
+        return self._normal.scale[:, 0]
 
-    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
-        mode = self.mixture_distribution.sample(sample_shape)
+    def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
+        mode = self.mixture_distribution.sample(torch.Size(sample_shape))
         return self.modes[mode] + self.scales[mode, None] * torch.randn(*mode.shape, self.modes.shape[1])
 
     def cdf(self, value: Tensor) -> Tensor:
@@ -60,7 +61,9 @@ def mixture(means: Sequence[float], stds: Sequence[float], weights: Sequence[flo
         )
     if min(*stds, *weights) <= 0:
         raise ValueError(f"data.distribution has stds {stds} and weights {weights}: all must be above 0.")
-    return GaussianMixture(torch.tensor(means)[:, None].float(), torch.tensor(stds).float(), torch.tensor(weights).float())
+    return GaussianMixture(
+        torch.tensor(means)[:, None].float(), torch.tensor(stds).float(), torch.tensor(weights).float()
+    )
 
 
 def ring(modes: int = 8, radius: float = 1.0, sigma: float = 0.01) -> GaussianMixture:

@@ -12,9 +12,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MetricCollection
 
-from gan_lightning.data.loader import stream_seed
+from gan_lightning.data.loader import RealData, stream_seed
 from gan_lightning.ema import MovingAverage
-from gan_lightning.errors import Diverged
+from gan_lightning.errors import Diverged, UsageError
 from gan_lightning.losses import Loss
 from gan_lightning.priors import Prior
 from gan_lightning.regularizers import CriticPass, Regularizer
@@ -60,7 +60,7 @@ class GAN(LightningModule):
 
     Orders of one round (with ``critic_steps`` of 1):
 
-    - ``discriminator_first``: D steps on G's samples, then G steps against the new D (Goodfellow et al. 2014, algorithm 1);
+    - ``discriminator_first``: D steps on G's samples, then G against the new D (Goodfellow et al. 2014, algorithm 1);
     - ``generator_first``: G steps, then D steps on the new G's samples;
     - ``simultaneous``: both step from where both were.
 
@@ -131,7 +131,7 @@ class GAN(LightningModule):
             generator = generator or torch.Generator(self.device).manual_seed(int(torch.randint(2**31, ())))
             latents = self.prior.sample(n, generator)
         with evaluating(self.sampler):
-            return self.sampler(latents.to(self.device, self.dtype))
+            return self.sampler(latents.to(self.device).to(self.dtype))
 
     # ---------------------------------------------------------------------------------------------- the step
 
@@ -143,7 +143,7 @@ class GAN(LightningModule):
         self._batch_size = batch.shape[3]
         for reals in batch:
             step = self.trainer.global_step
-            self._is_logging = (step + 1) % self.trainer.log_every_n_steps == 0
+            self._is_logging = (step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
             self._discriminator_updates = step * self.critic_steps
             self._round(reals)
             self._after_round()
@@ -223,8 +223,8 @@ class GAN(LightningModule):
         if self.average is not None:
             self.average.update(self.generator, self.trainer.global_step - 1)
         if self.schedule is not None:
-            for scheduler in self.lr_schedulers():
-                scheduler.step()
+            for config in self.trainer.lr_scheduler_configs:
+                config.scheduler.step()  # type: ignore[call-arg]
         self._losses.append(torch.stack((self._loss_of_d, self._loss_of_g)))
         if self._is_logging:
             self._log_line()
@@ -279,14 +279,14 @@ class GAN(LightningModule):
         """The generator updates of the whole run.
 
         Raises:
-            ValueError: the run has no end.
+            UsageError: the run has no end.
         """
         trainer = self.trainer
         if trainer.max_steps >= 0:
             return trainer.max_steps
-        rounds = self.trainer.datamodule.rounds_per_epoch
+        rounds = self._data.rounds_per_epoch
         if trainer.max_epochs is None or trainer.max_epochs < 0:
-            raise ValueError("A learning-rate schedule needs the run's length: set trainer.max_steps or trainer.max_epochs.")
+            raise UsageError("A schedule needs the run's length: set trainer.max_steps or trainer.max_epochs.")
         return trainer.max_epochs * rounds
 
     # --------------------------------------------------------------------------------------------- the log
@@ -331,10 +331,13 @@ class GAN(LightningModule):
 
     # ------------------------------------------------------------------------------------------- validation
 
+    @property
+    def _data(self) -> RealData:
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
     def setup(self, stage: str) -> None:
         """Take the metrics that know the data's truth from the data module."""
-        datamodule = getattr(self.trainer, "datamodule", None)
-        self.metrics = MetricCollection(datamodule.metrics() if datamodule is not None else {}, prefix="val/")
+        self.metrics = MetricCollection(dict(self._data.metrics()), prefix="val/")
 
     def on_validation_epoch_start(self) -> None:
         self._validation_noise = torch.Generator(self.device).manual_seed(VALIDATION_SEED + self.global_rank)
@@ -383,7 +386,7 @@ class GAN(LightningModule):
         streams = {"device": self.device.type, "noise": self._noise.get_state(), "ranks": _gather(states)}
         checkpoint["gan"] = {
             "config": self.config,
-            "sample_shape": self.trainer.datamodule.sample_shape,
+            "sample_shape": self._data.sample_shape,
             "losses": losses,
             "streams": streams,
         }

@@ -30,7 +30,9 @@ class _Smoothed(Loss):
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         if not 0.0 <= label_smoothing < 1.0:
-            raise ValueError(f"loss.label_smoothing is {label_smoothing}: give a number from 0 up to, not including, 1.")
+            raise ValueError(
+                f"loss.label_smoothing is {label_smoothing}: give a number from 0 up to, not including, 1."
+            )
         self.real_target = 1.0 - label_smoothing
 
 

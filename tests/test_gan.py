@@ -136,7 +136,7 @@ def test_generator_first_with_shared_samples_is_simultaneous() -> None:
 
 
 def test_unknown_order_is_refused() -> None:
-    with pytest.raises(ValueError, match="'sideways'.*simultaneous"):
+    with pytest.raises(ValueError, match=r"'sideways'.*simultaneous"):
         small_gan(order="sideways")
 
 
@@ -188,7 +188,8 @@ class _Watch(Callback):
     def on_before_optimizer_step(self, trainer: Any, module: GAN, optimizer: Any) -> None:
         owner = "generator" if optimizer is trainer.optimizers[0] else "discriminator"
         has_gradient = [
-            any(p.grad is not None for p in network.parameters()) for network in (module.generator, module.discriminator)
+            any(p.grad is not None for p in network.parameters())
+            for network in (module.generator, module.discriminator)
         ]
         self.seen.append((owner, *has_gradient))
         if owner == "generator":

@@ -39,14 +39,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class RunCheckpoint(Checkpoint):
-    """``last.ckpt`` every ``every_seconds`` and at each end of an epoch or of the run, ``best.ckpt`` by the data's monitor.
+    """``last.ckpt`` every ``every_seconds`` and at the end, ``best.ckpt`` by the data's monitor.
 
     The first Ctrl-C or SIGTERM lets the batch finish and the checkpoint be written, and stops the run.
     """
 
     def __init__(self, every_seconds: float = 60.0) -> None:
         if every_seconds < 0:
-            raise ValueError(f"callbacks.checkpoint.every_seconds is {every_seconds}: give a number that is not negative.")
+            raise ValueError(
+                f"callbacks.checkpoint.every_seconds is {every_seconds}: give a number that is not negative."
+            )
         self.every_seconds = every_seconds
         self.best: float | None = None
         self._saved_at = 0.0
@@ -72,9 +74,9 @@ class RunCheckpoint(Checkpoint):
             trainer.should_stop = True
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             return  # the end of the epoch follows, with its validation: saved there, a resume does not forget it
-        if trainer.should_stop or trainer.global_step == trainer.max_steps:
-            self._save(trainer)
-        elif self._is_due(trainer) and (batch_idx + 1) % (trainer.val_check_batch or 1):
+        ends = trainer.should_stop or trainer.global_step == trainer.max_steps
+        validates = trainer.val_check_batch is not None and (batch_idx + 1) % trainer.val_check_batch == 0
+        if ends or (self._is_due(trainer) and not validates):
             self._save(trainer)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:

@@ -47,7 +47,9 @@ class ProgressLines(ProgressBar):
             return
         metrics = {k: v for k, v in self.get_metrics(trainer, module).items() if k != "v_num"}
         steps = f"step {trainer.global_step}" + (f"/{trainer.max_steps}" if trainer.max_steps >= 0 else "")
-        epochs = f"epoch {trainer.current_epoch}" + (f"/{trainer.max_epochs}" if (trainer.max_epochs or -1) >= 0 else "")
+        epochs = f"epoch {trainer.current_epoch}" + (
+            f"/{trainer.max_epochs}" if (trainer.max_epochs or -1) >= 0 else ""
+        )
         values = ", ".join(f"{k} {_short(v)}" for k, v in metrics.items())
         print(f"{epochs}, {steps}, {values}", flush=True)
 

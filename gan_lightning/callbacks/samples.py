@@ -9,6 +9,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from gan_lightning.distributions import GaussianMixture
+from gan_lightning.gan import GAN
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,7 +18,7 @@ HISTOGRAM_BINS = 100
 
 
 class SamplePictures(Callback):
-    """``samples/STEP.png`` before training, every ``every_n_steps`` generator updates, and at the end; also to TensorBoard.
+    """``samples/STEP.png`` at step 0, every ``every_n_steps`` generator updates and at the end; also in TensorBoard.
 
     Images are a grid of ``images``; points are a histogram over the true density, or a scatter over the true modes, of
     ``points``.
@@ -49,6 +50,7 @@ class SamplePictures(Callback):
         self._pictured = trainer.global_step
         if not trainer.is_global_zero:
             return
+        assert isinstance(module, GAN)
         data = trainer.datamodule  # type: ignore[attr-defined]
         n = self.images if len(data.sample_shape) == 3 else self.points
         if self._latents is None:
@@ -98,7 +100,9 @@ def histogram(samples: Tensor, distribution: GaussianMixture | None) -> "Figure"
         high = max(high, (distribution.modes.max() + reach).item())
         x = torch.linspace(low, high, 500)
         axes.plot(x, distribution.log_prob(x[:, None]).exp(), color="black", linewidth=1.5, label="true density")
-    axes.hist(samples.flatten().numpy(), bins=HISTOGRAM_BINS, range=(low, high), density=True, alpha=0.6, label="samples")
+    axes.hist(
+        samples.flatten().numpy(), bins=HISTOGRAM_BINS, range=(low, high), density=True, alpha=0.6, label="samples"
+    )
     axes.set_xlim(low, high)
     axes.set_xlabel("x")
     axes.set_ylabel("density")
@@ -107,7 +111,7 @@ def histogram(samples: Tensor, distribution: GaussianMixture | None) -> "Figure"
 
 
 def scatter(samples: Tensor, distribution: GaussianMixture | None) -> "Figure":
-    """Samples (N, 2) over the true modes, each marked by a circle of three standard deviations at least as large as a dot."""
+    """The first 2,500 samples of (N, 2) over circles that mark the true modes."""
     figure, axes = _figure(5.2, 5.0)
     axes.scatter(*samples[:2500].T.numpy(), s=4, alpha=0.35, linewidths=0, label="samples", zorder=3)
     if distribution is not None:
@@ -134,6 +138,8 @@ def rasterize(figure: "Figure") -> Tensor:
 
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    return torch.frombuffer(bytearray(canvas.buffer_rgba()), dtype=torch.uint8).view(
-        *reversed(canvas.get_width_height()), 4
-    )[:, :, :3].permute(2, 0, 1)
+    return (
+        torch.frombuffer(bytearray(canvas.buffer_rgba()), dtype=torch.uint8)
+        .view(*reversed(canvas.get_width_height()), 4)[:, :, :3]
+        .permute(2, 0, 1)
+    )

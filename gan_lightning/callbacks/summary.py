@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 
+from gan_lightning.gan import GAN
+
 
 class Throughput(Callback):
     """Real images a second, on all devices, at every line of the log; the run's seconds, across resumes."""
@@ -51,14 +53,15 @@ class Throughput(Callback):
         return self.seconds + (time.monotonic() - self._clock if self._clock else 0.0)
 
     def _mark(self, trainer: Trainer, module: LightningModule) -> None:
+        assert isinstance(module, GAN)
         self._images = int(module.images_seen)
         self._logged_step = trainer.global_step
         self._logged_seconds = self._elapsed()
 
 
-def write_metrics(path: Path, trainer: Trainer, module: LightningModule, seconds: float, metrics: dict[str, float]) -> None:
+def write_metrics(path: Path, trainer: Trainer, module: GAN, seconds: float, metrics: dict[str, float]) -> None:
     """``metrics.json``: step, images_seen, seconds, images_per_second, peak_memory_bytes and the final ``val/...``."""
-    images = int(module.images_seen)  # type: ignore[arg-type]
+    images = int(module.images_seen)
     summary = {
         "step": trainer.global_step,
         "images_seen": images,

@@ -134,14 +134,13 @@ class WorkerFetcher:
         if start != self._next:
             loader = DataLoader(
                 self.images,
-                batch_sampler=self._rounds_from(start),  # type: ignore[arg-type]
+                batch_sampler=self._rounds_from(start),
                 num_workers=self.workers,
                 generator=torch.Generator(),  # else it draws from the global random state
             )
             self._iterator = iter(loader)
         self._next = stop
-        batch = torch.stack([self._read(r) for r in range(start, stop)])
-        return batch
+        return torch.stack([self._read(r) for r in range(start, stop)])
 
     def _rounds_from(self, start: int) -> Iterator[list[int]]:
         round_ = start
@@ -201,7 +200,7 @@ class _Torchvision(ImageData):
         try:
             return dataset(self.root, train=True, download=self.download)
         except (RuntimeError, OSError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            reason = str(error).strip().partition("\n")[0].rstrip(":") or type(error).__name__
             raise FileNotFoundError(
                 f"{self.name} is not in data.root={self.root} and was not downloaded ({reason}): give the folder that "
                 f"holds {self.files}, or run once with data.download=true and a connection."
@@ -323,13 +322,17 @@ class ImageFolder(ImageData):
         files = sorted(p for p in self.root.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS)
         if not files:
             state = "has no image" if self.root.is_dir() else "is no folder"
-            raise FileNotFoundError(f"data.root={self.root} {state}: give a folder with {' '.join(sorted(IMAGE_ENDINGS))}.")
+            raise FileNotFoundError(
+                f"data.root={self.root} {state}: give a folder with {' '.join(sorted(IMAGE_ENDINGS))}."
+            )
         if self.classes is None:
             return files
         names = {p.parent.name for p in files}
         for name in self.classes:
             if str(name) not in names:
-                raise ValueError(f"data.classes names {name!r}: {self.root} has the folders {', '.join(sorted(names))}.")
+                raise ValueError(
+                    f"data.classes names {name!r}: {self.root} has the folders {', '.join(sorted(names))}."
+                )
         wanted = {str(name) for name in self.classes}
         return [p for p in files if p.parent.name in wanted]
 

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import torch
 from lightning import LightningDataModule
 from torch import Tensor
 from torchmetrics import Metric

@@ -20,6 +20,9 @@ class _PerMode(Metric):
     """Counts, for each mode, the samples nearest to it and those of high quality among them."""
 
     full_state_update = False
+    modes: Tensor
+    scales: Tensor
+    weights: Tensor
     assigned: Tensor
     high_quality: Tensor
 
@@ -54,7 +57,7 @@ class HighQuality(_PerMode):
 
 
 class ReverseKL(_PerMode):
-    """KL(q | w) of the samples' shares q of their nearest modes against the true weights w; about (K-1)/2N if perfect."""
+    """KL(q | w) of the shares q of samples nearest to each mode from its weights w; about (K-1)/2N if perfect."""
 
     def compute(self) -> Tensor:
         share = self.assigned / self.assigned.sum()

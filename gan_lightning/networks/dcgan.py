@@ -34,7 +34,7 @@ def _initialize(network: nn.Module) -> None:
 
 
 class Generator(nn.Module):
-    """Transposed convolutions from z to tanh images, (N, latent_size) to (N, *sample_shape); widths halve as sides double."""
+    """Transposed convolutions from z to tanh images, (N, latent_size) to (N, *sample_shape)."""
 
     def __init__(self, latent_size: int, sample_shape: tuple[int, ...], width: int = 64) -> None:
         super().__init__()
