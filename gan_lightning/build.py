@@ -3,6 +3,7 @@
 import logging
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from lightning import Callback, Trainer, seed_everything
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
@@ -72,7 +74,7 @@ def build_trainer(config: DictConfig, folder: Path, callbacks: list[Callback]) -
     return _call(Trainer, **options, callbacks=callbacks, default_root_dir=str(folder))
 
 
-def train(config: DictConfig, folder: Path) -> dict[str, float]:
+def train(config: DictConfig, folder: Path, extra_callbacks: Sequence[Callback] = ()) -> dict[str, float]:
     """Train what the configuration says in a run folder, from the beginning or on from its last checkpoint.
 
     Returns the final metrics by name.
@@ -83,7 +85,8 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
     """
     _quiet()
     checkpoint = _last_checkpoint(folder) if config.resume else None
-    if not config.resume and (folder / "config.yaml").exists():
+    # the other processes of a run start when the first has written its configuration
+    if not config.resume and _is_first_process() and (folder / "config.yaml").exists():
         raise UsageError(
             f"{folder} holds a run already: go on with it by resume={folder}, or choose another hydra.run.dir."
         )
@@ -94,7 +97,7 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
     data = build_data(config)
     gan = build_gan(config, data.sample_shape)
     throughput = Throughput()
-    callbacks = [throughput, *(_instantiate(callback) for callback in config.callbacks.values())]
+    callbacks = [throughput, *(_instantiate(callback) for callback in config.callbacks.values()), *extra_callbacks]
     saved = _read_checkpoint(checkpoint, gan) if checkpoint else {}
     trainer = build_trainer(config, folder, callbacks)
     data.trainer = trainer
@@ -241,3 +244,7 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")
     warnings.filterwarnings("ignore", "You defined a `validation_step` but have no `val_dataloader`")
     warnings.filterwarnings("ignore", "The number of training batches .* is smaller than the logging interval")
+
+
+def _is_first_process() -> bool:
+    return rank_zero_only.rank == 0  # type: ignore[attr-defined]

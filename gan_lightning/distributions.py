@@ -38,7 +38,7 @@ class GaussianMixture(MixtureSameFamily):
         """P(X <= x) in one dimension, any shape."""
         if self.modes.shape[1] != 1:
             raise ValueError(f"A distribution over {self.modes.shape[1]} dimensions has no one-dimensional cdf.")
-        normal = Normal(self.modes[:, 0], self.scales)
+        normal = Normal(self.modes[:, 0], self.scales, validate_args=False)
         return (normal.cdf(value[..., None]) * self.mixture_distribution.probs).sum(-1)
 
 
@@ -51,10 +51,10 @@ def mixture(means: Sequence[float], stds: Sequence[float], weights: Sequence[flo
     """sum_k w_k N(mean_k, std_k^2) in one dimension.
 
     Raises:
-        ValueError: the lists differ in length, or a standard deviation or weight is not positive.
+        ValueError: the lists are empty or differ in length, or a standard deviation or weight is not positive.
     """
     weights = weights or [1.0] * len(means)
-    if not len(means) == len(stds) == len(weights):
+    if not 0 < len(means) == len(stds) == len(weights):
         raise ValueError(
             f"data.distribution has {len(means)} means, {len(stds)} stds and {len(weights)} weights: "
             "give as many of each as there are components."

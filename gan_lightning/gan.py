@@ -313,12 +313,13 @@ class GAN(LightningModule):
         self.log_dict(shown, prog_bar=True, logger=False)
 
     def _finite_losses(self) -> Tensor:
-        """The losses since the last line of the log, (rounds, 2).
+        """The losses since the last line of the log, means over ranks, (rounds, 2).
 
         Raises:
             Diverged: one of them is not finite.
         """
-        losses = torch.stack(self._losses)
+        losses = self.trainer.strategy.reduce(torch.stack(self._losses), reduce_op="mean")
+        assert isinstance(losses, Tensor)
         broken = (~losses.isfinite()).nonzero()
         if len(broken):
             row, column = broken[0].tolist()
@@ -350,7 +351,7 @@ class GAN(LightningModule):
         values = self.metrics.compute()
         self.metrics.reset()
         self.validated_step = self.trainer.global_step
-        self.log_dict(values, prog_bar=True, logger=False)
+        self.log_dict(values, prog_bar=True, logger=False, sync_dist=True)  # they agree already
         for logger in self.loggers:
             logger.log_metrics(values, step=self.trainer.global_step)
 

@@ -134,7 +134,7 @@ class WorkerFetcher:
         if start != self._next:
             loader = DataLoader(
                 self.images,
-                batch_sampler=self._rounds_from(start),
+                batch_sampler=self._rounds_from(self.order, start),
                 num_workers=self.workers,
                 generator=torch.Generator(),  # else it draws from the global random state
             )
@@ -142,10 +142,12 @@ class WorkerFetcher:
         self._next = stop
         return torch.stack([self._read(r) for r in range(start, stop)])
 
-    def _rounds_from(self, start: int) -> Iterator[list[int]]:
+    @staticmethod
+    def _rounds_from(order: RoundOrder, start: int) -> Iterator[list[int]]:
+        # without self: a cycle through the iterator would leave its workers to the garbage collector, which takes 5 s
         round_ = start
         while True:
-            yield self.order.indices(round_).flatten().tolist()
+            yield order.indices(round_).flatten().tolist()
             round_ += 1
 
     def _read(self, round_: int) -> Tensor:
@@ -259,11 +261,12 @@ def check_idx(path: Path) -> None:
     with path.open("rb") as file:
         zero, kind, dimensions = struct.unpack(">HBB", file.read(4).ljust(4, b"\xff"))
         sizes = file.read(4 * dimensions) if (zero, kind) == (0, 8) else b""
-    expected = 4 + len(sizes) + math.prod(struct.unpack(f">{len(sizes) // 4}I", sizes)) if sizes else -1
+        whole = sizes and len(sizes) == 4 * dimensions
+    expected = 4 + len(sizes) + math.prod(struct.unpack(f">{dimensions}I", sizes)) if whole else -1
     actual = path.stat().st_size
     if expected != actual:
         raise ValueError(
-            f"{path} has {actual} bytes where its header announces {expected if sizes else 'no idx data'}: "
+            f"{path} has {actual} bytes where its header announces {expected if whole else 'no idx data'}: "
             "the file is broken, so delete it and get it again."
         )
 

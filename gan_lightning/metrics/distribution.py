@@ -50,11 +50,11 @@ class _AgainstDistribution(Metric):
         self.add_state("samples", default=[], dist_reduce_fx="cat")
 
     def update(self, generated: Tensor, real: Tensor) -> None:
-        # the distribution's parameters are on the CPU
-        self.samples.append(generated.detach().cpu())
+        self.samples.append(generated.detach())
 
     def _gathered(self) -> Any:
-        return dim_zero_cat(self.samples)
+        # the ranks exchange samples on their devices, but the distribution's parameters are on the CPU
+        return dim_zero_cat(self.samples).cpu()
 
 
 class KolmogorovSmirnov(_AgainstDistribution):

@@ -28,9 +28,9 @@ class _PerMode(Metric):
 
     def __init__(self, distribution: GaussianMixture) -> None:
         super().__init__()
-        self.register_buffer("modes", distribution.modes, persistent=False)
-        self.register_buffer("scales", distribution.scales, persistent=False)
-        self.register_buffer("weights", distribution.mixture_distribution.probs, persistent=False)
+        self.register_buffer("modes", distribution.modes.clone(), persistent=False)
+        self.register_buffer("scales", distribution.scales.clone(), persistent=False)
+        self.register_buffer("weights", distribution.mixture_distribution.probs.clone(), persistent=False)
         zeros = torch.zeros(len(distribution.modes), dtype=torch.long)
         self.add_state("assigned", default=zeros.clone(), dist_reduce_fx="sum")
         self.add_state("high_quality", default=zeros.clone(), dist_reduce_fx="sum")
