@@ -1,0 +1,170 @@
+"""A run that was stopped and resumed is, bit for bit, the run that never was."""
+
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from gan_lightning import build, config
+from gan_lightning.errors import UsageError
+
+WORKER = Path(__file__).with_name("worker.py")
+TINY = ("trainer.log_every_n_steps=7", "callbacks.samples.every_n_steps=40", "model.generator.widths=[16]")
+RING = (
+    *TINY,
+    "data=ring",
+    "data.rounds_per_epoch=40",
+    "data.batch_size=16",
+    "model.discriminator.widths=[16]",
+    "model.critic_steps=2",
+    "schedule=linear",
+    "regularizer=[r1,gradient_penalty]",  # the second draws random numbers of its own
+)
+Configure = Callable[..., DictConfig]
+
+
+def checkpoint(folder: Path) -> dict[str, Any]:
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def assert_same_state(a: Any, b: Any, where: str = "") -> None:
+    """Two checkpoints agree in every tensor and number, but for clocks and the configured length."""
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a.keys() - {"seconds", "config", "loops"}:
+            assert_same_state(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same_state(x, y, f"{where}[{i}]")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b, where
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard shows of a run, but for speeds."""
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    tags = [tag for tag in events.Tags()["scalars"] if tag != "images_per_second"]
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in tags}
+
+
+def in_parts(configure: Configure, folder: Path, overrides: tuple[str, ...], stops: list[int]) -> None:
+    """Train to each stop in turn, every time from the checkpoint of the one before."""
+    folder.mkdir()
+    build.train(configure(*overrides, f"trainer.max_steps={stops[0]}"), folder)
+    for stop in stops[1:]:
+        build.train(config.resume(str(folder), [f"trainer.max_steps={stop}"]), folder)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 50 small pictures of noise."""
+    folder = tmp_path_factory.mktemp("pictures")
+    generator = torch.Generator().manual_seed(0)
+    for i in range(50):
+        pixels = torch.randint(256, (28, 28), generator=generator, dtype=torch.uint8)
+        Image.fromarray(pixels.numpy()).save(folder / f"{i:02}.png")
+    return folder
+
+
+# 100 ends within an epoch; 40 and 80 are ends of epochs
+@pytest.mark.parametrize("stops", [[50, 100], [40, 100], [30, 40, 60, 80, 100]])
+def test_parts_of_a_run_are_the_run(configure: Configure, tmp_path: Path, stops: list[int]) -> None:
+    overrides = tuple(o for o in RING if o != "schedule=linear")  # a schedule depends on the length it was given
+    in_parts(configure, tmp_path / "whole", overrides, [100])
+    in_parts(configure, tmp_path / "parts", overrides, stops)
+    assert_same_state(checkpoint(tmp_path / "parts"), checkpoint(tmp_path / "whole"))
+
+
+def test_a_stop_within_a_batch_changes_no_weight(configure: Configure, tmp_path: Path) -> None:
+    # a batch has ten rounds; only the moments of validation move, by the batch that was cut
+    overrides = tuple(o for o in RING if o != "schedule=linear")
+    in_parts(configure, tmp_path / "whole", overrides, [100])
+    in_parts(configure, tmp_path / "parts", overrides, [37, 43, 100])
+    for key in ("state_dict", "optimizer_states", "gan", "global_step"):
+        assert_same_state(checkpoint(tmp_path / "parts")[key], checkpoint(tmp_path / "whole")[key])
+
+
+@pytest.mark.parametrize("memory_limit", ["1.0", "1.0e-9"])  # one tensor, worker processes
+def test_images_resume_within_an_epoch(configure: Configure, tmp_path: Path, pictures: Path, memory_limit: str) -> None:
+    overrides = (
+        *TINY,
+        "model=mlp",
+        "data=image_folder",
+        f"data.root={pictures}",
+        "data.size=28",
+        "data.channels=1",
+        "data.batch_size=8",
+        "data.horizontal_flips=true",
+        f"data.memory_limit={memory_limit}",
+        "data.workers=1",
+        f"data.cache={tmp_path}/cache",
+        "model.discriminator.widths=[16]",
+    )
+    in_parts(configure, tmp_path / "whole", overrides, [20])
+    in_parts(configure, tmp_path / "parts", overrides, [9, 12, 20])
+    assert_same_state(checkpoint(tmp_path / "parts"), checkpoint(tmp_path / "whole"))
+
+
+def test_kill_9_three_times_over(configure: Configure, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    overrides = (*RING, "trainer.max_steps=400", "callbacks.checkpoint.every_seconds=0")
+    whole.mkdir()
+    build.train(configure(*overrides), whole)
+    moments = random.Random(8)
+    for _ in range(3):
+        kill_at = moments.randrange(90, 270)  # optimizer steps of this process, three a round
+        command = [sys.executable, str(WORKER), str(killed), str(kill_at)]
+        first = [] if (killed / "config.yaml").exists() else list(overrides)
+        ended = subprocess.run([*command, *first], capture_output=True, check=False)
+        assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    assert 0 < checkpoint(killed)["global_step"] < 300
+    build.train(config.resume(str(killed), []), killed)
+    assert_same_state(checkpoint(killed), checkpoint(whole))
+    assert scalars(killed) == scalars(whole)
+    assert sorted(p.name for p in (killed / "samples").iterdir()) == sorted(
+        p.name for p in (whole / "samples").iterdir()
+    )
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(configure: Configure, tmp_path: Path) -> None:
+    in_parts(configure, tmp_path / "whole", RING, [20])
+    run = tmp_path / "run"
+    in_parts(configure, run, RING, [20])
+    (run / "checkpoints" / "last.ckpt").rename(run / "checkpoints" / ".last.ckpt.123")  # half written
+    build.train(config.resume(str(run), []), run)
+    assert_same_state(checkpoint(run), checkpoint(tmp_path / "whole"))
+    assert not list((run / "checkpoints").glob(".*"))
+
+
+def test_validation_does_not_move_training(configure: Configure, tmp_path: Path) -> None:
+    in_parts(configure, tmp_path / "with", RING, [80])
+    in_parts(configure, tmp_path / "without", (*RING, "trainer.limit_val_batches=0"), [80])
+    with_, without = checkpoint(tmp_path / "with"), checkpoint(tmp_path / "without")
+    assert_same_state(with_["state_dict"], without["state_dict"])
+    assert_same_state(with_["gan"]["streams"], without["gan"]["streams"])
+
+
+def test_resume_of_another_architecture_is_refused(configure: Configure, tmp_path: Path) -> None:
+    in_parts(configure, tmp_path / "run", RING, [10])
+    changed = config.resume(str(tmp_path / "run"), ["model.generator.widths=[8]", "trainer.max_steps=20"])
+    with pytest.raises(UsageError, match=r"another architecture: its average.* is \(16,\) .* \(8,\)"):
+        build.train(changed, tmp_path / "run")
+
+
+def test_resume_of_a_broken_checkpoint_is_refused(configure: Configure, tmp_path: Path) -> None:
+    in_parts(configure, tmp_path / "run", RING, [10])
+    (tmp_path / "run" / "checkpoints" / "last.ckpt").write_text("no checkpoint")
+    with pytest.raises(UsageError, match=r"last\.ckpt is not a checkpoint"):
+        build.train(config.resume(str(tmp_path / "run"), []), tmp_path / "run")

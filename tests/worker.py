@@ -1,0 +1,49 @@
+"""Trains in a process of its own, to be killed or to run beside others: python worker.py FOLDER KILL_AT OVERRIDE..."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from lightning import Callback
+
+from gan_lightning import build, config
+
+
+class KillSelf(Callback):
+    """kill -9 from within, in the middle of a round: D has stepped and G has not."""
+
+    def __init__(self, update: int) -> None:
+        self.left = update
+
+    def on_before_optimizer_step(self, *_: Any) -> None:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class SaveWeights(Callback):
+    """This rank's weights at the end, as rankN.pt."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_end(self, trainer: Any, module: Any) -> None:
+        torch.save(module.state_dict(), self.folder / f"rank{trainer.global_rank}.pt")
+
+
+def main(folder: Path, kill_at: int, overrides: list[str]) -> None:
+    torch.set_num_threads(1)
+    if (folder / "config.yaml").exists() and "LOCAL_RANK" not in os.environ:
+        configuration = config.resume(str(folder), overrides)
+    else:
+        with initialize_config_dir(str(Path(__file__).parent.parent / "conf"), version_base="1.3"):
+            configuration = compose("config", overrides=overrides)
+    build.train(configuration, folder, extra_callbacks=[KillSelf(kill_at), SaveWeights(folder)])
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])
