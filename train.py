@@ -11,7 +11,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from gan_lightning.config import check, explain, resume
+from gan_lightning.config import NULL_GROUP, check, explain, resume
 from gan_lightning.errors import Diverged, UsageError
 
 
@@ -24,18 +24,26 @@ def run(config: DictConfig) -> None:
         if config.resume:
             config = resume(config.resume, context.overrides.task)
         check(config, dict(context.runtime.choices))
+        folder = Path(context.runtime.output_dir)
         if sweeps:
             # Lightning starts further processes with these arguments: one job of the sweep, not the sweep again
             sys.argv[1:] = context.overrides.task
+            if (folder / "metrics.json").exists():
+                print(f"{folder} is finished already")
+                return
+            if (folder / "config.yaml").exists():
+                config.resume = str(folder)  # a sweep that was stopped goes on where it was
 
         from gan_lightning.build import train  # takes seconds, so only now that the configuration is known to be good
 
-        train(config, Path(context.runtime.output_dir))
+        train(config, folder)
     except (UsageError, Diverged) as error:
         if sweeps and isinstance(error, Diverged):
             print(f"Error: {error}", file=sys.stderr)  # the other runs go on
         else:
             sys.exit(f"Error: {error}")
+    except OmegaConfBaseException as error:
+        sys.exit(f"Error: {explain(error)}")
 
 
 def main() -> None:
@@ -46,6 +54,10 @@ def main() -> None:
     try:
         run()
     except (HydraException, OmegaConfBaseException) as error:
+        sys.exit(f"Error: {explain(error)}")
+    except ValueError as error:
+        if NULL_GROUP not in str(error):
+            raise
         sys.exit(f"Error: {explain(error)}")
 
 

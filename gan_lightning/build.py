@@ -193,7 +193,7 @@ def _read_checkpoint(path: Path, gan: GAN | None = None) -> dict[str, Any]:
         raise UsageError(f"{path} does not exist: give a checkpoint or the folder of a run.")
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-        saved["gan"]["config"], saved["state_dict"]
+        saved["gan"]["config"], saved["gan"]["sample_shape"], saved["state_dict"]
     except Exception as error:  # torch.load raises many kinds, all with the same meaning here
         raise UsageError(f"{path} is not a checkpoint of this package: give one that train.py wrote.") from error
     if gan is not None:

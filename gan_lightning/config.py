@@ -1,12 +1,12 @@
 """What the command line may say, checked before anything slow is imported."""
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -16,6 +16,7 @@ EPOCHS = 20  # of a run that is given neither trainer.max_epochs nor trainer.max
 
 # a run's folder is a new one, but for a resumed run
 OmegaConf.register_new_resolver("run_folder", lambda resume, new: resume or new, replace=True)
+OmegaConf.register_new_resolver("bits", lambda integers: integers.bit_length() - 1, replace=True)
 OmegaConf.register_new_resolver("epochs", lambda max_steps: EPOCHS if max_steps == -1 else -1, replace=True)
 
 
@@ -24,7 +25,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _whole(least: int) -> tuple[Callable[[Any], bool], str]:
@@ -40,9 +41,16 @@ COUNT = _whole(0)
 POSITIVE = (lambda v: _is_number(v) and v > 0, "a number above 0")
 NOT_NEGATIVE = (lambda v: _is_number(v) and v >= 0, "a number, at least 0")
 SHARE = (lambda v: _is_number(v) and 0 <= v < 1, "a number from 0 up to, not including, 1")
+KEEP = (lambda v: _is_number(v) and 0 < v <= 1, "a number above 0, at most 1")
 FLAG = (lambda v: isinstance(v, bool), "true or false")
+SEED = (lambda v: _is_whole(v) and 0 <= v < 2**32, "a whole number from 0 to 4294967295")
 SIZES = (lambda v: isinstance(v, ListConfig) and all(map(SIZE[0], v)), "a list of whole numbers, each at least 1")
+NUMBERS = (lambda v: isinstance(v, ListConfig) and all(map(_is_number, v)), "a list of numbers")
 POSITIVES = (lambda v: isinstance(v, ListConfig) and all(map(POSITIVE[0], v)), "a list of numbers above 0")
+BETAS = (
+    lambda v: isinstance(v, ListConfig) and len(v) == 2 and all(map(SHARE[0], v)),
+    "a list of two numbers from 0 up to, not including, 1",
+)
 UNLIMITED = (lambda v: _is_whole(v) and (v >= 1 or v == -1), "a whole number, at least 1, or -1 for no limit")
 
 # by the last part of an option's name, so that a new network or data set is checked as soon as its YAML is there
@@ -50,22 +58,34 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("batch_size", "critic_steps", "latent_size", "rounds_per_batch", "rounds_per_epoch"), SIZE),
     **dict.fromkeys(("validation_samples", "size", "width", "modes", "side", "interval", "images", "points"), SIZE),
     **dict.fromkeys(("every_n_steps", "log_every_n_steps", "accumulate_grad_batches"), SIZE),
-    **dict.fromkeys(("seed", "workers"), COUNT),
+    **dict.fromkeys(("pieces", "units", "unit_pieces", "saturate"), SIZE),
+    "seed": SEED,
+    "workers": COUNT,
     **dict.fromkeys(("lr", "std", "sigma", "spacing", "radius", "memory_limit"), POSITIVE),
     **dict.fromkeys(("weight", "every_seconds", "weight_decay", "momentum", "slope", "final"), NOT_NEGATIVE),
-    **dict.fromkeys(("ema_decay", "label_smoothing", "start"), SHARE),
+    **dict.fromkeys(("init_range", "output_range", "min_lr"), POSITIVE),
+    **dict.fromkeys(("keep_input", "keep_hidden"), KEEP),
+    **dict.fromkeys(("ema_decay", "label_smoothing", "start", "final_momentum"), SHARE),
     **dict.fromkeys(("reuse_fakes", "ema_warmup", "batch_norm", "horizontal_flips", "download", "fused"), FLAG),
     **dict.fromkeys(("max_steps", "max_epochs"), UNLIMITED),
     "widths": SIZES,
-    "stds": POSITIVES,
+    "betas": BETAS,
+    "means": NUMBERS,
+    **dict.fromkeys(("stds", "weights"), POSITIVES),
     "gradient_clip_val": POSITIVE,
     "channels": _one_of(1, 3),
     "order": _one_of("discriminator_first", "generator_first", "simultaneous"),
+    "decay": (lambda v: _is_number(v) and v >= 1, "a number, at least 1"),
+    "pooling": _one_of("max", "mean"),
     "unreadable": _one_of("refuse", "skip"),
     "gradient_clip_algorithm": _one_of("norm", "value"),
     "precision": _one_of("32-true", "bf16-mixed", "16-mixed", "64-true", "bf16-true", "16-true", 16, 32, 64, "bf16"),
 }
-OPTIONAL = {"gradient_clip_val", "gradient_clip_algorithm", "max_epochs"}
+OPTIONAL = {"gradient_clip_val", "gradient_clip_algorithm", "max_epochs", "weights"}
+GROUPS = ("data", "model", "prior", "loss", "regularizer", "schedule", "trainer", "callbacks")
+OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
+
+NULL_GROUP = "Config group override must be a string or a list"  # Hydra's ValueError for regularizer=null
 
 PACKAGE = Path(__file__).parent
 OUTSIDE_TARGETS = re.compile(
@@ -79,6 +99,7 @@ def check(config: DictConfig, choices: dict[str, Any]) -> None:
     Raises:
         UsageError: an option has a value that it cannot have, or two options do not go together.
     """
+    _check_parts(config)
     for name, value in _leaves(config):
         key = name.rsplit(".", maxsplit=1)[-1]
         if key == "_target_":
@@ -93,6 +114,23 @@ def check(config: DictConfig, choices: dict[str, Any]) -> None:
             f"model={choices.get('model')} makes {needs}, but data={choices.get('data')} has {gives}: "
             f"choose another model, such as model=points, or data with {needs}, such as data=mnist."
         )
+
+
+def _check_parts(config: DictConfig) -> None:
+    """Refuse a single value where a whole part of the configuration belongs."""
+    for group in (*GROUPS, *OPTIMIZERS):
+        if not isinstance(config.get(group), DictConfig):
+            option = f"optimizer@{group}" if group in OPTIMIZERS else group
+            raise UsageError(
+                f"{group} is {config.get(group)!r}: choose {option}=OPTION, which `python train.py --help` lists."
+            )
+    for group in ("callbacks", "regularizer"):
+        for name, part in config[group].items():
+            if not isinstance(part, DictConfig) or "_target_" not in part:
+                raise UsageError(f"{group}.{name} is {part!r}: leave it out by ~{group}.{name}, or give a _target_.")
+    for name in ("generator", "discriminator"):
+        if not isinstance(config.model.get(name), DictConfig):
+            raise UsageError(f"model.{name} is {config.model.get(name)!r}: give a _target_ and its options.")
 
 
 def _leaves(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -134,7 +172,7 @@ def resume(folder: str, overrides: Sequence[str]) -> DictConfig:
     Raises:
         UsageError: the folder is no run's, or a change that a resumed run cannot make.
     """
-    path = Path(folder) / "config.yaml"
+    path = Path(str(folder)) / "config.yaml"
     if not path.is_file():
         raise UsageError(f"resume={folder} is not the folder of a run, which has a config.yaml: give such a folder.")
     config = OmegaConf.load(path)
@@ -168,14 +206,24 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
-def explain(error: HydraException | OmegaConfBaseException) -> str:
+def explain(error: Exception) -> str:
     """One sentence for a composition error of Hydra's, which take several lines."""
     text = str(error)
-    if missing := re.search(r"Could not find '([^']+)'", text):
+    if missing := re.search(r"Could not (?:find|load) '([^']+)'", text):
         group, _, option = missing[1].rpartition("/")
         listed = re.search(r"Available options in [^\n]*\n((?:\t[^\n]*\n?)*)", text)
         if group and listed:
             return f"{group}={option} does not exist: choose one of {', '.join(listed[1].split())}."
+        if group:
+            return f"{group}={option} does not exist: `python train.py --help` lists what does."
     if unknown := re.search(r"Could not override '([^']+)'", text):
-        return f"{unknown[1]} is not an option here: `python train.py --cfg job` prints all of them."
+        meant = re.search(r"Did you mean to override (?:one of )?([^\n]+)\?", text)
+        hint = f"did you mean {meant[1]}?" if meant else "`python train.py --cfg job` prints all of them."
+        return f"{unknown[1]} is not an option here: {hint}"
+    if absent := re.search(r"Key '[^']+' is not in struct\s+full_key: (\S+)", text):
+        return f"{absent[1]} is not set: give it a value."
+    if twice := re.search(r"Multiple values for ([\w@/]+)", text):
+        return f"{twice[1]} has an option already: choose another with {twice[1]}=OPTION, without a plus sign."
+    if NULL_GROUP in text:
+        return "A group cannot be null: choose one of its options, such as regularizer=none, callbacks=none."
     return f"{one_line(error)}."

@@ -1,5 +1,6 @@
 """The adversarial step: the one place where two optimizers train two networks."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, get_args
@@ -8,9 +9,10 @@ import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import MetricCollection
+from torchmetrics import MeanMetric, MetricCollection
 
 from gan_lightning.data.loader import RealData, stream_seed
 from gan_lightning.ema import MovingAverage
@@ -112,6 +114,8 @@ class GAN(LightningModule):
         self.config: dict[str, Any] = {}  # the run's resolved configuration, a passenger of the checkpoint
         self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))
         self.images_seen: Tensor
+        self.log_step = -1  # of the last line of the log
+        self.log_line: dict[str, float] = {}
         self.validated_step = -1  # the global step of the last validation
         self._saved_streams: dict[str, Any] | None = None
         self._losses: list[Tensor] = []  # (L_D, L_G) of every round since the last line of the log
@@ -125,13 +129,16 @@ class GAN(LightningModule):
         return self.generator if self.average is None else self.average.network
 
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator | None = None, *, latents: Tensor | None = None) -> Tensor:
-        """n samples of the averaged generator in evaluation mode, (n, *sample_shape)."""
+    def sample(
+        self, n: int, generator: torch.Generator | None = None, *, latents: Tensor | None = None, raw: bool = False
+    ) -> Tensor:
+        """n samples, (n, *sample_shape), of the averaged generator, or of the raw one, in evaluation mode."""
         if latents is None:
             generator = generator or torch.Generator(self.device).manual_seed(int(torch.randint(2**31, ())))
             latents = self.prior.sample(n, generator)
-        with evaluating(self.sampler):
-            return self.sampler(latents.to(self.device).to(self.dtype))
+        network = self.generator if raw else self.sampler
+        with evaluating(network):
+            return network(latents.to(self.device).to(self.dtype))
 
     # ---------------------------------------------------------------------------------------------- the step
 
@@ -309,6 +316,7 @@ class GAN(LightningModule):
         values["learning_rate/discriminator"] = self._discriminator_step.param_groups[0]["lr"]
         for logger in self.loggers:
             logger.log_metrics(values, step=self.trainer.global_step)
+        self.log_step, self.log_line = self.trainer.global_step, values
         shown = {"loss_d": values["loss/discriminator"], "loss_g": values["loss/generator"]}
         self.log_dict(shown, prog_bar=True, logger=False)
 
@@ -339,19 +347,29 @@ class GAN(LightningModule):
     def setup(self, stage: str) -> None:
         """Take the metrics that know the data's truth from the data module."""
         self.metrics = MetricCollection(dict(self._data.metrics()), prefix="val/")
+        self.value = MeanMetric()
 
     def on_validation_epoch_start(self) -> None:
         self._validation_noise = torch.Generator(self.device).manual_seed(VALIDATION_SEED + self.global_rank)
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         """Compare the averaged generator's samples with held-out real ones, both (N, *sample_shape)."""
-        self.metrics.update(self.sample(len(batch), self._validation_noise), batch)
+        fake = self.sample(len(batch), self._validation_noise)
+        self.metrics.update(fake, batch)
+        if self.loss.is_probability:
+            self.value.update(-softplus(-self._logits(batch)) - softplus(self._logits(fake)))
 
     def on_validation_epoch_end(self) -> None:
         values = self.metrics.compute()
         self.metrics.reset()
+        if self.loss.is_probability:
+            # V(D, G) = E log D(x) + E log(1 - D(G(z))), which at the equilibrium is -log 4 (Goodfellow et al. 2014)
+            values["val/value"] = self.value.compute()
+            self.value.reset()
         self.validated_step = self.trainer.global_step
         self.log_dict(values, prog_bar=True, logger=False, sync_dist=True)  # they agree already
+        if "val/value" in values:
+            values["val/value_bound"] = torch.tensor(-math.log(4))  # a line beside the curve
         for logger in self.loggers:
             logger.log_metrics(values, step=self.trainer.global_step)
 

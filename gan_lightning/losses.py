@@ -4,8 +4,6 @@ Every loss has ``discriminator(real_logits=..., fake_logits=...)`` and ``generat
 logits have shape (N,) and so has the result. ``GAN`` takes the mean, once.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.nn.functional import relu, softplus
@@ -16,7 +14,11 @@ class Loss:
 
     generator_needs_real = False  # True where the generator's loss depends on D(real)
     threshold = 0.0  # the logit above which the discriminator says "real"
-    output: Callable[[Tensor], Tensor] = staticmethod(torch.sigmoid)  # D(x) as a person reads it, from the logit
+    is_probability = True  # whether D(x) = sigmoid(logit) is trained to be the probability that x is real
+
+    def output(self, logits: Tensor) -> Tensor:
+        """D(x) as a person reads it: a probability, or the critic's value."""
+        return torch.sigmoid(logits) if self.is_probability else logits
 
     def discriminator(self, *, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         raise TypeError(f"{type(self).__name__} must define the discriminator's loss")
@@ -58,7 +60,7 @@ class LeastSquares(_Smoothed):
     """L_D = ((D(x) - 1)^2 + D(G(z))^2) / 2, L_G = (D(G(z)) - 1)^2 / 2 (Mao et al. 2017, equation 9)."""
 
     threshold = 0.5
-    output = staticmethod(torch.Tensor.detach)
+    is_probability = False
 
     def discriminator(self, *, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return 0.5 * ((real_logits - self.real_target).square() + fake_logits.square())
@@ -70,7 +72,7 @@ class LeastSquares(_Smoothed):
 class Wasserstein(Loss):
     """L_D = D(G(z)) - D(x), L_G = -D(G(z)) (Arjovsky et al. 2017, equation 2); wants a gradient penalty."""
 
-    output = staticmethod(torch.Tensor.detach)
+    is_probability = False
 
     def discriminator(self, *, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return fake_logits - real_logits
@@ -82,7 +84,7 @@ class Wasserstein(Loss):
 class Hinge(Loss):
     """L_D = max(0, 1 - D(x)) + max(0, 1 + D(G(z))), L_G = -D(G(z)) (Lim & Ye 2017; Miyato et al. 2018, equation 16)."""
 
-    output = staticmethod(torch.Tensor.detach)
+    is_probability = False
 
     def discriminator(self, *, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return relu(1.0 - real_logits) + relu(1.0 + fake_logits)
@@ -98,6 +100,7 @@ class Relativistic(Loss):
     """
 
     generator_needs_real = True
+    is_probability = False
 
     def discriminator(self, *, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return softplus(fake_logits - real_logits)
@@ -105,3 +108,10 @@ class Relativistic(Loss):
     def generator(self, *, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
         assert real_logits is not None
         return softplus(real_logits - fake_logits)
+
+
+class Cooperative(NonSaturating):
+    """L_D as in NonSaturating, L_G = -log(1 - D(G(z))): a slip seen in tutorials, whose generator helps D."""
+
+    def generator(self, *, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
+        return softplus(fake_logits)

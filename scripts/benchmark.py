@@ -53,7 +53,7 @@ def tutorial(data: Path, steps: int) -> float:
     """Images a second of a plain loop, after the warm-up."""
     g = mlp.Generator(LATENTS, (1, 28, 28), [128, 256, 512, 1024])
     d = mlp.Discriminator((1, 28, 28), [512, 256, 128])
-    optimizer_g, optimizer_d = (torch.optim.Adam(network.parameters(), lr=1e-4) for network in (g, d))
+    optimizer_g, optimizer_d = (torch.optim.Adam(network.parameters(), lr=2e-4) for network in (g, d))
     criterion = nn.BCEWithLogitsLoss()
     loader = cycle(DataLoader(MNIST(str(data), transform=ToTensor()), batch_size=BATCH, shuffle=True))
     start = total_d = total_g = 0.0

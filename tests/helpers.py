@@ -14,7 +14,7 @@ from gan_lightning.gan import GAN
 
 
 class GivenData(RealData):
-    """Training data given as one tensor (rounds, critic_steps * accumulate * world_size * N, *sample_shape)."""
+    """The same data in every epoch, one tensor (rounds, critic_steps * accumulate * world_size * N, *sample_shape)."""
 
     def __init__(self, rounds: Tensor, batch_size: int, rounds_per_batch: int = 1) -> None:
         super().__init__(batch_size, rounds_per_batch=rounds_per_batch)
@@ -27,7 +27,7 @@ class GivenData(RealData):
 
     def fetcher(self) -> Callable[[int, int], Tensor]:
         shape = self.round_shape
-        return lambda start, stop: shape.shard(self.rounds[start:stop].flatten(0, 1))
+        return lambda start, stop: shape.shard(self.rounds[torch.arange(start, stop) % len(self.rounds)].flatten(0, 1))
 
 
 def small_gan(**options: Any) -> GAN:

@@ -1,5 +1,6 @@
 """Checkpoints that a kill, a full disk or a divergence cannot spoil."""
 
+import math
 import os
 import signal
 import threading
@@ -80,7 +81,8 @@ class RunCheckpoint(Checkpoint):
             self._save(trainer)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        if trainer.state.fn == TrainerFn.FITTING and self._improved(trainer):
+        is_of_the_run = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if is_of_the_run and self._improved(trainer):
             trainer.save_checkpoint(checkpoints(trainer.default_root_dir) / "best.ckpt")
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -115,6 +117,8 @@ class RunCheckpoint(Checkpoint):
         name, mode = monitor
         value = trainer.callback_metrics[name].item()
         better = self.best is None or (value < self.best if mode == "min" else value > self.best)
+        if math.isnan(value):
+            return False
         if better:
             self.best = value
         return better

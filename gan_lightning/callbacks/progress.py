@@ -10,7 +10,18 @@ from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
 
 def progress(every_seconds: float = 5.0) -> ProgressBar:
     """What suits the place that the output goes to."""
-    return RichProgressBar(refresh_rate=10) if sys.stdout.isatty() else ProgressLines(every_seconds)
+    return TerminalProgress(refresh_rate=10) if sys.stdout.isatty() else ProgressLines(every_seconds)
+
+
+class TerminalProgress(RichProgressBar):
+    """Lightning's Rich bar, which for a run without a number of epochs would say "Epoch 3/-2"."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return super()._get_train_description(current_epoch).removesuffix("/-2")
+
+    def get_metrics(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
+        metrics = super().get_metrics(trainer, module)
+        return {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in metrics.items()}
 
 
 class ProgressLines(ProgressBar):

@@ -1,5 +1,6 @@
 """Pictures of the averaged generator's samples, from the same latents all through the run."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,8 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from gan_lightning.data.bits import EvenIntegers
+from gan_lightning.data.loader import RealData
 from gan_lightning.distributions import GaussianMixture
 from gan_lightning.gan import GAN
 
@@ -55,7 +58,7 @@ class SamplePictures(Callback):
         n = self.images if len(data.sample_shape) == 3 else self.points
         if self._latents is None:
             self._latents = module.prior.sample(n, torch.Generator().manual_seed(torch.initial_seed()))
-        picture = draw(module.sample(n, latents=self._latents).float().cpu(), getattr(data, "distribution", None))
+        picture = draw(module.sample(n, latents=self._latents).float().cpu(), data)
         folder = Path(trainer.default_root_dir) / "samples"
         folder.mkdir(parents=True, exist_ok=True)
         write_png(picture, folder / f"{trainer.global_step:07d}.png")
@@ -71,20 +74,24 @@ def write_png(picture: Tensor, path: Path) -> None:
     Image.fromarray(picture.permute(1, 2, 0).numpy()).save(path)
 
 
-def draw(samples: Tensor, distribution: GaussianMixture | None) -> Tensor:
+def draw(samples: Tensor, data: RealData) -> Tensor:
     """Samples as one uint8 picture (3, height, width): a grid, a histogram or a scatter, by their shape."""
     if samples.dim() == 4:
-        return image_grid(samples)
+        return image_grid(samples, data.value_range)
+    if isinstance(data, EvenIntegers):
+        return rasterize(integers(data.decode(samples), data.max_int))
+    distribution = getattr(data, "distribution", None)
     if samples.shape[1] == 1:
         return rasterize(histogram(samples, distribution))
     return rasterize(scatter(samples, distribution))
 
 
-def image_grid(images: Tensor, columns: int | None = None) -> Tensor:
-    """Images (N, channels, height, width) in [-1, 1] as a square grid, uint8 (3, ., .), enlarged to be seen."""
+def image_grid(images: Tensor, value_range: tuple[float, float] = (-1.0, 1.0)) -> Tensor:
+    """Images (N, channels, height, width) as a square grid, uint8 (3, ., .), enlarged to be seen."""
     from torchvision.utils import make_grid
 
-    grid = make_grid(images, nrow=columns or round(len(images) ** 0.5), padding=2, value_range=(-1, 1), normalize=True)
+    columns = math.ceil(len(images) ** 0.5)
+    grid = make_grid(images, nrow=columns, padding=2, value_range=value_range, normalize=True)
     factor = max(1, 512 // max(grid.shape[1:]))
     grid = grid.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
     return (grid * 255).round().to(torch.uint8)
@@ -121,6 +128,19 @@ def scatter(samples: Tensor, distribution: GaussianMixture | None) -> "Figure":
         axes.set_ylim(-reach, reach)
     axes.set_aspect("equal")
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0.0, 1.09), ncols=2)
+    return figure
+
+
+def integers(values: Tensor, max_int: int) -> "Figure":
+    """How often each integer was generated, beside the uniform share of the even ones."""
+    figure, axes = _figure(6.4, 4.0)
+    share = torch.bincount(values, minlength=max_int) / len(values)
+    axes.bar(range(0, max_int, 2), share[::2], width=1.0, label="even")
+    axes.bar(range(1, max_int, 2), share[1::2], width=1.0, color="tab:red", label="odd")
+    axes.axhline(2 / max_int, color="black", linewidth=1.0, label="true share of the even")
+    axes.set_xlabel("integer")
+    axes.set_ylabel("share of samples")
+    axes.legend(frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -18,9 +18,13 @@ from gan_lightning.data.loader import RealData, RoundShape, stream_seed
 IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 
 
-def to_unit_range(images: Tensor) -> Tensor:
-    """uint8 in [0, 255] to float32 in [-1, 1]."""
-    return images.float().div_(127.5).sub_(1.0)
+RANGES = {"signed": (-1.0, 1.0), "unit": (0.0, 1.0)}
+
+
+def scale(images: Tensor, value_range: tuple[float, float] = (-1.0, 1.0)) -> Tensor:
+    """uint8 in [0, 255] to float32 in the range (low, high)."""
+    low, high = value_range
+    return images.float().mul_((high - low) / 255).add_(low)
 
 
 class RoundOrder:
@@ -54,10 +58,10 @@ class RoundOrder:
 
 
 class ImageData(RealData):
-    """Base of the image data modules, which define ``prepare``; images are float in [-1, 1], (channels, size, size).
+    """Base of the image data modules, whose ``setup`` gives ``images``; batches are float in ``value_range``.
 
-    A set of at most ``memory_limit`` bytes becomes one uint8 tensor on the training device, where a batch is one
-    indexing operation; a larger one goes through ``workers`` processes.
+    A tensor of images goes to the training device, where a batch is one indexing operation; a data set that reads
+    them one by one goes through ``workers`` processes.
     """
 
     images: Tensor | Dataset[Tensor]  # uint8, (images, *sample_shape)
@@ -68,11 +72,15 @@ class ImageData(RealData):
         batch_size: int,
         classes: Sequence[int | str] | None = None,
         horizontal_flips: bool = False,
+        range: Literal["signed", "unit"] = "signed",
         seed: int = 0,
         rounds_per_batch: int = 1,
         workers: int = 2,
     ) -> None:
         super().__init__(batch_size, seed, rounds_per_batch)
+        if range not in RANGES:
+            raise ValueError(f"data.range is {range!r}: choose signed, for [-1, 1], or unit, for [0, 1].")
+        self.value_range = RANGES[range]
         self.root = Path(root).expanduser()
         self.classes = classes
         self.horizontal_flips = horizontal_flips
@@ -99,21 +107,22 @@ class ImageData(RealData):
         order = self._order()
         if isinstance(self.images, Tensor):
             assert self.trainer is not None
-            return MemoryFetcher(self.images.to(self.trainer.strategy.root_device), order)
-        return WorkerFetcher(self.images, order, self.workers)
+            return MemoryFetcher(self.images.to(self.trainer.strategy.root_device), order, self.value_range)
+        return WorkerFetcher(self.images, order, self.value_range, self.workers)
 
 
 class MemoryFetcher:
     """Rounds by indexing one tensor, on whatever device it is."""
 
-    def __init__(self, images: Tensor, order: RoundOrder) -> None:
+    def __init__(self, images: Tensor, order: RoundOrder, value_range: tuple[float, float]) -> None:
         self.images = images
         self.order = order
+        self.value_range = value_range
 
     def __call__(self, start: int, stop: int) -> Tensor:
         rounds = range(start, stop)
         index = torch.stack([self.order.indices(r) for r in rounds]).to(self.images.device)
-        images = to_unit_range(self.images.index_select(0, index.flatten()))
+        images = scale(self.images.index_select(0, index.flatten()), self.value_range)
         if self.order.horizontal_flips:
             flips = torch.stack([self.order.flips(r) for r in rounds]).to(self.images.device)
             images = torch.where(flips.flatten()[:, None, None, None], images.flip(-1), images)
@@ -123,9 +132,12 @@ class MemoryFetcher:
 class WorkerFetcher:
     """Rounds read ahead by worker processes, one round a work item."""
 
-    def __init__(self, images: Dataset[Tensor], order: RoundOrder, workers: int) -> None:
+    def __init__(
+        self, images: Dataset[Tensor], order: RoundOrder, value_range: tuple[float, float], workers: int
+    ) -> None:
         self.images = images
         self.order = order
+        self.value_range = value_range
         self.workers = workers
         self._next = -1
         self._iterator: Iterator[Tensor] = iter(())
@@ -151,7 +163,7 @@ class WorkerFetcher:
             round_ += 1
 
     def _read(self, round_: int) -> Tensor:
-        images = to_unit_range(next(self._iterator))
+        images = scale(next(self._iterator), self.value_range)
         if self.order.horizontal_flips:
             flips = self.order.flips(round_).flatten()
             images[flips] = images[flips].flip(-1)
@@ -168,6 +180,11 @@ class _Torchvision(ImageData):
     def __init__(self, *args: Any, download: bool = True, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.download = download
+
+    def prepare_data(self) -> None:
+        """Read once on one process before all of them do, since reading may download."""
+        if not hasattr(self, "images"):
+            self._read()
 
     def setup(self, stage: str | None = None) -> None:
         if hasattr(self, "images"):
@@ -302,7 +319,7 @@ class ImageFolder(ImageData):
             return
         files = self._files()
         if len(files) * math.prod(self.sample_shape) > self.memory_limit * 2**30:
-            self.images = _Files(files, self.sample_shape)
+            self.images = _Files(files, self.sample_shape, self.unreadable)
             return
         cached = self._cache_path(files)
         if cached.exists():
@@ -367,17 +384,24 @@ class ImageFolder(ImageData):
 
 
 class _Files(Dataset[Tensor]):
-    """Images read when they are asked for."""
+    """Images read when they are asked for; the next readable one stands in for an unreadable one that is skipped."""
 
-    def __init__(self, files: list[Path], sample_shape: tuple[int, ...]) -> None:
+    def __init__(self, files: list[Path], sample_shape: tuple[int, ...], unreadable: str) -> None:
         self.files = files
         self.sample_shape = sample_shape
+        self.unreadable = unreadable
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> Tensor:
-        return read_image(self.files[index], self.sample_shape)
+        for i in range(len(self)):
+            try:
+                return read_image(self.files[(index + i) % len(self)], self.sample_shape)
+            except ValueError:
+                if self.unreadable == "refuse" or i == len(self) - 1:
+                    raise
+        raise IndexError(index)
 
 
 def read_image(path: Path, sample_shape: tuple[int, ...]) -> Tensor:
@@ -389,13 +413,15 @@ def read_image(path: Path, sample_shape: tuple[int, ...]) -> Tensor:
     channels, size, _ = sample_shape
     try:
         with Image.open(path) as file:
-            image = file.convert("L" if channels == 1 else "RGB")
-    except (OSError, SyntaxError) as error:
+            image = ImageOps.exif_transpose(file)
+            if image.mode.startswith("I;16"):  # 16 bits a pixel, which convert would cut off at 255
+                image = image.point(lambda value: value / 257).convert("L")
+            image = image.convert("L" if channels == 1 else "RGB")
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(
             f"{path} is not a readable image ({error}): remove it, or pass over such files with data.unreadable=skip."
         ) from error
-    scale = size / min(image.size)
-    width, height = (max(size, round(side * scale)) for side in image.size)
+    width, height = (max(size, round(side * size / min(image.size))) for side in image.size)
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.LANCZOS)
     left, top = (width - size) // 2, (height - size) // 2

@@ -96,6 +96,7 @@ class RealData(LightningDataModule):
     """
 
     sample_shape: tuple[int, ...]
+    value_range = (-1.0, 1.0)  # of images
     monitor: tuple[str, str] | None = None  # a metric's name and "min" or "max"
 
     def __init__(self, batch_size: int, seed: int = 0, rounds_per_batch: int = 1) -> None:

@@ -9,8 +9,8 @@ from torchmetrics import Metric
 
 from gan_lightning.data.loader import Batches, RealData, stream_seed
 from gan_lightning.distributions import GaussianMixture
-from gan_lightning.metrics.distribution import KolmogorovSmirnov, Wasserstein
-from gan_lightning.metrics.modes import HighQuality, Modes, ReverseKL
+from gan_lightning.metrics.distribution import JensenShannon, KolmogorovSmirnov, Wasserstein
+from gan_lightning.metrics.modes import HighQuality, Modes, ModesJensenShannon, ReverseKL
 
 
 class Synthetic(RealData):
@@ -21,7 +21,7 @@ class Synthetic(RealData):
 
     def __init__(
         self,
-        distribution: GaussianMixture,
+        distribution: Distribution,
         batch_size: int,
         rounds_per_epoch: int,
         validation_samples: int,
@@ -51,13 +51,16 @@ class Synthetic(RealData):
         return fetch
 
     def metrics(self) -> dict[str, Metric]:
+        truth = self.distribution
+        assert isinstance(truth, GaussianMixture)
+        metrics: dict[str, Metric] = {}
         if self.sample_shape == (1,):
-            return {"ks": KolmogorovSmirnov(self.distribution), "wasserstein": Wasserstein(self.distribution)}
-        return {
-            "modes": Modes(self.distribution),
-            "high_quality": HighQuality(self.distribution),
-            "reverse_kl": ReverseKL(self.distribution),
-        }
+            metrics |= {"ks": KolmogorovSmirnov(truth), "wasserstein": Wasserstein(truth), "jsd": JensenShannon(truth)}
+        else:
+            metrics |= {"jsd": ModesJensenShannon(truth)}
+        if len(truth.modes) > 1:
+            metrics |= {"modes": Modes(truth), "high_quality": HighQuality(truth), "reverse_kl": ReverseKL(truth)}
+        return metrics
 
     def val_dataloader(self) -> Batches:
         shape = self.round_shape

@@ -24,6 +24,12 @@ def wasserstein(samples: Tensor, distribution: Distribution) -> Tensor:
     return (samples - quantile(distribution, levels)).abs().mean()
 
 
+def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
+    """JSD(p, q) = KL(p | m)/2 + KL(q | m)/2, m = (p + q)/2, in nats, of two probability vectors."""
+    mean = (p + q) / 2
+    return 0.5 * (torch.special.xlogy(p, p / mean).nansum() + torch.special.xlogy(q, q / mean).nansum())
+
+
 def quantile(distribution: Distribution, levels: Tensor) -> Tensor:
     """F^{-1}(u) for levels in (0, 1), by bisection to the last bit of a double."""
     low, high = torch.full_like(levels, -1.0), torch.full_like(levels, 1.0)
@@ -69,3 +75,19 @@ class Wasserstein(_AgainstDistribution):
 
     def compute(self) -> Tensor:
         return wasserstein(self._gathered(), self.distribution).float()
+
+
+class JensenShannon(_AgainstDistribution):
+    """JSD in nats over ``cells`` intervals of equal true probability: a lower bound of the densities' own.
+
+    n perfect samples give about (cells - 1)/8n, .0012 for 10,000.
+    """
+
+    def __init__(self, distribution: Distribution, cells: int = 100) -> None:
+        super().__init__(distribution)
+        self.edges = quantile(distribution, torch.arange(1, cells, dtype=torch.double) / cells)
+
+    def compute(self) -> Tensor:
+        cell = torch.bucketize(self._gathered().flatten().double(), self.edges)
+        shares = torch.bincount(cell, minlength=len(self.edges) + 1) / len(cell)
+        return jensen_shannon(torch.full_like(shares, 1 / len(shares)), shares)

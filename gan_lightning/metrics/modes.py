@@ -5,6 +5,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from gan_lightning.distributions import GaussianMixture
+from gan_lightning.metrics.distribution import jensen_shannon
 
 HIGH_QUALITY_RADIUS = 3.0  # in standard deviations of the mode
 
@@ -62,3 +63,15 @@ class ReverseKL(_PerMode):
     def compute(self) -> Tensor:
         share = self.assigned / self.assigned.sum()
         return torch.special.xlogy(share, share / self.weights).sum()
+
+
+class ModesJensenShannon(_PerMode):
+    """JSD in nats over the cells {nearest to mode k, of high quality or not}: a lower bound of the densities' own."""
+
+    def compute(self) -> Tensor:
+        # a normal variable in d dimensions is within r standard deviations with probability P(d/2, r^2/2)
+        half_dimension = torch.tensor(self.modes.shape[1] / 2)
+        inside = torch.special.gammainc(half_dimension, torch.tensor(HIGH_QUALITY_RADIUS**2 / 2)).to(self.weights)
+        true = torch.cat([inside * self.weights, (1 - inside) * self.weights])
+        generated = torch.cat([self.high_quality, self.assigned - self.high_quality]) / self.assigned.sum()
+        return jensen_shannon(true, generated)

@@ -6,15 +6,34 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+ACTIVATIONS = {"identity": nn.Identity, "leaky_relu": nn.LeakyReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
+
+
+def activation(name: str) -> nn.Module:
+    """The elementwise function of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in ACTIVATIONS:
+        raise ValueError(f"model.generator.output is {name!r}: choose one of {', '.join(ACTIVATIONS)}.")
+    return ACTIVATIONS[name]()
+
 
 class Generator(nn.Module):
     """Linear(-BatchNorm)-ReLU blocks and a linear layer, (N, latent_size) to (N, *sample_shape).
 
-    Images, of three dimensions, end in tanh, because data modules give them in [-1, 1]; points end as they are.
+    ``output`` is the function at the end; where it is not given, images, of three dimensions, end in tanh, because
+    data modules give them in [-1, 1], and points end as they are.
     """
 
     def __init__(
-        self, latent_size: int, sample_shape: tuple[int, ...], widths: Sequence[int], batch_norm: bool = True
+        self,
+        latent_size: int,
+        sample_shape: tuple[int, ...],
+        widths: Sequence[int],
+        batch_norm: bool = True,
+        output: str | None = None,
     ) -> None:
         super().__init__()
         self.sample_shape = tuple(sample_shape)
@@ -25,8 +44,9 @@ class Generator(nn.Module):
                 layers.append(nn.BatchNorm1d(outputs))
             layers.append(nn.ReLU())
         layers.append(nn.Linear([latent_size, *widths][-1], math.prod(self.sample_shape)))
-        if len(self.sample_shape) == 3:
-            layers.append(nn.Tanh())
+        output = output or ("tanh" if len(self.sample_shape) == 3 else "identity")
+        if output != "identity":
+            layers.append(activation(output))
         self.layers = nn.Sequential(*layers)
 
     def forward(self, z: Tensor) -> Tensor:

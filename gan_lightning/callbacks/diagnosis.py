@@ -1,0 +1,53 @@
+"""The two failures that the losses alone do not show, told once, in words."""
+
+import warnings
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+
+from gan_lightning.gan import GAN
+
+PERFECT = 0.995  # discriminator accuracy
+CONFIDENT = 0.95
+VANISHED = 0.01  # of the largest gradient norm so far
+
+WHAT_TO_DO = (
+    "People lower the discriminator's learning rate, smooth its labels (loss.label_smoothing=0.1), add a penalty "
+    "(regularizer=r1), or choose loss=non_saturating where it was minimax."
+)
+
+
+class Diagnosis(Callback):
+    """Warns of a generator whose gradient has all but vanished and a discriminator perfect for ``lines`` log lines.
+
+    A small gradient alone is no failure: at the equilibrium it is small too, but there the discriminator is unsure.
+    """
+
+    def __init__(self, lines: int = 20) -> None:
+        self.lines = lines
+        self._line = -1
+        self._perfect = 0
+        self._largest = 0.0
+        self._told: set[str] = set()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(module, GAN)
+        if module.log_step == self._line:
+            return
+        self._line = module.log_step
+        accuracy = module.log_line["discriminator/accuracy"]
+        gradient = module.log_line["gradient_norm/generator"]
+        self._perfect = self._perfect + 1 if accuracy >= PERFECT else 0
+        self._largest = max(self._largest, gradient)
+        if self._perfect == self.lines:
+            self._tell(f"The discriminator has been right on {accuracy:.1%} of samples for {self.lines} log lines")
+        if accuracy >= CONFIDENT and gradient < VANISHED * self._largest:
+            self._tell(f"The generator's gradient has all but vanished ({gradient:.2g}, once {self._largest:.2g})")
+
+    def _tell(self, finding: str) -> None:
+        kind = finding.split()[1]
+        if kind not in self._told:
+            self._told.add(kind)
+            warnings.warn(f"{finding}, at step {self._line}. {WHAT_TO_DO}", stacklevel=2)

@@ -1,0 +1,96 @@
+"""Goodfellow et al. 2014, figure 1, from the live run: p_data, p_g, D and the optimal D* on one axis."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from gan_lightning.callbacks.samples import rasterize, write_png
+from gan_lightning.gan import GAN
+
+
+class OptimalDiscriminator(Callback):
+    """``discriminator/STEP.png`` every ``every_n_steps``, and the curve ``theory/discriminator_gap``, for 1-D data.
+
+    D*(x) = p_data(x) / (p_data(x) + p_g(x)) (equation 2), with p_g by a kernel estimate from ``samples`` of the
+    generator that is being trained; the gap is E_{p_data} |D - D*|. Only for losses whose D is a probability.
+    """
+
+    def __init__(self, every_n_steps: int = 500, samples: int = 10_000) -> None:
+        self.every_n_steps = every_n_steps
+        self.samples = samples
+        self._drawn = -1
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self._drawn = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step // self.every_n_steps > self._drawn // self.every_n_steps:
+            self._draw(trainer, module)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.global_step > self._drawn:
+            self._draw(trainer, module)
+
+    def _draw(self, trainer: Trainer, module: LightningModule) -> None:
+        assert isinstance(module, GAN)
+        self._drawn = trainer.global_step
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if not trainer.is_global_zero or not module.loss.is_probability or data.sample_shape != (1,):
+            return
+        noise = torch.Generator(module.device).manual_seed(trainer.global_step)
+        generated = module.sample(self.samples, noise, raw=True).cpu().flatten()
+        x = support(data.distribution, generated)
+        p_data = data.distribution.log_prob(x[:, None]).exp()
+        p_g = kernel_density(generated, x)
+        with torch.no_grad():
+            d = torch.sigmoid(module.discriminator(x[:, None].to(module.device))).cpu()
+        optimal = p_data / (p_data + p_g).clamp(min=1e-12)
+        gap = torch.trapezoid(p_data * (d - optimal).abs(), x).item()
+        picture = rasterize(figure(x, p_data, p_g, d, optimal))
+        folder = Path(trainer.default_root_dir) / "discriminator"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_png(picture, folder / f"{trainer.global_step:07d}.png")
+        for logger in trainer.loggers:
+            logger.log_metrics({"theory/discriminator_gap": gap}, step=trainer.global_step)
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("discriminator", picture, trainer.global_step)
+
+
+def support(distribution: Any, samples: Tensor) -> Tensor:
+    """500 points over where either density lies."""
+    reach = 4 * distribution.scales.max()
+    low = min(samples.min().item(), (distribution.modes.min() - reach).item())
+    high = max(samples.max().item(), (distribution.modes.max() + reach).item())
+    return torch.linspace(low, high, 500)
+
+
+def kernel_density(samples: Tensor, x: Tensor) -> Tensor:
+    """Gaussian kernel estimate at x from samples (N,), bandwidth .9 min(std, IQR/1.34) N^(-1/5) (Silverman 1986)."""
+    quartiles = torch.quantile(samples, torch.tensor([0.25, 0.75]))
+    spread = min(samples.std().item(), ((quartiles[1] - quartiles[0]) / 1.34).item())
+    width = max(0.9 * spread * len(samples) ** -0.2, 1e-6)
+    return torch.distributions.Normal(samples, width).log_prob(x[:, None]).exp().mean(1)
+
+
+def figure(x: Tensor, p_data: Tensor, p_g: Tensor, d: Tensor, optimal: Tensor) -> Any:
+    """Densities as areas, D and D* as lines; probability and density share the axis."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained", dpi=100)
+    axes = figure.subplots()
+    axes.fill_between(x, p_data, alpha=0.25, color="black", linewidth=0, label="p_data")
+    axes.fill_between(x, p_g, alpha=0.4, color="tab:green", linewidth=0, label="p_g")
+    axes.plot(x, d, color="tab:blue", linewidth=1.6, label="D(x)")
+    axes.plot(x, optimal, color="tab:orange", linewidth=1.2, linestyle="--", label="D*(x)")
+    axes.axhline(0.5, color="grey", linewidth=0.6)
+    axes.set_ylim(0, max(1.05, 1.05 * float(p_data.max())))
+    axes.set_xlim(float(x[0]), float(x[-1]))
+    axes.set_xlabel("x")
+    axes.legend(frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return figure

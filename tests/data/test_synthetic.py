@@ -1,0 +1,166 @@
+"""Synthetic data: the same whatever asks for it, and never from the global random stream."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+from gan_lightning.data.synthetic import Synthetic, sample_from
+from gan_lightning.distributions import GaussianMixture, gaussian, grid, mixture, ring
+
+
+def trainer(ranks: int = 1, rank: int = 0, max_steps: int = -1, **gan: int) -> SimpleNamespace:
+    """What a data module asks of its trainer."""
+    return SimpleNamespace(
+        lightning_module=SimpleNamespace(**gan), world_size=ranks, global_rank=rank, max_steps=max_steps
+    )
+
+
+def synthetic(
+    distribution: GaussianMixture | None = None,
+    *,
+    batch_size: int = 4,
+    seed: int = 0,
+    rounds_per_batch: int = 5,
+    validation_samples: int = 1001,
+    on: SimpleNamespace | None = None,
+) -> Synthetic:
+    data = Synthetic(
+        distribution or ring(),
+        batch_size,
+        rounds_per_epoch=20,
+        validation_samples=validation_samples,
+        seed=seed,
+        rounds_per_batch=rounds_per_batch,
+    )
+    data.trainer = on or trainer()
+    return data
+
+
+def rounds(data: Synthetic, start: int, stop: int) -> Tensor:
+    """The rounds [start, stop), each fetched alone."""
+    fetch = data.fetcher()
+    return torch.cat([fetch(r, r + 1) for r in range(start, stop)])
+
+
+def test_batch_shape() -> None:
+    data = synthetic(on=trainer(critic_steps=3, accumulate_grad_batches=2))
+    assert data.fetcher()(5, 9).shape == (4, 3, 2, 4, 2)
+    assert synthetic(gaussian()).fetcher()(0, 1).shape == (1, 1, 1, 4, 1)
+
+
+def test_the_rounds_do_not_depend_on_how_they_are_cut() -> None:
+    alone = rounds(synthetic(), 0, 20)
+    whole = torch.cat(list(synthetic().train_dataloader()))
+    assert torch.equal(whole, alone)
+    ragged = torch.cat([synthetic().fetcher()(a, b) for a, b in ((0, 2), (2, 5), (5, 6), (6, 10), (10, 15), (15, 20))])
+    assert torch.equal(ragged, alone)
+
+
+def test_a_restored_loader_goes_on() -> None:
+    whole = list(synthetic().train_dataloader())
+    loader = synthetic().train_dataloader()
+    loader.load_state_dict({"position": 10})
+    rest = [batch for batch, _ in zip(loader, range(2), strict=False)]
+    assert torch.equal(torch.cat(rest), torch.cat(whole[2:]))
+
+
+def test_the_last_batch_ends_with_the_run() -> None:
+    loader = synthetic(on=trainer(max_steps=7)).train_dataloader()
+    first, second = (batch for batch, _ in zip(loader, range(2), strict=False))
+    assert (len(first), len(second)) == (5, 2)
+    assert torch.equal(torch.cat([first, second]), rounds(synthetic(), 0, 7))
+    assert len(synthetic().train_dataloader()) == 4
+    assert synthetic().train_dataloader().last_round is None
+
+
+def test_every_round_is_fresh() -> None:
+    samples = rounds(synthetic(gaussian()), 0, 40).flatten()
+    assert len(samples.unique()) == len(samples) == 160
+
+
+def test_seeds_differ() -> None:
+    assert torch.equal(rounds(synthetic(seed=1), 0, 10), rounds(synthetic(seed=1), 0, 10))
+    assert not torch.isclose(rounds(synthetic(seed=1), 0, 10), rounds(synthetic(seed=2), 0, 10)).any()
+
+
+def test_the_data_follows_the_distribution() -> None:
+    """1.63/sqrt(n) is the 1 % bound of the Kolmogorov-Smirnov distance."""
+    distribution = mixture([-3, 0, 3], [0.5, 0.5, 0.5])
+    samples = rounds(synthetic(distribution, batch_size=500), 0, 20).flatten()
+    distance = stats.kstest(samples.numpy(), lambda x: distribution.cdf(torch.from_numpy(x)).numpy()).statistic
+    assert distance < 1.63 / math.sqrt(len(samples))
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_share_out_the_single_process_batch(ranks: int) -> None:
+    gan = {"critic_steps": 2, "accumulate_grad_batches": 3}
+    joined = rounds(synthetic(batch_size=3 * ranks, on=trainer(**gan)), 0, 10)
+    shards = [rounds(synthetic(batch_size=3, on=trainer(ranks, rank, **gan)), 0, 10) for rank in range(ranks)]
+    assert torch.equal(torch.cat(shards, 3), joined)
+    # disjoint: no point is on two ranks
+    assert len(torch.cat([s.flatten(0, -2) for s in shards]).unique(dim=0)) == joined.flatten(0, -2).shape[0]
+
+
+def test_the_global_stream_is_untouched() -> None:
+    data = synthetic()
+    before = torch.get_rng_state()
+    list(data.train_dataloader())
+    list(data.val_dataloader())
+    sample_from(data.distribution, 10, 3)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_global_stream_survives_an_error() -> None:
+    before = torch.get_rng_state()
+    with pytest.raises(RuntimeError):
+        sample_from(gaussian(), -1, 3)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_global_stream_decides_nothing() -> None:
+    torch.manual_seed(1)
+    first = rounds(synthetic(), 0, 3), next(iter(synthetic().val_dataloader()))
+    torch.manual_seed(2)
+    second = rounds(synthetic(), 0, 3), next(iter(synthetic().val_dataloader()))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_validation_is_held_out_and_the_same_each_time() -> None:
+    # as many samples as one draw of the training data has: from one stream, they would be the same
+    data = synthetic(gaussian(), validation_samples=5 * 4)
+    first, second = (torch.cat(list(data.val_dataloader())) for _ in range(2))
+    assert first.shape == (20, 1)
+    assert torch.equal(first, second)
+    assert not torch.isin(first, rounds(data, 0, 20)).any()
+
+
+def test_ranks_share_out_the_validation() -> None:
+    whole = torch.cat(list(synthetic().val_dataloader()))
+    shards = [torch.cat(list(synthetic(on=trainer(2, rank)).val_dataloader())) for rank in range(2)]
+    assert [len(shard) for shard in shards] == [501, 500]
+    together = torch.empty_like(whole)
+    together[0::2], together[1::2] = shards
+    assert torch.equal(together, whole)
+
+
+@pytest.mark.parametrize(
+    ("distribution", "shape", "monitor", "metrics"),
+    [
+        (gaussian(), (1,), ("val/ks", "min"), {"ks", "wasserstein", "jsd"}),
+        (ring(), (2,), ("val/reverse_kl", "min"), {"modes", "high_quality", "reverse_kl", "jsd"}),
+        (grid(), (2,), ("val/reverse_kl", "min"), {"modes", "high_quality", "reverse_kl", "jsd"}),
+    ],
+)
+def test_the_distribution_brings_its_metrics(
+    distribution: GaussianMixture, shape: tuple[int, ...], monitor: tuple[str, str], metrics: set[str]
+) -> None:
+    data = synthetic(distribution)
+    assert data.sample_shape == shape
+    assert data.monitor == monitor
+    assert data.metrics().keys() == metrics
+    assert monitor[0].removeprefix("val/") in metrics
+    assert data.rounds_per_epoch == 20

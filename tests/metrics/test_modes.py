@@ -1,0 +1,168 @@
+"""Coverage of modes against counting by hand, and against the ceilings of a perfect sampler."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+from torchmetrics import Metric, MetricCollection
+
+from gan_lightning.distributions import GaussianMixture, grid, ring
+from gan_lightning.metrics.modes import HighQuality, Modes, ReverseKL, nearest_mode
+
+METRICS = [Modes, HighQuality, ReverseKL]
+
+
+def value(metric: Metric, *batches: Tensor) -> float:
+    for batch in batches:
+        metric.update(batch, torch.zeros_like(batch))
+    return metric.compute().item()
+
+
+def uneven() -> GaussianMixture:
+    """Four modes of different widths and weights."""
+    means = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 3.0], [-3.0, -3.0]])
+    return GaussianMixture(means, torch.tensor([0.1, 0.2, 0.4, 0.3]), torch.tensor([0.1, 0.2, 0.3, 0.4]))
+
+
+def by_hand(samples: Tensor, distribution: GaussianMixture) -> tuple[int, float, float]:
+    """Modes, share of high quality and reverse KL, one sample at a time."""
+    modes, scales = distribution.modes.double().numpy(), distribution.scales.double().numpy()
+    weights = distribution.mixture_distribution.probs.double().numpy()
+    assigned, good = np.zeros(len(modes)), np.zeros(len(modes))
+    for sample in samples.double().numpy():
+        distances = np.sqrt(((modes - sample) ** 2).sum(1))
+        k = distances.argmin()
+        assigned[k] += 1
+        good[k] += distances[k] < 3 * scales[k]
+    share = assigned / len(samples)
+    divergence = sum(q * math.log(q / w) for q, w in zip(share, weights, strict=True) if q > 0)
+    return int((good > 0).sum()), good.sum() / len(samples), divergence
+
+
+@pytest.mark.parametrize("distribution", [ring(), grid(), uneven()], ids=["ring", "grid", "uneven"])
+@pytest.mark.parametrize("spread", [0.0, 0.02, 1.0])
+def test_against_counting_by_hand(distribution: GaussianMixture, spread: float) -> None:
+    """Perfect samples, slightly and badly blurred ones."""
+    samples = distribution.sample((400,))
+    samples = samples + spread * torch.randn_like(samples)
+    modes, quality, divergence = by_hand(samples, distribution)
+    assert value(Modes(distribution), samples) == modes
+    assert value(HighQuality(distribution), samples) == pytest.approx(quality, abs=1e-6)
+    assert value(ReverseKL(distribution), samples) == pytest.approx(divergence, abs=1e-5)
+
+
+def test_nearest_mode_is_exact() -> None:
+    """The matrix-product form of the distance would lose .001 beside 1,000."""
+    modes = torch.tensor([[1000.0, 0.0], [0.0, 1000.0]])
+    samples = modes.flip(0) + torch.tensor([0.0078125, 0.0])  # 2^-7, exact beside 1,000
+    # torch turns to that form from 26 samples on
+    distance, index = nearest_mode(samples.repeat(50, 1), modes)
+    assert index.tolist() == [1, 0] * 50
+    assert_close(distance, torch.full((100,), 0.0078125), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("sigma", [0.01, 0.1])
+def test_high_quality_ends_at_three_sigma(sigma: float) -> None:
+    distribution = ring(sigma=sigma)
+    inside, outside = (distribution.modes[:1] * (1 + r * sigma) for r in (2.99, 3.01))
+    assert value(HighQuality(distribution), inside) == 1.0
+    assert value(HighQuality(distribution), outside) == 0.0
+    assert value(Modes(distribution), inside) == 1.0
+    assert value(Modes(distribution), outside) == 0.0
+
+
+def test_three_sigma_are_those_of_the_nearest_mode() -> None:
+    distribution = uneven()  # .1 around the first centre, .2 around the second
+    beside = distribution.modes[:2] + torch.tensor([0.0, 0.4])
+    assert value(Modes(distribution), beside) == 1.0
+    assert value(HighQuality(distribution), beside) == 0.5
+
+
+@pytest.mark.parametrize("distribution", [ring(), grid()], ids=["ring", "grid"])
+def test_high_quality_ceiling_of_a_perfect_sampler(distribution: GaussianMixture) -> None:
+    """In two dimensions P(|x| < 3 sigma) = 1 - exp(-4.5) = .9889, within 4 standard errors."""
+    n, ceiling = 100_000, 1 - math.exp(-4.5)
+    share = value(HighQuality(distribution), distribution.sample((n,)))
+    assert abs(share - ceiling) < 4 * math.sqrt(ceiling * (1 - ceiling) / n)
+
+
+@pytest.mark.parametrize(("distribution", "modes"), [(ring(), 8), (grid(), 25)], ids=["ring", "grid"])
+def test_a_perfect_sampler_finds_every_mode(distribution: GaussianMixture, modes: int) -> None:
+    assert value(Modes(distribution), distribution.sample((2500,))) == modes
+
+
+@pytest.mark.parametrize(("distribution", "modes"), [(ring(), 8), (grid(), 25), (uneven(), 4)])
+def test_reverse_kl_floor_of_a_perfect_sampler(distribution: GaussianMixture, modes: int) -> None:
+    """2 N KL is chi-squared with K - 1 degrees of freedom: mean K - 1, variance 2 (K - 1)."""
+    n, repeats = 2500, 200
+    values = [value(ReverseKL(distribution), distribution.sample((n,))) for _ in range(repeats)]
+    floor, error = (modes - 1) / (2 * n), math.sqrt(2 * (modes - 1) / repeats) / (2 * n)
+    assert abs(np.mean(values) - floor) < 4 * error
+
+
+def test_a_collapsed_sampler() -> None:
+    """One mode of eight: KL = log 8, and nothing wrong with the quality."""
+    samples = ring().modes[3].expand(500, 2)
+    assert value(Modes(ring()), samples) == 1.0
+    assert value(HighQuality(ring()), samples) == 1.0
+    assert value(ReverseKL(ring()), samples) == pytest.approx(math.log(8), abs=1e-6)
+
+
+@pytest.mark.parametrize("kept", [2, 4, 8])
+def test_reverse_kl_of_dropped_modes(kept: int) -> None:
+    samples = ring().modes[:kept].repeat(10, 1)
+    assert value(Modes(ring()), samples) == kept
+    assert value(ReverseKL(ring()), samples) == pytest.approx(math.log(8 / kept), abs=1e-6)
+
+
+def test_reverse_kl_knows_the_weights() -> None:
+    """Shares equal to the weights have no divergence; equal shares of unequal modes have."""
+    distribution = uneven()
+    right = distribution.modes.repeat_interleave(torch.tensor([1, 2, 3, 4]), 0)
+    assert value(ReverseKL(distribution), right) == pytest.approx(0.0, abs=1e-6)
+    expected = -sum(math.log(4 * w) for w in (0.1, 0.2, 0.3, 0.4)) / 4
+    assert value(ReverseKL(distribution), distribution.modes) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_sampler_between_the_modes() -> None:
+    samples = 1e-3 * torch.randn(500, 2)
+    assert value(Modes(ring()), samples) == 0.0
+    assert value(HighQuality(ring()), samples) == 0.0
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_metrics_add_up_their_batches(metric: type[Metric]) -> None:
+    samples = ring().sample((300,)) + 0.01 * torch.randn(300, 2)
+    assert value(metric(ring()), *samples.split(70)) == value(metric(ring()), samples)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_metrics_forget_when_reset(metric: type[Metric]) -> None:
+    used = metric(ring())
+    value(used, ring().sample((300,)))
+    used.reset()
+    samples = ring().modes[:2]
+    assert value(used, samples) == value(metric(ring()), samples)
+
+
+def test_metrics_of_a_collection_are_those_alone() -> None:
+    """They share their counts there, which must not add up three times."""
+    together = MetricCollection({metric.__name__: metric(uneven()) for metric in METRICS})
+    batches = (uneven().sample((300,)) + 0.2 * torch.randn(300, 2)).split(100)
+    for _ in range(2):
+        for batch in batches:
+            together.update(batch, batch)
+        expected = {metric.__name__: value(metric(uneven()), *batches) for metric in METRICS}
+        assert {name: v.item() for name, v in together.compute().items()} == expected
+        together.reset()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_metrics_leave_the_global_stream_alone(metric: type[Metric]) -> None:
+    samples = ring().sample((50,))
+    before = torch.get_rng_state()
+    value(metric(ring()), samples)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,0 +1,207 @@
+"""The networks' shapes, sizes and layers, by hand."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.testing import assert_close
+
+from gan_lightning.networks import dcgan, linear, mlp
+
+POINTS = [(1,), (2,)]
+IMAGES = [(1, 28, 28), (1, 32, 32), (3, 32, 32), (1, 64, 64), (3, 64, 64), (3, 28, 28)]
+PAIRS = [
+    *[(linear.Generator(5, shape), linear.Discriminator(shape), shape) for shape in POINTS + IMAGES],
+    *[(mlp.Generator(5, shape, [8, 9]), mlp.Discriminator(shape, [9, 8]), shape) for shape in POINTS + IMAGES],
+    *[(dcgan.Generator(5, shape, 4), dcgan.Discriminator(shape, 4), shape) for shape in IMAGES],
+]
+TUTORIAL = {"latent_size": 64, "sample_shape": (1, 28, 28), "widths": [128, 256, 512, 1024]}
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def label(value: object) -> str:
+    return value.__module__.rsplit(".")[-1] if isinstance(value, nn.Module) else str(value)
+
+
+@pytest.mark.parametrize(("generator", "discriminator", "shape"), PAIRS, ids=label)
+def test_shapes(generator: nn.Module, discriminator: nn.Module, shape: tuple[int, ...]) -> None:
+    samples = generator(torch.randn(3, 5))
+    assert samples.shape == (3, *shape)
+    assert discriminator(samples).shape == (3,)
+    discriminator(samples).sum().backward()
+    assert all(p.grad is not None for p in [*generator.parameters(), *discriminator.parameters()])
+
+
+@pytest.mark.parametrize(("generator", "discriminator", "shape"), PAIRS, ids=label)
+def test_one_sample_is_still_a_batch(generator: nn.Module, discriminator: nn.Module, shape: tuple[int, ...]) -> None:
+    assert discriminator.eval()(generator.eval()(torch.randn(1, 5))).shape == (1,)
+
+
+@pytest.mark.parametrize(("generator", "discriminator", "shape"), PAIRS, ids=label)
+def test_a_logit_belongs_to_its_sample(generator: nn.Module, discriminator: nn.Module, shape: tuple[int, ...]) -> None:
+    images = torch.randn(4, *shape)
+    logits = discriminator.eval()(images)
+    assert_close(discriminator(images.flip(0)), logits.flip(0))
+    assert logits.std() > 0
+
+
+def test_linear_is_affine() -> None:
+    net, z = linear.Generator(4, (1, 2, 3)).double(), torch.randn(5, 4, dtype=torch.double)
+    expected = (z @ net.layer.weight.T + net.layer.bias).view(5, 1, 2, 3)
+    assert_close(net(z), expected, rtol=0, atol=1e-12)
+    critic = linear.Discriminator((1, 2, 3)).double()
+    logits = torch.stack([(critic.layer.weight[0] * x.flatten()).sum() + critic.layer.bias[0] for x in expected])
+    assert_close(critic(expected), logits, rtol=0, atol=1e-12)
+
+
+def test_linear_sizes() -> None:
+    assert parameters(linear.Generator(10, (1, 28, 28))) == 10 * 784 + 784
+    assert parameters(linear.Discriminator((2,))) == 3
+
+
+def test_tutorials_generator_in_parameters() -> None:
+    layers = [64 * 128 + 128, 128 * 256 + 256, 256 * 512 + 512, 512 * 1024 + 1024, 1024 * 784 + 784]
+    norms = 2 * (128 + 256 + 512 + 1024)
+    assert parameters(mlp.Generator(**TUTORIAL)) == sum(layers) + norms == 1_505_680
+    assert parameters(mlp.Generator(**TUTORIAL, batch_norm=False)) == sum(layers)
+
+
+def test_tutorials_discriminator_in_parameters() -> None:
+    layers = [784 * 512 + 512, 512 * 256 + 256, 256 * 128 + 128, 128 + 1]
+    assert parameters(mlp.Discriminator((1, 28, 28), [512, 256, 128])) == sum(layers) == 566_273
+
+
+def generator_by_hand(z: Tensor, state: dict[str, Tensor], blocks: int, stride: int) -> Tensor:
+    """Linear (BatchNorm) ReLU blocks and a linear layer, from the state of a network with `stride` layers a block."""
+    for layer in range(0, blocks * stride, stride):
+        z = z @ state[f"layers.{layer}.weight"].T + state[f"layers.{layer}.bias"]
+        if stride == 3:
+            # normalised by the batch's mean and biased variance
+            z = (z - z.mean(0)) / (z.var(0, unbiased=False) + 1e-5).sqrt()
+            z = z * state[f"layers.{layer + 1}.weight"] + state[f"layers.{layer + 1}.bias"]
+        z = z.clamp(min=0)
+    last = blocks * stride
+    return z @ state[f"layers.{last}.weight"].T + state[f"layers.{last}.bias"]
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+@pytest.mark.parametrize("shape", [(2,), (1, 2, 2)])
+def test_mlp_generator_by_hand(shape: tuple[int, ...], batch_norm: bool) -> None:
+    net = mlp.Generator(3, shape, [6, 5], batch_norm).double()
+    z = torch.randn(7, 3, dtype=torch.double)
+    state = {name: value.detach().clone() for name, value in net.state_dict().items()}
+    expected = generator_by_hand(z, state, blocks=2, stride=3 if batch_norm else 2)
+    expected = expected.tanh() if len(shape) == 3 else expected
+    assert_close(net(z).detach(), expected.view(7, *shape), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("slope", [0.2, 0.01])
+def test_mlp_discriminator_by_hand(slope: float) -> None:
+    net = mlp.Discriminator((1, 2, 3), [6, 5], slope).double()
+    x = torch.randn(7, 1, 2, 3, dtype=torch.double)
+    state, h = net.state_dict(), x.reshape(7, 6)
+    for layer in (0, 2):
+        h = h @ state[f"layers.{layer}.weight"].T + state[f"layers.{layer}.bias"]
+        h = torch.where(h > 0, h, slope * h)
+    expected = h @ state["layers.4.weight"][0] + state["layers.4.bias"]
+    assert_close(net(x).detach(), expected, rtol=0, atol=1e-12)
+
+
+def test_mlp_without_hidden_layers_is_linear() -> None:
+    assert parameters(mlp.Generator(4, (2,), [])) == parameters(linear.Generator(4, (2,)))
+    assert parameters(mlp.Discriminator((2,), [])) == parameters(linear.Discriminator((2,)))
+
+
+def test_images_stay_in_range_and_points_do_not() -> None:
+    """Latents this large drive every output layer to its ends."""
+    z = 1e4 * torch.randn(16, 5)
+    for net in (mlp.Generator(5, (1, 28, 28), [8], batch_norm=False), dcgan.Generator(5, (1, 28, 28), 4).eval()):
+        assert net(z).abs().max() <= 1
+    assert mlp.Generator(5, (1, 28, 28), [8], batch_norm=False)(z).abs().max() > 0.99
+    for net in (mlp.Generator(5, (2,), [8], batch_norm=False), linear.Generator(5, (2,))):
+        assert net(z).abs().max() > 10
+
+
+@pytest.mark.parametrize(
+    "network",
+    [mlp.Generator(**TUTORIAL), dcgan.Generator(8, (1, 28, 28), 4), dcgan.Discriminator((3, 64, 64), 4)],
+    ids=label,
+)
+def test_batch_norm_has_its_default_momentum_and_eps(network: nn.Module) -> None:
+    """A second positional argument of BatchNorm is eps, not momentum."""
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    assert norms
+    assert {(norm.momentum, norm.eps) for norm in norms} == {(0.1, 1e-5)}
+
+
+def test_batch_norm_only_where_asked() -> None:
+    assert not any(isinstance(m, nn.BatchNorm1d) for m in mlp.Generator(**TUTORIAL, batch_norm=False).modules())
+    # the gradient penalty needs a critic that treats samples one by one
+    assert not any(isinstance(m, nn.BatchNorm1d) for m in mlp.Discriminator((2,), [8]).modules())
+
+
+def test_dcgan_in_parameters() -> None:
+    generator = [100 * 128 * 7 * 7, 2 * 128, 128 * 64 * 4 * 4, 2 * 64, 64 * 1 * 4 * 4 + 1]
+    assert parameters(dcgan.Generator(100, (1, 28, 28))) == sum(generator)
+    discriminator = [1 * 64 * 4 * 4 + 64, 64 * 128 * 4 * 4, 2 * 128, 128 * 7 * 7 + 1]
+    assert parameters(dcgan.Discriminator((1, 28, 28))) == sum(discriminator)
+
+
+def test_dcgan_of_64_pixels_is_that_of_the_paper() -> None:
+    """4 x 4 maps of 8 widths, doubled four times (Radford et al. 2015, figure 1, with half its 1024 channels)."""
+    weights = [m.weight for m in dcgan.Generator(100, (3, 64, 64)).modules() if isinstance(m, nn.ConvTranspose2d)]
+    assert [tuple(w.shape) for w in weights] == [
+        (100, 512, 4, 4),
+        (512, 256, 4, 4),
+        (256, 128, 4, 4),
+        (128, 64, 4, 4),
+        (64, 3, 4, 4),
+    ]
+    weights = [m.weight for m in dcgan.Discriminator((3, 64, 64)).modules() if isinstance(m, nn.Conv2d)]
+    assert [tuple(w.shape) for w in weights] == [
+        (64, 3, 4, 4),
+        (128, 64, 4, 4),
+        (256, 128, 4, 4),
+        (512, 256, 4, 4),
+        (1, 512, 4, 4),
+    ]
+
+
+def test_dcgan_discriminator_by_hand() -> None:
+    net = dcgan.Discriminator((1, 28, 28), 3).double()
+    x = torch.randn(4, 1, 28, 28, dtype=torch.double)
+    state = net.state_dict()
+    h = functional.conv2d(x, state["layers.0.weight"], state["layers.0.bias"], stride=2, padding=1)
+    h = torch.where(h > 0, h, 0.2 * h)
+    h = functional.conv2d(h, state["layers.2.weight"], stride=2, padding=1)
+    mean, variance = h.mean((0, 2, 3), keepdim=True), h.var((0, 2, 3), unbiased=False, keepdim=True)
+    scale, shift = (state[f"layers.3.{name}"][:, None, None] for name in ("weight", "bias"))
+    h = (h - mean) / (variance + 1e-5).sqrt() * scale + shift
+    h = torch.where(h > 0, h, 0.2 * h)
+    expected = (h * state["layers.5.weight"]).sum((1, 2, 3)) + state["layers.5.bias"]
+    assert_close(net(x).detach(), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("network", [dcgan.Generator(100, (1, 32, 32)), dcgan.Discriminator((1, 32, 32))], ids=label)
+def test_dcgan_starts_small(network: nn.Module) -> None:
+    """Weights from N(0, .02^2), BatchNorm's from N(1, .02^2): mean and deviation within 4 standard errors."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d):
+            mean, n = float(isinstance(module, nn.BatchNorm2d)), module.weight.numel()
+            assert abs(module.weight.mean().item() - mean) < 4 * 0.02 / math.sqrt(n)
+            assert abs(module.weight.std().item() - 0.02) < 4 * 0.02 / math.sqrt(2 * (n - 1))
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.bias.abs().max() == 0
+
+
+@pytest.mark.parametrize("shape", [(3, 48, 48), (2, 28, 28), (1, 28, 32), (2,), (28, 28)])
+def test_dcgan_refuses_other_shapes(shape: tuple[int, ...]) -> None:
+    for make in (lambda: dcgan.Generator(8, shape), lambda: dcgan.Discriminator(shape)):
+        with pytest.raises(ValueError, match="28, 32 or 64 pixels with 1 or 3 channels") as error:
+            make()
+        assert str(shape) in str(error.value)

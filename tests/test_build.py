@@ -1,0 +1,143 @@
+"""From a checkpoint back to the trained generator, and what is no checkpoint."""
+
+import copy
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from gan_lightning.build import load, train
+from gan_lightning.errors import UsageError
+from gan_lightning.gan import GAN
+
+Configure = Callable[..., DictConfig]
+TINY = (
+    "trainer.max_steps=6",
+    "trainer.accelerator=cpu",
+    "trainer.devices=1",
+    "trainer.logger=false",
+    "trainer.enable_progress_bar=false",
+    "data=ring",
+    "data.batch_size=16",
+    "data.rounds_per_epoch=4",
+    "data.rounds_per_batch=2",
+    "data.validation_samples=64",
+    "model.generator.widths=[8]",
+    "model.discriminator.widths=[8]",
+    "model.ema_decay=0.5",
+    "~callbacks.samples",
+)
+
+
+class _Keep(Callback):
+    module: GAN
+
+    def on_train_end(self, trainer: Any, module: GAN) -> None:
+        self.module = copy.deepcopy(module)
+
+
+def trained(config: DictConfig, folder: Path) -> GAN:
+    keep = _Keep()
+    train(config, folder, [keep])
+    return keep.module
+
+
+@pytest.mark.parametrize("overrides", [[], ["model=linear", "prior=uniform", "~model.generator.widths"]], ids=str)
+def test_a_loaded_generator_makes_the_samples_of_the_trained_one(
+    configure: Configure, tmp_path: Path, overrides: list[str]
+) -> None:
+    tiny = [t for t in TINY if "widths" not in t] if overrides else TINY
+    gan = trained(configure(*tiny, *(o for o in overrides if not o.startswith("~"))), tmp_path)
+    expected = gan.sample(32, torch.Generator().manual_seed(4))
+    for path in (tmp_path, str(tmp_path), tmp_path / "checkpoints" / "last.ckpt"):
+        loaded = load(path)
+        assert torch.equal(loaded.sample(32, torch.Generator().manual_seed(4)), expected)
+        assert not loaded.training
+        assert int(loaded.images_seen) == 6 * 16
+        for name, weight in gan.state_dict().items():
+            assert torch.equal(loaded.state_dict()[name], weight), name
+    assert (expected - gan.generator(gan.prior.sample(32, torch.Generator().manual_seed(4)))).abs().max() > 1e-6
+
+
+def test_a_checkpoint_is_plain_and_holds_the_resolved_configuration(configure: Configure, tmp_path: Path) -> None:
+    config = configure(*TINY, "model.lr=0.005")
+    train(config, tmp_path)
+    saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["gan"]["config"] == OmegaConf.to_container(config, resolve=True)
+    assert saved["gan"]["config"]["generator_optimizer"]["lr"] == 0.005
+    assert saved["gan"]["sample_shape"] == (2,)
+    assert "${" not in str(saved["gan"]["config"])
+
+
+@pytest.fixture
+def checkpoint(configure: Configure, tmp_path: Path) -> Path:
+    """The last checkpoint of a tiny run."""
+    train(configure(*TINY), tmp_path / "run")
+    return tmp_path / "run" / "checkpoints" / "last.ckpt"
+
+
+def test_what_is_no_checkpoint_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    whole = checkpoint.read_bytes()
+    (tmp_path / "text.ckpt").write_text("not a checkpoint\n")
+    (tmp_path / "empty.ckpt").write_bytes(b"")
+    (tmp_path / "cut.ckpt").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "short.ckpt").write_bytes(whole[:-1])
+    torch.save({"weights": torch.zeros(3)}, tmp_path / "other.ckpt")
+    torch.save([1, 2], tmp_path / "list.ckpt")
+    torch.save({"state_dict": {}, "gan": {"config": {}}}, tmp_path / "hollow.ckpt")
+    for name in ("text", "empty", "cut", "short", "other", "list", "hollow"):
+        path = tmp_path / f"{name}.ckpt"
+        with pytest.raises(UsageError, match=rf"{re.escape(str(path))} is not a checkpoint of this package"):
+            load(path)
+
+
+def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
+    for path, missing in ((tmp_path / "no.ckpt", "no.ckpt"), (tmp_path, "last.ckpt")):
+        with pytest.raises(UsageError, match=rf"{missing} does not exist: give a checkpoint or the folder of a run"):
+            load(path)
+
+
+def test_a_checkpoint_of_another_architecture_names_the_first_differing_weight(checkpoint: Path) -> None:
+    saved = torch.load(checkpoint, weights_only=True)
+    saved["gan"]["config"]["model"]["discriminator"]["widths"] = [9]
+    torch.save(saved, checkpoint)
+    with pytest.raises(
+        UsageError, match=r"another architecture: its discriminator\.layers\.0\.bias is \(8,\) and .* \(9,\)"
+    ):
+        load(checkpoint)
+    saved["gan"]["config"]["model"]["discriminator"]["widths"] = [8]
+    saved["gan"]["config"]["model"]["ema_decay"] = 0.0
+    torch.save(saved, checkpoint)
+    with pytest.raises(UsageError, match=r"its average\.network\.layers\.0\.bias is \(8,\) and .* absent"):
+        load(checkpoint)
+
+
+def test_resuming_with_another_architecture_is_refused(checkpoint: Path) -> None:
+    run = checkpoint.parent.parent
+    config = OmegaConf.load(run / "config.yaml")
+    assert isinstance(config, DictConfig)
+    config.resume, config.model.generator.widths = str(run), [8, 8]
+    with pytest.raises(UsageError, match=r"its generator\.layers\.2\.bias is \(2,\) and .* \(8,\)"):
+        train(config, run)
+
+
+def test_a_constructors_refusal_is_passed_on_in_its_own_words(configure: Configure, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"prior\.low is 5 and prior\.high is 1\.7.*low must be the smaller one\.$"):
+        train(configure(*TINY, "prior=uniform", "prior.low=5"), tmp_path)
+    with pytest.raises(UsageError, match=r"^Adam cannot be made|^Hinge cannot be made: .*unexpected keyword.*\.$"):
+        train(configure(*TINY, "loss=hinge", "+loss.margin=2"), tmp_path)
+    with pytest.raises(UsageError, match=r"accelerator.*'abacus'"):
+        train(configure(*TINY, "trainer.accelerator=abacus"), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_holds_a_run_is_refused(configure: Configure, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("model: {}\n")
+    with pytest.raises(UsageError, match=rf"{tmp_path} holds a run already: go on with it by resume={tmp_path}"):
+        train(configure(*TINY), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]

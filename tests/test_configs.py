@@ -1,0 +1,215 @@
+"""Every option of every group composes, is made and trains with suitable companions."""
+
+import inspect
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+from lightning import Trainer
+from omegaconf import DictConfig, OmegaConf
+
+from gan_lightning import priors, regularizers
+from gan_lightning.build import build_data, build_gan, build_trainer, train
+from gan_lightning.config import check
+from gan_lightning.data.loader import RealData
+from gan_lightning.gan import GAN
+
+Configure = Callable[..., DictConfig]
+CONF = ROOT / "conf"
+OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
+PLAIN = ("trainer.logger=false", "callbacks=none", "trainer.accelerator=cpu", "trainer.devices=1")
+SMALL = (
+    *PLAIN,
+    "data.batch_size=16",
+    "data.rounds_per_epoch=4",
+    "data.rounds_per_batch=2",
+    "data.validation_samples=64",
+)
+
+
+def options(group: str) -> list[str]:
+    return [option for g, option in OPTIONS if g == group]
+
+
+def gives(data: str) -> str:
+    return str(OmegaConf.load(CONF / "data" / f"{data}.yaml").gives)
+
+
+def companions(group: str, option: str) -> list[str]:
+    """The overrides that choose an option, and what it cannot do without."""
+    if group == "optimizer":
+        return [f"optimizer@generator_optimizer={option}", f"optimizer@discriminator_optimizer={option}"]
+    chosen = [f"{group}={option}"]
+    node = OmegaConf.load(CONF / group / f"{option}.yaml")
+    if group == "model" and node.get("needs"):
+        chosen.append(f"data={next(d for d in options('data') if gives(d) == node.needs and d != 'image_folder')}")
+    if group == "data" and OmegaConf.is_missing(node, "root"):
+        chosen.append("data.root=nowhere")
+    return chosen
+
+
+def in_memory(data: RealData) -> RealData:
+    """An image set whose images are noise that is already in memory, so that none is read from a disk."""
+    if len(data.sample_shape) == 3:
+        noise = torch.Generator().manual_seed(0)
+        data.images = torch.randint(0, 256, (512, *data.sample_shape), generator=noise, dtype=torch.uint8)  # type: ignore[attr-defined]
+    return data
+
+
+def fit(config: DictConfig, folder: Path, steps: int = 3) -> GAN:
+    """Train as train() does, for some steps, on data that needs no disk; what was built is returned."""
+    config.trainer.max_steps, config.trainer.max_epochs = steps, -1
+    check(config, {"model": "model", "data": "data"})
+    data = in_memory(build_data(config))
+    gan = build_gan(config, data.sample_shape)
+    trainer = build_trainer(config, folder, [])
+    before = torch.nn.utils.parameters_to_vector(gan.generator.parameters()).detach().clone()
+    trainer.fit(gan, datamodule=data)
+    after = torch.nn.utils.parameters_to_vector(gan.generator.parameters())
+    assert trainer.global_step == steps
+    assert after.isfinite().all()
+    assert (after - before).norm() > 0
+    assert gan.sample(5).shape == (5, *data.sample_shape)
+    return gan
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=[f"{g}={o}" for g, o in OPTIONS])
+def test_every_option_composes_and_is_made(configure: Configure, tmp_path: Path, group: str, option: str) -> None:
+    plain = ["trainer.accelerator=cpu", "trainer.devices=1", "callbacks=none", "trainer.logger=false"]
+    overrides = companions(group, option)
+    config = configure(*(p for p in plain if p.split("=")[0] != group), *overrides)
+    check(config, {"model": "model", "data": "data"})
+    data = build_data(config)
+    gan = build_gan(config, data.sample_shape)
+    trainer = build_trainer(config, tmp_path, [])
+    latents = gan.prior.sample(3, torch.Generator().manual_seed(0))
+    samples = gan.generator(latents)
+    assert samples.shape == (3, *data.sample_shape)
+    assert gan.discriminator(samples).shape == (3,)
+    assert len(gan.regularizers) == len(config.regularizer)
+    for make, network in (
+        (gan.generator_optimizer, gan.generator),
+        (gan.discriminator_optimizer, gan.discriminator),
+    ):
+        optimizer = make(network.parameters())
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        if gan.schedule is not None:
+            gan.schedule(optimizer, 10)
+    assert trainer.max_epochs == config.trainer.max_epochs
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_option_is_forgotten() -> None:
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+    assert {group for group, _ in OPTIONS} == groups
+    assert {path.suffix for path in CONF.rglob("*") if path.is_file()} == {".yaml"}
+
+
+def test_the_trainer_has_lightnings_arguments() -> None:
+    expected = set(inspect.signature(Trainer).parameters) - {"callbacks", "default_root_dir"}
+    assert set(OmegaConf.load(CONF / "trainer" / "default.yaml")) == expected
+
+
+def test_the_trainers_values_are_lightnings_unless_on_purpose(configure: Configure, tmp_path: Path) -> None:
+    """What differs from Lightning's own defaults is only what this list says."""
+    on_purpose = {"max_steps", "max_epochs", "num_sanity_val_steps", "logger", "enable_checkpointing"}
+    on_purpose |= {"enable_progress_bar", "enable_model_summary", "log_every_n_steps", "gradient_clip_algorithm"}
+    own = OmegaConf.to_container(configure().trainer, resolve=True)
+    defaults = {name: p.default for name, p in inspect.signature(Trainer).parameters.items() if name in own}
+    as_none = {"inference_mode": True, "precision": "32-true"}  # what None means to Lightning
+    differing = {n for n, v in defaults.items() if own[n] != v and not (v is None and own[n] == as_none.get(n))}
+    assert differing <= on_purpose
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_every_experiment_trains(configure: Configure, tmp_path: Path, experiment: str) -> None:
+    config = configure(f"experiment={experiment}", *PLAIN)
+    per_batch = config.data.get("rounds_per_batch", 1)
+    config.data.batch_size = min(config.data.batch_size, 16)
+    fit(config, tmp_path, 2 * per_batch)
+
+
+def test_an_experiment_trains_from_end_to_end_with_its_own_callbacks(configure: Configure, tmp_path: Path) -> None:
+    config = configure("experiment=ring_relativistic", "trainer.accelerator=cpu", "data.rounds_per_epoch=10")
+    config.trainer.max_steps = 20
+    metrics = train(config, tmp_path)
+    assert set(metrics) == {"val/high_quality", "val/jsd", "val/modes", "val/reverse_kl"}
+    assert OmegaConf.load(tmp_path / "config.yaml") == OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+
+
+SYNTHETIC = [data for data in options("data") if gives(data) == "points"]
+VECTOR_MODELS = [m for m in options("model") if OmegaConf.load(CONF / "model" / f"{m}.yaml").get("needs") is None]
+
+
+@pytest.mark.parametrize(("model", "data"), list(product(VECTOR_MODELS, SYNTHETIC)))
+def test_models_for_any_shape_train_on_points(configure: Configure, tmp_path: Path, model: str, data: str) -> None:
+    small = ["model.generator.widths=[32,32]"] if model == "mlp" else []
+    fit(configure(f"model={model}", f"data={data}", *SMALL, *small), tmp_path)
+
+
+@pytest.mark.parametrize(("loss", "regularizer"), list(product(options("loss"), options("regularizer"))))
+def test_losses_go_with_regularizers(configure: Configure, tmp_path: Path, loss: str, regularizer: str) -> None:
+    fit(configure("data=ring", f"loss={loss}", f"regularizer={regularizer}", *SMALL), tmp_path)
+
+
+@pytest.mark.parametrize("prior", options("prior"))
+def test_every_prior_feeds_the_generator(configure: Configure, tmp_path: Path, prior: str) -> None:
+    gan = fit(configure(f"prior={prior}", "model.latent_size=3", *SMALL), tmp_path)
+    assert isinstance(gan.prior, priors.Prior)
+    assert type(gan.prior).__name__.lower() == prior
+    assert gan.prior.size == 3
+
+
+@pytest.mark.parametrize("optimizer", options("optimizer"))
+@pytest.mark.parametrize("schedule", options("schedule"))
+def test_optimizers_go_with_schedules(configure: Configure, tmp_path: Path, optimizer: str, schedule: str) -> None:
+    fit(configure(*companions("optimizer", optimizer), f"schedule={schedule}", *SMALL), tmp_path)
+
+
+def test_several_regularizers_are_all_built(configure: Configure, tmp_path: Path) -> None:
+    config = configure("data=ring", "regularizer=[r1,r2]", "regularizer.r1.weight=0.25", *SMALL)
+    r1, r2 = fit(config, tmp_path).regularizers
+    assert isinstance(r1, regularizers.R1)
+    assert isinstance(r2, regularizers.R2)
+    assert (r1.weight, r2.weight) == (0.25, 1.0)
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 64, 64), (1, 64, 64)])
+@pytest.mark.parametrize("model", options("model"))
+def test_every_model_takes_its_shape_from_the_data(configure: Configure, model: str, shape: tuple[int, ...]) -> None:
+    gan = build_gan(configure(f"model={model}", "data=mnist"), shape)
+    images = gan.sample(2, torch.Generator().manual_seed(0))
+    assert images.shape == (2, *shape)
+    assert gan.discriminator(images).shape == (2,)
+
+
+def test_the_options_reach_the_networks_and_the_module(configure: Configure) -> None:
+    config = configure(
+        "model.generator.widths=[7]",
+        "model.critic_steps=3",
+        "model.order=simultaneous",
+        "model.ema_decay=0",
+        "trainer.gradient_clip_val=0.5",
+        "trainer.accumulate_grad_batches=2",
+        "optimizer@generator_optimizer=sgd",
+        "generator_optimizer.lr=0.25",
+        "model.lr=0.125",
+    )
+    gan = build_gan(config, (1,))
+    assert gan.generator.layers[0].weight.shape == (7, 4)
+    assert (gan.critic_steps, gan.order, gan.average) == (3, "simultaneous", None)
+    assert (gan.gradient_clip_val, gan.accumulate_grad_batches) == (0.5, 2)
+    optimizers = gan.generator_optimizer(gan.generator.parameters()), gan.discriminator_optimizer(gan.parameters())
+    assert [type(o) for o in optimizers] == [torch.optim.SGD, torch.optim.Adam]
+    assert [o.param_groups[0]["lr"] for o in optimizers] == [0.25, 0.125]
+
+
+@pytest.mark.parametrize("callbacks", options("callbacks"))
+def test_every_set_of_callbacks_accompanies_a_run(configure: Configure, tmp_path: Path, callbacks: str) -> None:
+    config = configure(*(s for s in SMALL if not s.startswith("callbacks")), f"callbacks={callbacks}")
+    config.trainer.max_steps, config.trainer.max_epochs = 4, -1
+    train(config, tmp_path)
+    assert (tmp_path / "metrics.json").is_file()

@@ -1,0 +1,124 @@
+"""The moving average against its recurrence, worked out tensor by tensor."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from gan_lightning.ema import MovingAverage
+
+EXACT = {"rtol": 1e-12, "atol": 1e-12}
+
+
+def network() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)).double()
+
+
+def wander(net: nn.Module) -> None:
+    """Change every weight, running statistic and counter, as a training step does."""
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter += torch.randn_like(parameter)
+    net(torch.randn(8, 3, dtype=torch.double))
+
+
+def follow(average: MovingAverage, net: nn.Module, updates: int) -> list[dict[str, Tensor]]:
+    """The network's states at each of the updates."""
+    states = []
+    for step in range(updates):
+        wander(net)
+        average.update(net, step)
+        states.append(deepcopy(net.state_dict()))
+    return states
+
+
+@pytest.mark.parametrize(("decay", "warmup"), [(0.9, False), (0.5, False), (0.999, True), (0.3, True)])
+def test_recurrence(decay: float, warmup: bool) -> None:
+    net = network()
+    average = MovingAverage(net, decay, warmup)
+    expected = deepcopy(net.state_dict())
+    for n, state in enumerate(follow(average, net, 12)):
+        d = min(decay, (1 + n) / (10 + n)) if warmup else decay
+        expected = {k: d * expected[k] + (1 - d) * v if v.is_floating_point() else v for k, v in state.items()}
+    actual = average.network.state_dict()
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        assert_close(actual[name], value, **EXACT)
+    # the recurrence says nothing unless the statistics have moved
+    assert actual["1.running_mean"].abs().max() > 1e-3
+
+
+def test_weighted_sum() -> None:
+    """a_n = d^n a_0 + sum_k (1 - d) d^(n-1-k) w_k."""
+    net, d, n = network(), 0.8, 6
+    average = MovingAverage(net, d, warmup=False)
+    expected = d**n * net[0].weight.detach()
+    for k, state in enumerate(follow(average, net, n)):
+        expected = expected + (1 - d) * d ** (n - 1 - k) * state["0.weight"]
+    assert_close(average.network[0].weight, expected, **EXACT)
+
+
+def test_counters_are_copied() -> None:
+    net = network()
+    average = MovingAverage(net, 0.9)
+    follow(average, net, 7)
+    assert net[1].num_batches_tracked == 7
+    assert average.network[1].num_batches_tracked == 7
+
+
+def test_warmup_forgets_the_start() -> None:
+    """The first update keeps a tenth of the first weights; the decay rules once (1 + n)/(10 + n) has reached it."""
+    net = network()
+    start = net[0].weight.detach().clone()
+    warm, cold = MovingAverage(net, 0.999), MovingAverage(net, 0.999, warmup=False)
+    with torch.no_grad():
+        net[0].weight.zero_()
+    warm.update(net, 0)
+    cold.update(net, 0)
+    assert_close(warm.network[0].weight, 0.1 * start, **EXACT)
+    assert_close(cold.network[0].weight, 0.999 * start, **EXACT)
+    late = MovingAverage(net, 0.999)
+    late.network.load_state_dict(cold.network.state_dict())
+    late.update(net, 8_990)  # 8,991 / 9,000 is .999
+    assert_close(late.network[0].weight, 0.999 * 0.999 * start, **EXACT)
+
+
+def test_the_network_is_left_alone() -> None:
+    net = network()
+    average = MovingAverage(net, 0.9)
+    assert all(p.requires_grad for p in net.parameters())
+    wander(net)
+    before = deepcopy(net.state_dict())
+    average.update(net, 0)
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    shared = {p.data_ptr() for p in net.parameters()} & {p.data_ptr() for p in average.network.parameters()}
+    assert not shared
+
+
+def test_the_average_takes_no_gradient() -> None:
+    net = network()
+    average = MovingAverage(net, 0.9)
+    average.update(net, 0)
+    assert not any(p.requires_grad for p in average.parameters())
+    assert not average.network(torch.randn(4, 3, dtype=torch.double)).requires_grad
+
+
+def test_state_goes_on_in_another_average() -> None:
+    net = network()
+    average = MovingAverage(net, 0.9)
+    follow(average, net, 3)
+    other = MovingAverage(network(), 0.9)
+    other.load_state_dict(average.state_dict())
+    wander(net)
+    for each in (average, other):
+        each.update(net, 3)
+    for name, value in average.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value)
+
+
+@pytest.mark.parametrize("decay", [0.0, 1.0, 1.5, -0.1])
+def test_a_decay_out_of_range_is_refused(decay: float) -> None:
+    with pytest.raises(ValueError, match=rf"model\.ema_decay is {decay}"):
+        MovingAverage(network(), decay)

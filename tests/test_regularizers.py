@@ -1,0 +1,173 @@
+"""The penalties against closed forms of a linear critic, exact Jacobians, and finite differences in the weights."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor, nn
+from torch.func import jacrev, vmap
+from torch.testing import assert_close
+
+from gan_lightning.regularizers import R1, R2, CriticPass, GradientPenalty, Regularizer, input_gradient
+
+PENALTIES = [R1, R2, GradientPenalty]
+
+
+class Linear(nn.Module):
+    """l(x) = w . x"""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1) @ self.weight
+
+
+class Smooth(nn.Module):
+    """A small critic without kinks, in double precision, that remembers what it was last shown."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(features, 5), nn.Tanh(), nn.Linear(5, 1)).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen = x
+        return self.layers(x.flatten(1)).squeeze(1)
+
+
+def critic_pass(critic: nn.Module, real: Tensor, fake: Tensor) -> CriticPass:
+    """What the discriminator's update hands to its penalties."""
+    real, fake = real.clone().requires_grad_(), fake.clone().requires_grad_()
+    return CriticPass(real, fake, critic(real), critic(fake), critic)
+
+
+def batches(*shape: int) -> tuple[Tensor, Tensor]:
+    real, fake = torch.randn(2, *shape, dtype=torch.double)
+    return real, fake
+
+
+def squared_norms(critic: nn.Module, inputs: Tensor) -> Tensor:
+    """|d l / d x|^2 of every sample, one Jacobian at a time."""
+    jacobian = vmap(jacrev(lambda x: critic(x[None])[0]))(inputs.detach())
+    return jacobian.flatten(1).square().sum(1).detach()
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (6, 1, 2, 2)])
+def test_closed_forms_of_a_linear_critic(shape: tuple[int, ...]) -> None:
+    weight = torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=torch.double)
+    critic = critic_pass(Linear(weight), *batches(*shape))
+    squared = 1.0 + 4.0 + 0.25 + 9.0
+    ones = torch.ones(6, dtype=torch.double)
+    assert_close(R1(1.0)(critic), ones * squared / 2, rtol=0, atol=1e-12)
+    assert_close(R2(1.0)(critic), ones * squared / 2, rtol=0, atol=1e-12)
+    assert_close(GradientPenalty(1.0)(critic), ones * (math.sqrt(squared) - 1) ** 2, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_against_jacobians(penalty: type[Regularizer]) -> None:
+    net = Smooth(12)
+    critic = critic_pass(net, *batches(7, 3, 2, 2))
+    value = penalty(2.5)(critic)
+    if penalty is GradientPenalty:
+        expected = 2.5 * (squared_norms(net, net.seen).sqrt() - 1).square()
+    else:
+        expected = 2.5 / 2 * squared_norms(net, critic.real if penalty is R1 else critic.fake)
+    assert value.shape == (7,)
+    assert_close(value.detach(), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_gradient_in_the_critics_weights(penalty: type[Regularizer]) -> None:
+    """The second derivative that trains the critic, against central differences."""
+    net, (real, fake) = Smooth(3), batches(5, 3)
+
+    def loss() -> Tensor:
+        torch.manual_seed(1)  # the gradient penalty's points between real and fake
+        return penalty(1.0)(critic_pass(net, real, fake)).mean()
+
+    weights = [p for p in net.parameters() if p.dim() == 2]
+    for weight, gradient in zip(weights, torch.autograd.grad(loss(), weights), strict=True):
+        assert gradient.abs().max() > 1e-4
+        assert_close(gradient, central_differences(loss, weight), rtol=1e-6, atol=1e-9)
+
+
+def central_differences(loss: Callable[[], Tensor], weight: Tensor, h: float = 1e-5) -> Tensor:
+    """d loss / d weight, one entry at a time."""
+    flat, slopes = weight.data.view(-1), []
+    for i, value in enumerate(flat.tolist()):
+        flat[i] = value + h
+        above = loss().item()
+        flat[i] = value - h
+        below = loss().item()
+        flat[i] = value
+        slopes.append((above - below) / (2 * h))
+    return torch.tensor(slopes, dtype=weight.dtype).view_as(weight)
+
+
+def test_each_penalty_looks_at_its_own_side() -> None:
+    net, (real, fake) = Smooth(2), batches(4, 2)
+    here, there = critic_pass(net, real, fake), critic_pass(net, real, fake + 1)
+    assert torch.equal(R1(1.0)(here), R1(1.0)(there))
+    assert not torch.allclose(R2(1.0)(here), R2(1.0)(there))
+    moved = critic_pass(net, real + 1, fake)
+    assert torch.equal(R2(1.0)(here), R2(1.0)(moved))
+    assert not torch.allclose(R1(1.0)(here), R1(1.0)(moved))
+
+
+def test_gradient_penalty_looks_uniformly_between_the_pairs() -> None:
+    """One share for all the features of a sample, uniform over the samples (1.63/sqrt(n): the 1 % bound)."""
+    n = 4000
+    net, (real, fake) = Smooth(12), batches(n, 3, 2, 2)
+    GradientPenalty(1.0)(critic_pass(net, real, fake))
+    shares = ((net.seen.detach() - fake) / (real - fake)).flatten(1)
+    median = shares.median(1, keepdim=True).values
+    # (real - fake) may be small, and the quotient as inexact as its inverse
+    assert_close(fake.flatten(1) + median * (real - fake).flatten(1), net.seen.detach().flatten(1), rtol=0, atol=1e-9)
+    assert stats.kstest(median.squeeze(1).numpy(), "uniform").statistic < 1.63 / math.sqrt(n)
+
+
+def test_gradient_penalty_trains_nothing_but_the_critic() -> None:
+    critic = critic_pass(Smooth(2), *batches(4, 2))
+    value = GradientPenalty(1.0)(critic).sum()
+    assert torch.autograd.grad(value, [critic.real, critic.fake], allow_unused=True) == (None, None)
+
+
+def test_gradient_penalty_of_a_flat_critic_is_one_and_differentiable() -> None:
+    net = Linear(torch.zeros(3, dtype=torch.double))
+    value = GradientPenalty(1.0)(critic_pass(net, *batches(4, 3)))
+    assert_close(value.detach(), torch.ones(4, dtype=torch.double))
+    value.sum().backward()
+    assert net.weight.grad is not None
+    assert net.weight.grad.isfinite().all()
+
+
+def test_input_gradient_is_per_sample() -> None:
+    x = torch.randn(5, 2, 3, dtype=torch.double, requires_grad=True)
+    assert_close(input_gradient(x.pow(3).sum((1, 2)), x), (3 * x**2).flatten(1))
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize("interval", [1, 3, 16])
+def test_an_interval_keeps_the_mean_strength(penalty: type[Regularizer], interval: int) -> None:
+    critic = critic_pass(Linear(torch.tensor([3.0, 4.0])), torch.randn(2, 2), torch.randn(2, 2))
+    lazy, eager = penalty(0.7, interval), penalty(0.7)
+    updates = range(3 * interval)
+    assert [u for u in updates if lazy.is_due(u)] == [0, interval, 2 * interval]
+    total = sum(lazy(critic) for u in updates if lazy.is_due(u))
+    assert_close(total, len(updates) * eager(critic))
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_impossible_settings_are_refused(penalty: type[Regularizer]) -> None:
+    with pytest.raises(ValueError, match=r"weight is -0\.1"):
+        penalty(-0.1)
+    with pytest.raises(ValueError, match="interval is 0"):
+        penalty(1.0, 0)
+
+
+def test_a_regularizer_without_a_penalty_says_so() -> None:
+    with pytest.raises(TypeError, match="Regularizer must define its penalty"):
+        Regularizer(1.0)(critic_pass(Smooth(2), *batches(2, 2)))
