@@ -30,6 +30,13 @@ from gan_lightning.gan import GAN
 MANUAL = ("gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches")
 
 
+class EventFile(TensorBoardLogger):
+    """TensorBoard's file without the hparams.yaml that Lightning puts beside it: config.yaml has the options."""
+
+    def save(self) -> None:
+        self.experiment.flush()
+
+
 def build_data(config: DictConfig) -> RealData:
     """The data module of a configuration."""
     options = {k: v for k, v in config.data.items() if k != "gives"}
@@ -49,7 +56,7 @@ def build_gan(config: DictConfig, sample_shape: tuple[int, ...]) -> GAN:
         prior=_instantiate(config.prior),
         generator_optimizer=_instantiate(config.generator_optimizer),
         discriminator_optimizer=_instantiate(config.discriminator_optimizer),
-        regularizers=[_instantiate(regularizer) for regularizer in config.regularizer.values()],
+        regularizers=_instantiate_chosen(config.regularizer),
         schedule=_instantiate(config.schedule) if config.schedule else None,
         **model,
         **manual,
@@ -69,7 +76,7 @@ def build_trainer(config: DictConfig, folder: Path, callbacks: list[Callback]) -
     options["enable_checkpointing"] = any(isinstance(callback, Checkpoint) for callback in callbacks)
     options["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in callbacks)
     if options["logger"]:
-        options["logger"] = TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
+        options["logger"] = EventFile(folder, name="", version="", default_hp_metric=False)
     options["plugins"] = [AtomicCheckpointIO(), *(options["plugins"] or [])]
     return _call(Trainer, **options, callbacks=callbacks, default_root_dir=str(folder))
 
@@ -97,7 +104,7 @@ def train(config: DictConfig, folder: Path, extra_callbacks: Sequence[Callback] 
     data = build_data(config)
     gan = build_gan(config, data.sample_shape)
     throughput = Throughput()
-    callbacks = [throughput, *(_instantiate(callback) for callback in config.callbacks.values()), *extra_callbacks]
+    callbacks = [throughput, *_instantiate_chosen(config.callbacks), *extra_callbacks]
     saved = _read_checkpoint(checkpoint, gan) if checkpoint else {}
     trainer = build_trainer(config, folder, callbacks)
     data.trainer = trainer
@@ -145,14 +152,17 @@ def final_metrics(trainer: Trainer, gan: GAN, data: RealData) -> dict[str, float
 
 
 def report(folder: Path, trainer: Trainer, gan: GAN, metrics: dict[str, float]) -> None:
-    """Three lines: the metrics, where everything is, how to look at it."""
+    """Three lines: the metrics, where everything is, how to look at it; of what the run has written."""
     folder = Path(os.path.relpath(folder))
     values = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
     print(
         f"Trained to step {trainer.global_step} on {int(gan.images_seen):,} samples" + (f": {values}" if values else "")
     )
-    print(f"Pictures in {folder}/samples, checkpoint {checkpoints(folder)}/last.ckpt")
-    print(f"Curves and pictures: tensorboard --logdir {folder}")
+    written = {"Pictures in": folder / "samples", "Checkpoint": checkpoints(folder) / "last.ckpt"}
+    if places := [f"{what} {path}" for what, path in written.items() if path.exists()]:
+        print(", ".join(places).replace(", Checkpoint", ", checkpoint"))
+    if trainer.loggers:
+        print(f"Curves and pictures: tensorboard --logdir {folder}")
 
 
 def _plain(config: Any) -> Any:
@@ -169,6 +179,11 @@ def _instantiate(config: Any, **extra: Any) -> Any:
         if isinstance(cause, ValueError):
             raise UsageError(str(cause)) from error
         raise UsageError(f"{target} cannot be made: {one_line(cause)}.") from error
+
+
+def _instantiate_chosen(group: DictConfig) -> list[Any]:
+    """The parts of a group, but for those that an experiment sets options of and the command line has left out."""
+    return [_instantiate(part) for part in group.values() if "_target_" in part]
 
 
 def _call(function: Any, *args: Any, **kwargs: Any) -> Any:

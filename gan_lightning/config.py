@@ -13,11 +13,21 @@ from omegaconf.errors import OmegaConfBaseException
 from gan_lightning.errors import UsageError
 
 EPOCHS = 20  # of a run that is given neither trainer.max_epochs nor trainer.max_steps
+LONGEST_NAME = 200  # of a folder
 
 # a run's folder is a new one, but for a resumed run
 OmegaConf.register_new_resolver("run_folder", lambda resume, new: resume or new, replace=True)
 OmegaConf.register_new_resolver("bits", lambda integers: integers.bit_length() - 1, replace=True)
 OmegaConf.register_new_resolver("epochs", lambda max_steps: EPOCHS if max_steps == -1 else -1, replace=True)
+
+
+def _job_folder(number: int, overrides: str) -> str:
+    """The name of a sweep's run: its options, cut to what a file system takes and numbered where they are too long."""
+    name = overrides.replace("/", "_")
+    return name if len(name.encode()) <= LONGEST_NAME and name == overrides else f"{number},{name[:LONGEST_NAME]}"
+
+
+OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True)
 
 
 def _is_whole(value: Any) -> bool:
@@ -126,7 +136,7 @@ def _check_parts(config: DictConfig) -> None:
             )
     for group in ("callbacks", "regularizer"):
         for name, part in config[group].items():
-            if not isinstance(part, DictConfig) or "_target_" not in part:
+            if not isinstance(part, DictConfig):
                 raise UsageError(f"{group}.{name} is {part!r}: leave it out by ~{group}.{name}, or give a _target_.")
     for name in ("generator", "discriminator"):
         if not isinstance(config.model.get(name), DictConfig):

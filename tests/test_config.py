@@ -101,7 +101,7 @@ FOREIGN = [
 
 def targets(folder: Path) -> set[str]:
     """Every _target_ that the YAML files name, read as text."""
-    return {t for path in folder.rglob("*.yaml") for t in re.findall(r"_target_:\s*(\S+)", path.read_text())}
+    return {t for path in folder.rglob("*.yaml") for t in re.findall(r"_target_:\s*([\w.]+)", path.read_text())}
 
 
 def refusal(config: DictConfig, choices: dict[str, str] = NONE) -> str:
@@ -182,6 +182,20 @@ def test_checking_imports_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ("loss=hinge,seed=0", "loss=hinge,seed=0"),
+        ("a" * 200, "a" * 200),
+        ("a" * 201, "3," + "a" * 200),
+        ("data.root=/x/y,seed=0", "3,data.root=_x_y,seed=0"),
+    ],
+)
+def test_a_sweeps_folders_have_names_that_a_file_system_takes(overrides: str, name: str) -> None:
+    config = OmegaConf.create({"o": overrides, "number": 3, "name": "${job_folder:${number},${o}}"})
+    assert config.name == name
+
+
 # --------------------------------------------------------------------------------------------------------- resume
 
 
@@ -238,18 +252,24 @@ def test_resume_keeps_the_run_and_takes_changed_values(run_folder: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("overrides", "steps", "epochs"),
+    ("first", "then", "steps", "epochs"),
     [
-        ([], 100, -1),
-        (["trainer.max_steps=200"], 200, -1),
-        (["trainer.max_epochs=3"], -1, 3),
-        (["trainer.max_steps=200", "trainer.max_epochs=3"], 200, 3),
+        ((100, -1), [], 100, -1),
+        ((100, -1), ["trainer.max_steps=200"], 200, -1),
+        ((100, -1), ["trainer.max_epochs=3"], -1, 3),
+        ((100, -1), ["trainer.max_steps=200", "trainer.max_epochs=3"], 200, 3),
+        ((-1, 20), [], -1, 20),
+        ((-1, 20), ["trainer.max_steps=200"], 200, -1),
+        ((-1, 20), ["trainer.max_epochs=30"], -1, 30),
     ],
 )
 def test_a_resumed_run_has_the_length_that_was_asked_for_last(
-    run_folder: Path, overrides: list[str], steps: int, epochs: int
+    run_folder: Path, first: tuple[int, int], then: list[str], steps: int, epochs: int
 ) -> None:
-    trainer = resume(str(run_folder), overrides).trainer
+    former = OmegaConf.load(run_folder / "config.yaml")
+    former.trainer.max_steps, former.trainer.max_epochs = first
+    OmegaConf.save(former, run_folder / "config.yaml")
+    trainer = resume(str(run_folder), then).trainer
     assert (trainer.max_steps, trainer.max_epochs) == (steps, epochs)
 
 

@@ -62,7 +62,7 @@ class ProgressLines(ProgressBar):
             f"/{trainer.max_epochs}" if (trainer.max_epochs or -1) >= 0 else ""
         )
         values = ", ".join(f"{k} {_short(v)}" for k, v in metrics.items())
-        print(f"{epochs}, {steps}, {values}", flush=True)
+        print(", ".join(part for part in (epochs, steps, values) if part), flush=True)
 
 
 def _short(value: Any) -> str:

@@ -58,7 +58,10 @@ class SamplePictures(Callback):
         n = self.images if len(data.sample_shape) == 3 else self.points
         if self._latents is None:
             self._latents = module.prior.sample(n, torch.Generator().manual_seed(torch.initial_seed()))
-        picture = draw(module.sample(n, latents=self._latents).float().cpu(), data)
+        samples = module.sample(n, latents=self._latents).float().cpu()
+        if not samples.isfinite().all():
+            return  # the generator has diverged, which the next line of the log or checkpoint says
+        picture = draw(samples, data)
         folder = Path(trainer.default_root_dir) / "samples"
         folder.mkdir(parents=True, exist_ok=True)
         write_png(picture, folder / f"{trainer.global_step:07d}.png")
@@ -107,6 +110,8 @@ def histogram(samples: Tensor, distribution: GaussianMixture | None) -> "Figure"
         high = max(high, (distribution.modes.max() + reach).item())
         x = torch.linspace(low, high, 500)
         axes.plot(x, distribution.log_prob(x[:, None]).exp(), color="black", linewidth=1.5, label="true density")
+    if low == high:
+        low, high = low - 0.5, high + 0.5
     axes.hist(
         samples.flatten().numpy(), bins=HISTOGRAM_BINS, range=(low, high), density=True, alpha=0.6, label="samples"
     )
@@ -134,7 +139,7 @@ def scatter(samples: Tensor, distribution: GaussianMixture | None) -> "Figure":
 def integers(values: Tensor, max_int: int) -> "Figure":
     """How often each integer was generated, beside the uniform share of the even ones."""
     figure, axes = _figure(6.4, 4.0)
-    share = torch.bincount(values, minlength=max_int) / len(values)
+    share = (torch.bincount(values, minlength=max_int) / len(values)).numpy()
     axes.bar(range(0, max_int, 2), share[::2], width=1.0, label="even")
     axes.bar(range(1, max_int, 2), share[1::2], width=1.0, color="tab:red", label="odd")
     axes.axhline(2 / max_int, color="black", linewidth=1.0, label="true share of the even")

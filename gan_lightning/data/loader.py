@@ -39,7 +39,7 @@ class RoundLoader:
     """An endless stream of rounds, cut into batches and epochs; ``position``, the rounds served, is its whole state.
 
     ``fetch(start, stop)`` makes the rounds [start, stop) and nothing else decides what is in them, so that a loader
-    set to a position goes on exactly. Batches end at multiples of ``rounds_per_batch`` and at ``last_round``.
+    set to a position goes on exactly. Batches end at multiples of ``rounds_per_batch`` within an epoch, at its end and at ``last_round``.
     """
 
     def __init__(
@@ -62,7 +62,8 @@ class RoundLoader:
     def __iter__(self) -> Iterator[Tensor]:
         for _ in range(len(self)):
             start = self.position
-            stop = start + self.rounds_per_batch - start % self.rounds_per_batch
+            within = start % self.rounds_per_epoch
+            stop = start + min(self.rounds_per_batch - within % self.rounds_per_batch, self.rounds_per_epoch - within)
             if self.last_round is not None and start < self.last_round:
                 stop = min(stop, self.last_round)
             self.position = stop

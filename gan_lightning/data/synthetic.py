@@ -44,9 +44,11 @@ class Synthetic(RealData):
 
         def fetch(start: int, stop: int) -> Tensor:
             # a block of rounds is one draw from a stream of its own, and a part of it is a slice
-            first = start - start % block
-            draw = sample_from(self.distribution, block * shape.samples, stream_seed("data", self.seed, first))
-            return shape.shard(draw)[start - first : stop - first]
+            parts = []
+            for first in range(start - start % block, stop, block):
+                draw = sample_from(self.distribution, block * shape.samples, stream_seed("data", self.seed, first))
+                parts.append(shape.shard(draw)[max(start - first, 0) : stop - first])
+            return torch.cat(parts)
 
         return fetch
 
