@@ -47,6 +47,15 @@ def write_mnist(root: Path) -> None:
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">HBBI", 0, 8, 1, 512) + labels)
 
 
+def narrow(config: DictConfig, most: int = 16) -> None:
+    """Make every layer of both networks small, and change nothing else."""
+    for network in (config.model.generator, config.model.discriminator):
+        for name in network.keys() & {"width", "units"}:
+            network[name] = min(network[name], most)
+        if "widths" in network:
+            network.widths = [min(width, most) for width in network.widths]
+
+
 def options(group: str) -> list[str]:
     return [option for g, option in OPTIONS if g == group]
 
@@ -146,10 +155,13 @@ def test_the_trainers_values_are_lightnings_unless_on_purpose(configure: Configu
 
 @pytest.mark.parametrize("experiment", options("experiment"))
 def test_every_experiment_trains(configure: Configure, tmp_path: Path, experiment: str) -> None:
-    """For two batches, with its own callbacks and on its own data where that is no large download."""
+    """For two batches, with its own callbacks and on its own data where that is no large download; images, narrowly."""
     config = configure(f"experiment={experiment}", "trainer.accelerator=cpu", "trainer.devices=1")
     steps = 2 * config.data.get("rounds_per_batch", 1)
     files = config.data.get("_target_").rpartition(".")[2]
+    if config.data.gives == "images":
+        config.data.batch_size = min(config.data.batch_size, 8)
+        narrow(config)
     if config.data.gives == "images" and files not in ("MNIST", "FashionMNIST"):
         fit(config, tmp_path, steps)
         return
@@ -226,9 +238,7 @@ def test_several_regularizers_are_all_built(configure: Configure, tmp_path: Path
 def test_every_model_takes_its_shape_from_the_data_or_refuses_it(configure: Configure, model: str) -> None:
     """The widest layers are narrowed: the shape is what matters here."""
     config = configure(f"model={model}", "data=mnist")
-    for network in (config.model.generator, config.model.discriminator):
-        if "widths" in network:
-            network.widths = [10 for _ in network.widths]
+    narrow(config)
     made = 0
     for shape in ((1, 28, 28), (3, 32, 32), (3, 64, 64), (2,), (1,)):
         try:

@@ -4,7 +4,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,12 @@ def in_parts(configure: Configure, folder: Path, overrides: tuple[str, ...], sto
         build.train(config.resume(str(folder), [f"trainer.max_steps={stop}"]), folder)
 
 
+def work(folder: Path, kill_at: int, overrides: Sequence[str] = ()) -> subprocess.CompletedProcess[bytes]:
+    """Train in a process of its own, which kills itself at that optimizer step, or never at 0."""
+    command = [sys.executable, str(WORKER), str(folder), str(kill_at), *overrides]
+    return subprocess.run(command, capture_output=True, check=False)
+
+
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 50 small pictures of noise."""
@@ -123,14 +129,12 @@ def test_kill_9_three_times_over(configure: Configure, tmp_path: Path) -> None:
     whole.mkdir()
     build.train(configure(*overrides), whole)
     moments = random.Random(8)
-    for _ in range(3):
+    for run in range(3):
         kill_at = moments.randrange(90, 270)  # optimizer steps of this process, three a round
-        command = [sys.executable, str(WORKER), str(killed), str(kill_at)]
-        first = [] if (killed / "config.yaml").exists() else list(overrides)
-        ended = subprocess.run([*command, *first], capture_output=True, check=False)
+        ended = work(killed, kill_at, overrides if run == 0 else ())
         assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
     assert 0 < checkpoint(killed)["global_step"] < 300
-    build.train(config.resume(str(killed), []), killed)
+    work(killed, kill_at=0)  # in a process too: TensorBoard orders files by the second in which they were begun
     assert_same_state(checkpoint(killed), checkpoint(whole))
     assert scalars(killed) == scalars(whole)
     assert sorted(p.name for p in (killed / "samples").iterdir()) == sorted(

@@ -44,12 +44,14 @@ class OptimalDiscriminator(Callback):
         if not trainer.is_global_zero or not module.loss.is_probability or data.sample_shape != (1,):
             return
         noise = torch.Generator(module.device).manual_seed(trainer.global_step)
-        generated = module.sample(self.samples, noise, raw=True).cpu().flatten()
+        generated = module.sample(self.samples, noise, raw=True).float().cpu().flatten()
+        if not generated.isfinite().all():
+            return  # the generator has diverged, which the next line of the log or checkpoint says
         x = support(data.distribution, generated)
         p_data = data.distribution.log_prob(x[:, None]).exp()
         p_g = kernel_density(generated, x)
         with torch.no_grad():
-            d = torch.sigmoid(module.discriminator(x[:, None].to(module.device))).cpu()
+            d = torch.sigmoid(module.discriminator(x[:, None].to(module.device, module.dtype)).float()).cpu()
         optimal = p_data / (p_data + p_g).clamp(min=1e-12)
         gap = torch.trapezoid(p_data * (d - optimal).abs(), x).item()
         picture = rasterize(figure(x, p_data, p_g, d, optimal))

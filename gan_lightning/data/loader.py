@@ -39,7 +39,8 @@ class RoundLoader:
     """An endless stream of rounds, cut into batches and epochs; ``position``, the rounds served, is its whole state.
 
     ``fetch(start, stop)`` makes the rounds [start, stop) and nothing else decides what is in them, so that a loader
-    set to a position goes on exactly. Batches end at multiples of ``rounds_per_batch`` within an epoch, at its end and at ``last_round``.
+    set to a position goes on exactly. Batches end at multiples of ``rounds_per_batch`` within an epoch, at the epoch's
+    end and at ``last_round``.
     """
 
     def __init__(

@@ -46,6 +46,29 @@ def test_a_longer_run_falls_back_into_step() -> None:
     assert served(second, 2) == [[7, 8], [9, 10, 11]]
 
 
+@pytest.mark.parametrize(("rounds", "per_batch"), [(10, 3), (10, 4), (7, 5), (5, 7), (12, 4), (1, 10)])
+def test_batches_end_with_their_epoch(rounds: int, per_batch: int) -> None:
+    """Where the length of an epoch is no multiple of a batch's, its last batch is shorter."""
+    loader = RoundLoader(numbers, rounds, per_batch)
+    for epoch in range(4):
+        batches = [batch.tolist() for batch in loader]
+        first = epoch * rounds
+        assert [r for batch in batches for r in batch] == list(range(first, first + rounds))
+        assert [len(batch) for batch in batches[:-1]] == [per_batch] * (len(loader) - 1)
+        assert len(batches[-1]) == (rounds - 1) % per_batch + 1
+
+
+@pytest.mark.parametrize("batches", range(9))
+def test_a_ragged_epoch_goes_on_after_a_restore(batches: int) -> None:
+    """Epochs of seven rounds in batches of three, three and one."""
+    whole = served(RoundLoader(numbers, 7, 3), 12)
+    first, second = RoundLoader(numbers, 7, 3), RoundLoader(numbers, 7, 3)
+    served(first, batches)
+    second.load_state_dict(first.state_dict())
+    assert served(second, 12 - batches) == whole[batches:]
+    assert [len(batch) for batch in whole] == [3, 3, 1] * 4
+
+
 def test_epochs_follow_each_other() -> None:
     loader = RoundLoader(numbers, 4, 2)
     assert [batch.tolist() for batch in loader] == [[0, 1], [2, 3]]

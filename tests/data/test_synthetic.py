@@ -25,13 +25,14 @@ def synthetic(
     batch_size: int = 4,
     seed: int = 0,
     rounds_per_batch: int = 5,
+    rounds_per_epoch: int = 20,
     validation_samples: int = 1001,
     on: SimpleNamespace | None = None,
 ) -> Synthetic:
     data = Synthetic(
         distribution or ring(),
         batch_size,
-        rounds_per_epoch=20,
+        rounds_per_epoch=rounds_per_epoch,
         validation_samples=validation_samples,
         seed=seed,
         rounds_per_batch=rounds_per_batch,
@@ -58,6 +59,24 @@ def test_the_rounds_do_not_depend_on_how_they_are_cut() -> None:
     assert torch.equal(whole, alone)
     ragged = torch.cat([synthetic().fetcher()(a, b) for a, b in ((0, 2), (2, 5), (5, 6), (6, 10), (10, 15), (15, 20))])
     assert torch.equal(ragged, alone)
+
+
+@pytest.mark.parametrize("rounds_per_epoch", [1, 3, 7, 12, 23])
+def test_an_epoch_that_is_no_multiple_of_a_batch_has_the_same_rounds(rounds_per_epoch: int) -> None:
+    """Batches of 5 then begin anywhere within the blocks that are drawn at once, and go over their ends."""
+    loader = synthetic(rounds_per_epoch=rounds_per_epoch).train_dataloader()
+    epochs = [list(loader) for _ in range(4)]
+    assert [sum(map(len, batches)) for batches in epochs] == [rounds_per_epoch] * 4
+    together = torch.cat([batch for batches in epochs for batch in batches])
+    assert torch.equal(together, rounds(synthetic(), 0, 4 * rounds_per_epoch))
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 23), (3, 8), (4, 6), (5, 16), (9, 21), (7, 8)])
+def test_a_fetch_may_cross_the_ends_of_blocks(start: int, stop: int) -> None:
+    on = trainer(ranks=2, rank=1, critic_steps=2)
+    fetched = synthetic(on=on).fetcher()(start, stop)
+    assert len(fetched) == stop - start
+    assert torch.equal(fetched, rounds(synthetic(on=on), start, stop))
 
 
 def test_a_restored_loader_goes_on() -> None:
