@@ -51,7 +51,7 @@ class OptimalDiscriminator(Callback):
         p_data = data.distribution.log_prob(x[:, None]).exp()
         p_g = kernel_density(generated, x)
         with torch.no_grad():
-            d = torch.sigmoid(module.discriminator(x[:, None].to(module.device, module.dtype)).float()).cpu()
+            d = torch.sigmoid(module.discriminator(x[:, None].to(module.device).to(module.dtype)).float()).cpu()
         optimal = p_data / (p_data + p_g).clamp(min=1e-12)
         gap = torch.trapezoid(p_data * (d - optimal).abs(), x).item()
         picture = rasterize(figure(x, p_data, p_g, d, optimal))
