@@ -11,7 +11,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from gan_lightning.config import NULL_GROUP, check, explain, resume
+from gan_lightning.config import NULL_GROUP, check, explain, is_same_run, resume
 from gan_lightning.errors import Diverged, UsageError
 
 
@@ -28,10 +28,12 @@ def run(config: DictConfig) -> None:
         if sweeps:
             # Lightning starts further processes with these arguments: one job of the sweep, not the sweep again
             sys.argv[1:] = context.overrides.task
-            if (folder / "metrics.json").exists():
-                print(f"{folder} is finished already")
-                return
             if (folder / "config.yaml").exists():
+                if not is_same_run(config, folder):
+                    raise UsageError(f"{folder} holds a run of other options: choose another hydra.sweep.dir.")
+                if (folder / "metrics.json").exists():
+                    print(f"{folder} is finished already")
+                    return
                 config.resume = str(folder)  # a sweep that was stopped goes on where it was
 
         from gan_lightning.build import train  # takes seconds, so only now that the configuration is known to be good

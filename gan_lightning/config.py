@@ -1,5 +1,6 @@
 """What the command line may say, checked before anything slow is imported."""
 
+import hashlib
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -21,10 +22,13 @@ OmegaConf.register_new_resolver("bits", lambda integers: integers.bit_length() -
 OmegaConf.register_new_resolver("epochs", lambda max_steps: EPOCHS if max_steps == -1 else -1, replace=True)
 
 
-def _job_folder(number: int, overrides: str) -> str:
-    """The name of a sweep's run: its options, cut to what a file system takes and numbered where they are too long."""
+def _job_folder(overrides: str) -> str:
+    """The name of a sweep's run: its options, or, where no folder can be called that, their beginning and a digest."""
     name = overrides.replace("/", "_")
-    return name if len(name.encode()) <= LONGEST_NAME and name == overrides else f"{number},{name[:LONGEST_NAME]}"
+    if len(name.encode()) <= LONGEST_NAME and name == overrides:
+        return name
+    digest = hashlib.blake2b(overrides.encode(), digest_size=6).hexdigest()
+    return f"{name[:LONGEST_NAME]},{digest}"
 
 
 OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True)
@@ -209,6 +213,17 @@ def resume(folder: str, overrides: Sequence[str]) -> DictConfig:
     if "trainer.max_epochs" in changed and "trainer.max_steps" not in changed:
         config.trainer.max_steps = -1
     return config
+
+
+def is_same_run(config: DictConfig, folder: Path) -> bool:
+    """Whether a run folder holds a run of these options, wherever its data and the folder lie."""
+    described = []
+    for options in (config, OmegaConf.load(folder / "config.yaml")):
+        plain = OmegaConf.to_container(options, resolve=True)
+        assert isinstance(plain, dict)
+        plain["data"].pop("root", None)
+        described.append(plain | {"resume": None})
+    return bool(described[0] == described[1])
 
 
 def one_line(error: BaseException) -> str:

@@ -55,13 +55,15 @@ def labels(settings: list[Setting]) -> list[str]:
 
 
 def cell(values: list[float]) -> str:
-    """Mean and standard error, s/sqrt(n), to two figures of the error."""
+    """Mean and standard error, s/sqrt(n), to two figures of the error and at most four decimals."""
     mean = statistics.fmean(values)
     if len(values) < 2:
         return f"{mean:.4g}"
     error = statistics.stdev(values) / math.sqrt(len(values))
-    digits = max(0, 1 - math.floor(math.log10(error))) if error > 0 else 3
-    return f"{mean:.{digits}f} ± {error:.{digits}f}" if error > 0 else f"{mean:.4g} ± 0"
+    if error < 5e-5:
+        return f"{mean:.4g} ± 0"
+    digits = min(4, max(0, 1 - math.floor(math.log10(error))))
+    return f"{mean:.{digits}f} ± {error:.{digits}f}"
 
 
 def table(runs: dict[Setting, list[dict[str, float]]], metrics: list[str]) -> list[list[str]]:

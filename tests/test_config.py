@@ -1,5 +1,6 @@
 """What check, resume and explain say, before anything slow is imported."""
 
+import hashlib
 import os
 import re
 import subprocess
@@ -12,7 +13,7 @@ from conftest import ROOT
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lightning.config import RULES, check, explain, resume
+from gan_lightning.config import RULES, check, explain, is_same_run, resume
 from gan_lightning.errors import UsageError
 
 Configure = Callable[..., DictConfig]
@@ -182,18 +183,30 @@ def test_checking_imports_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
+def digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
 @pytest.mark.parametrize(
     ("overrides", "name"),
     [
         ("loss=hinge,seed=0", "loss=hinge,seed=0"),
         ("a" * 200, "a" * 200),
-        ("a" * 201, "3," + "a" * 200),
-        ("data.root=/x/y,seed=0", "3,data.root=_x_y,seed=0"),
+        ("a" * 201, "a" * 200 + "," + digest("a" * 201)),
+        ("data.root=/x/y,seed=0", "data.root=_x_y,seed=0," + digest("data.root=/x/y,seed=0")),
     ],
 )
 def test_a_sweeps_folders_have_names_that_a_file_system_takes(overrides: str, name: str) -> None:
-    config = OmegaConf.create({"o": overrides, "number": 3, "name": "${job_folder:${number},${o}}"})
+    config = OmegaConf.create({"o": overrides, "name": "${job_folder:${o}}"})
     assert config.name == name
+
+
+def test_a_run_is_the_same_wherever_its_data_lies(configure: Configure, run_folder: Path) -> None:
+    options = ["trainer.max_steps=100", "data=ring", "model.lr=0.01"]
+    assert is_same_run(configure(*options), run_folder)
+    assert is_same_run(configure(*options, "+data.root=/elsewhere"), run_folder)
+    assert not is_same_run(configure(*options, "seed=1"), run_folder)
+    assert not is_same_run(configure(*options[:2]), run_folder)
 
 
 # --------------------------------------------------------------------------------------------------------- resume

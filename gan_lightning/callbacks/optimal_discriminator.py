@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from gan_lightning.callbacks.samples import rasterize, write_png
-from gan_lightning.gan import GAN
+from gan_lightning.gan import GAN, evaluating
 
 
 class OptimalDiscriminator(Callback):
@@ -50,7 +50,7 @@ class OptimalDiscriminator(Callback):
         x = support(data.distribution, generated)
         p_data = data.distribution.log_prob(x[:, None]).exp()
         p_g = kernel_density(generated, x)
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(module.discriminator):
             d = torch.sigmoid(module.discriminator(x[:, None].to(module.device).to(module.dtype)).float()).cpu()
         optimal = p_data / (p_data + p_g).clamp(min=1e-12)
         gap = torch.trapezoid(p_data * (d - optimal).abs(), x).item()
