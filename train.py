@@ -24,7 +24,7 @@ def run(config: DictConfig) -> None:
         if config.resume:
             config = resume(config.resume, context.overrides.task)
         check(config, dict(context.runtime.choices))
-        folder = Path(context.runtime.output_dir)
+        folder = Path(config.resume or context.runtime.output_dir)
         if sweeps:
             # Lightning starts further processes with these arguments: one job of the sweep, not the sweep again
             sys.argv[1:] = context.overrides.task
@@ -35,6 +35,7 @@ def run(config: DictConfig) -> None:
                     print(f"{folder} is finished already")
                     return
                 config.resume = str(folder)  # a sweep that was stopped goes on where it was
+                sys.argv[1:] = [f"resume='{folder}'"]
 
         from gan_lightning.build import train  # takes seconds, so only now that the configuration is known to be good
 

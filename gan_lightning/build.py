@@ -21,7 +21,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from gan_lightning.callbacks.checkpoint import AtomicCheckpointIO, checkpoints
 from gan_lightning.callbacks.summary import Throughput, write_metrics
-from gan_lightning.config import one_line
+from gan_lightning.config import check, one_line
 from gan_lightning.data.loader import RealData
 from gan_lightning.errors import UsageError
 from gan_lightning.gan import GAN
@@ -72,6 +72,8 @@ def build_trainer(config: DictConfig, folder: Path, callbacks: list[Callback]) -
         callbacks = [callback for callback in callbacks if not isinstance(callback, Checkpoint)]
     if not options["enable_progress_bar"]:
         callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
+    if options["strategy"] in ("auto", "ddp") and options["devices"] != 1:
+        options["strategy"] = "ddp_find_unused_parameters_true"  # plain ddp fails at the second network's backward
     # what conf/callbacks leaves out, Lightning must not put in
     options["enable_checkpointing"] = any(isinstance(callback, Checkpoint) for callback in callbacks)
     options["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in callbacks)
@@ -136,6 +138,7 @@ def load(path: str | Path) -> GAN:
     path = checkpoints(path) / "last.ckpt" if path.is_dir() else path
     saved = _read_checkpoint(path)
     config = OmegaConf.create(saved["gan"]["config"])
+    check(config, {})
     gan = build_gan(config, tuple(saved["gan"]["sample_shape"]))
     _check_architecture(path, saved, gan)
     gan.load_state_dict(saved["state_dict"])

@@ -93,7 +93,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "pooling": _one_of("max", "mean"),
     "unreadable": _one_of("refuse", "skip"),
     "gradient_clip_algorithm": _one_of("norm", "value"),
-    "precision": _one_of("32-true", "bf16-mixed", "16-mixed", "64-true", "bf16-true", "16-true", 16, 32, 64, "bf16"),
+    "precision": _one_of("32-true", "bf16-mixed", "16-mixed", "64-true"),
 }
 OPTIONAL = {"gradient_clip_val", "gradient_clip_algorithm", "max_epochs", "weights"}
 GROUPS = ("data", "model", "prior", "loss", "regularizer", "schedule", "trainer", "callbacks")

@@ -259,7 +259,10 @@ class GAN(LightningModule):
         return torch.autocast(self.device.type, enabled=False)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Clip; under fp16 the gradients have been unscaled by now."""
+        """Clip, after unscaling under fp16, which Lightning leaves to a fused optimizer's own step."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            scaler.unscale_(optimizer)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         if self._is_logging:
             name = "generator" if optimizer is self._generator_step.optimizer else "discriminator"
@@ -283,18 +286,21 @@ class GAN(LightningModule):
         return optimizers, [self.schedule(optimizer, self._total_steps()) for optimizer in optimizers]
 
     def _total_steps(self) -> int:
-        """The generator updates of the whole run.
+        """The generator updates of the whole run, by whichever limit ends it first.
 
         Raises:
             UsageError: the run has no end.
         """
-        trainer = self.trainer
-        if trainer.max_steps >= 0:
-            return trainer.max_steps
-        rounds = self._data.rounds_per_epoch
-        if trainer.max_epochs is None or trainer.max_epochs < 0:
+        trainer, data = self.trainer, self._data
+        limits = [trainer.max_steps] if trainer.max_steps >= 0 else []
+        if trainer.max_epochs is not None and trainer.max_epochs >= 0:
+            batches = math.ceil(data.rounds_per_epoch / data.rounds_per_batch)
+            share = trainer.limit_train_batches
+            batches = int(batches * share) if isinstance(share, float) else min(batches, share)
+            limits.append(trainer.max_epochs * min(batches * data.rounds_per_batch, data.rounds_per_epoch))
+        if not limits:
             raise UsageError("A schedule needs the run's length: set trainer.max_steps or trainer.max_epochs.")
-        return trainer.max_epochs * rounds
+        return min(limits)
 
     # --------------------------------------------------------------------------------------------- the log
 
@@ -360,7 +366,8 @@ class GAN(LightningModule):
             self.value.update(-softplus(-self._logits(batch)) - softplus(self._logits(fake)))
 
     def on_validation_epoch_end(self) -> None:
-        values = self.metrics.compute()
+        # some metrics compute on the CPU, and NCCL reduces only what is on the device
+        values = {name: value.to(self.device) for name, value in self.metrics.compute().items()}
         self.metrics.reset()
         if self.loss.is_probability:
             # V(D, G) = E log D(x) + E log(1 - D(G(z))), which at the equilibrium is -log 4 (Goodfellow et al. 2014)
@@ -388,6 +395,7 @@ class GAN(LightningModule):
             for state in device:
                 torch.cuda.set_rng_state(state, self.device)
         self._saved_streams = None
+        self._losses = [losses.to(self.device) for losses in self._losses]  # loaded before the module was moved
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the configuration and every rank's random state, all in plain containers.
@@ -411,7 +419,7 @@ class GAN(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._losses = list(checkpoint["gan"]["losses"].to(self.device))
+        self._losses = list(checkpoint["gan"]["losses"])
         self._saved_streams = checkpoint["gan"]["streams"]
 
 

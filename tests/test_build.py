@@ -11,7 +11,7 @@ import torch
 from lightning import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lightning.build import load, train
+from gan_lightning.build import build_trainer, load, train
 from gan_lightning.errors import UsageError
 from gan_lightning.gan import GAN
 
@@ -141,3 +141,30 @@ def test_a_folder_that_holds_a_run_is_refused(configure: Configure, tmp_path: Pa
     with pytest.raises(UsageError, match=rf"{tmp_path} holds a run already: go on with it by resume={tmp_path}"):
         train(configure(*TINY), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+def test_a_target_outside_the_package_is_not_loaded(configure: Configure, tmp_path: Path) -> None:
+    trained(configure(*TINY), tmp_path)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    saved = torch.load(last, weights_only=True)
+    saved["gan"]["config"]["loss"]["_target_"] = "os.getcwd"
+    torch.save(saved, last)
+    with pytest.raises(UsageError, match=r"loss\._target_ is 'os.getcwd'"):
+        load(last)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "unused"),
+    [
+        ([], False),
+        (["trainer.devices=2"], True),
+        (["trainer.devices=2", "trainer.strategy=ddp"], True),
+        (["trainer=ddp", "trainer.devices=2"], True),
+    ],
+    ids=str,
+)
+def test_several_devices_get_the_strategy_that_works(
+    configure: Configure, tmp_path: Path, overrides: list[str], unused: bool
+) -> None:
+    trainer = build_trainer(configure("trainer.accelerator=cpu", *overrides), tmp_path, [])
+    assert getattr(trainer.strategy, "_ddp_kwargs", {}).get("find_unused_parameters", False) is unused

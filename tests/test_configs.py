@@ -144,7 +144,7 @@ def test_the_trainer_has_lightnings_arguments() -> None:
 
 def test_the_trainers_values_are_lightnings_unless_on_purpose(configure: Configure, tmp_path: Path) -> None:
     """What differs from Lightning's own defaults is only what this list says."""
-    on_purpose = {"max_steps", "max_epochs", "num_sanity_val_steps", "logger", "enable_checkpointing"}
+    on_purpose = {"max_steps", "max_epochs", "num_sanity_val_steps", "logger", "enable_checkpointing", "devices"}
     on_purpose |= {"enable_progress_bar", "enable_model_summary", "log_every_n_steps", "gradient_clip_algorithm"}
     own = OmegaConf.to_container(configure().trainer, resolve=True)
     defaults = {name: p.default for name, p in inspect.signature(Trainer).parameters.items() if name in own}

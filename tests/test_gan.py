@@ -249,6 +249,21 @@ def test_schedules_follow_generator_updates() -> None:
     assert_close([o.param_groups[0]["lr"] for o in trainer.optimizers], [0.0, 0.0])
 
 
+@pytest.mark.parametrize(
+    ("limits", "steps"),
+    [
+        ({"max_epochs": 2, "limit_train_batches": 0.5}, 8),
+        ({"max_epochs": 2, "limit_train_batches": 1}, 4),
+        ({"max_epochs": 1}, 8),
+    ],
+)
+def test_a_schedule_ends_with_the_run(limits: dict[str, Any], steps: int) -> None:
+    gan = small_gan(schedule=partial(optim.linear, start=0.0))
+    trainer = fit(gan, GivenData(rounds(8), N, rounds_per_batch=2), 100, **limits)
+    assert trainer.global_step == steps
+    assert_close([o.param_groups[0]["lr"] for o in trainer.optimizers], [0.0, 0.0])
+
+
 def test_schedule_without_an_end_is_refused() -> None:
     with pytest.raises(ValueError, match=r"trainer\.max_steps or trainer\.max_epochs"):
         fit(small_gan(schedule=optim.cosine), GivenData(rounds(1), N), -1, max_epochs=-1)
@@ -338,8 +353,9 @@ def test_float16_follows_float32(order: str) -> None:
     assert (trained[0] - trained[1]).norm() < 0.02 * trained[0].norm()
 
 
-def test_float16_clips_unscaled_gradients() -> None:
-    sgd = partial(torch.optim.SGD, lr=1.0)
+@pytest.mark.parametrize("fused", [False, True])  # a fused optimizer unscales in its own step, which is too late
+def test_float16_clips_unscaled_gradients(fused: bool) -> None:
+    sgd = partial(torch.optim.SGD, lr=1.0, fused=fused)
     gan = image_gan(gradient_clip_val=1e-3)
     gan.generator_optimizer = gan.discriminator_optimizer = sgd
     before = weights(gan.generator), weights(gan.discriminator)

@@ -137,6 +137,8 @@ def test_kill_9_three_times_over(configure: Configure, tmp_path: Path) -> None:
     work(killed, kill_at=0)  # in a process too: TensorBoard orders files by the second in which they were begun
     assert_same_state(checkpoint(killed), checkpoint(whole))
     assert scalars(killed) == scalars(whole)
+    for picture in (whole / "samples").iterdir():  # from the same latents, after a resume too
+        assert picture.read_bytes() == (killed / "samples" / picture.name).read_bytes(), picture.name
     assert sorted(p.name for p in (killed / "samples").iterdir()) == sorted(
         p.name for p in (whole / "samples").iterdir()
     )

@@ -53,6 +53,7 @@ class RunCheckpoint(Checkpoint):
         self.every_seconds = every_seconds
         self.best: float | None = None
         self._saved_at = 0.0
+        self._saved_step = -1
         self._stop_requested = False
         self._former_handlers: dict[int, Any] = {}
 
@@ -87,7 +88,10 @@ class RunCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            return  # stopped within the epoch: saved there, and resumed there
+            # stopped within the epoch: saved there, and resumed there, unless a validation stopped it
+            if self._saved_step != trainer.global_step:
+                self._save(trainer)
+            return
         ends = trainer.should_stop or trainer.global_step == trainer.max_steps
         if ends or trainer.current_epoch + 1 == trainer.max_epochs or self._is_due(trainer):
             self._save(trainer)
@@ -125,7 +129,7 @@ class RunCheckpoint(Checkpoint):
 
     def _save(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(checkpoints(trainer.default_root_dir) / "last.ckpt")
-        self._saved_at = time.monotonic()
+        self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
 
     def _restore_handlers(self) -> None:
         for signum, handler in self._former_handlers.items():

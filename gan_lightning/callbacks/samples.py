@@ -31,10 +31,14 @@ class SamplePictures(Callback):
         self.every_n_steps = every_n_steps
         self.images = images
         self.points = points
-        self._latents: Tensor | None = None
+        self._latents = torch.empty(0)
         self._pictured = -1
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        assert isinstance(module, GAN)
+        n = self.images if len(trainer.datamodule.sample_shape) == 3 else self.points  # type: ignore[attr-defined]
+        # from the run's seed, also in a resumed run, whose random state is restored only after this
+        self._latents = module.prior.sample(n, torch.Generator().manual_seed(torch.initial_seed()))
         self._pictured = trainer.global_step
         if trainer.global_step == 0:
             self._picture(trainer, module)
@@ -55,10 +59,7 @@ class SamplePictures(Callback):
             return
         assert isinstance(module, GAN)
         data = trainer.datamodule  # type: ignore[attr-defined]
-        n = self.images if len(data.sample_shape) == 3 else self.points
-        if self._latents is None:
-            self._latents = module.prior.sample(n, torch.Generator().manual_seed(torch.initial_seed()))
-        samples = module.sample(n, latents=self._latents).float().cpu()
+        samples = module.sample(len(self._latents), latents=self._latents).float().cpu()
         if not samples.isfinite().all():
             return  # the generator has diverged, which the next line of the log or checkpoint says
         picture = draw(samples, data)

@@ -121,12 +121,16 @@ class MemoryFetcher:
 
     def __call__(self, start: int, stop: int) -> Tensor:
         rounds = range(start, stop)
-        index = torch.stack([self.order.indices(r) for r in rounds]).to(self.images.device)
+        index = self._to_device(torch.stack([self.order.indices(r) for r in rounds]))
         images = scale(self.images.index_select(0, index.flatten()), self.value_range)
         if self.order.horizontal_flips:
-            flips = torch.stack([self.order.flips(r) for r in rounds]).to(self.images.device)
+            flips = self._to_device(torch.stack([self.order.flips(r) for r in rounds]))
             images = torch.where(flips.flatten()[:, None, None, None], images.flip(-1), images)
         return images.unflatten(0, index.shape)
+
+    def _to_device(self, cpu: Tensor) -> Tensor:
+        """A copy that a GPU's queue does not wait for."""
+        return cpu.pin_memory().to(self.images.device, non_blocking=True) if self.images.is_cuda else cpu
 
 
 class WorkerFetcher:
