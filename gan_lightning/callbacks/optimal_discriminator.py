@@ -4,15 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from gan_lightning.callbacks.periodic import Periodic
 from gan_lightning.callbacks.samples import rasterize, write_png
 from gan_lightning.gan import GAN, evaluating
 
 
-class OptimalDiscriminator(Callback):
+class OptimalDiscriminator(Periodic):
     """``discriminator/STEP.png`` every ``every_n_steps``, and the curve ``theory/discriminator_gap``, for 1-D data.
 
     D*(x) = p_data(x) / (p_data(x) + p_g(x)) (equation 2), with p_g by a kernel estimate from ``samples`` of the
@@ -20,28 +21,13 @@ class OptimalDiscriminator(Callback):
     """
 
     def __init__(self, every_n_steps: int = 500, samples: int = 10_000) -> None:
-        self.every_n_steps = every_n_steps
+        super().__init__(every_n_steps)
         self.samples = samples
-        self._drawn = -1
 
-    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self._drawn = trainer.global_step
-
-    def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if trainer.global_step // self.every_n_steps > self._drawn // self.every_n_steps:
-            self._draw(trainer, module)
-
-    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        if trainer.global_step > self._drawn:
-            self._draw(trainer, module)
-
-    def _draw(self, trainer: Trainer, module: LightningModule) -> None:
+    def draw(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, GAN)
-        self._drawn = trainer.global_step
         data = trainer.datamodule  # type: ignore[attr-defined]
-        if not trainer.is_global_zero or not module.loss.is_probability or data.sample_shape != (1,):
+        if not module.loss.is_probability or data.sample_shape != (1,):
             return
         noise = torch.Generator(module.device).manual_seed(trainer.global_step)
         generated = module.sample(self.samples, noise, raw=True).float().cpu().flatten()

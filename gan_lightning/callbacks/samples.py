@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from gan_lightning.callbacks.periodic import Periodic
 from gan_lightning.data.bits import EvenIntegers
 from gan_lightning.data.loader import RealData
 from gan_lightning.distributions import GaussianMixture
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 HISTOGRAM_BINS = 100
 
 
-class SamplePictures(Callback):
+class SamplePictures(Periodic):
     """``samples/STEP.png`` at step 0, every ``every_n_steps`` generator updates and at the end; also in TensorBoard.
 
     Images are a grid of ``images``; points are a histogram over the true density, or a scatter over the true modes, of
@@ -28,35 +29,21 @@ class SamplePictures(Callback):
     """
 
     def __init__(self, every_n_steps: int = 500, images: int = 64, points: int = 10_000) -> None:
-        self.every_n_steps = every_n_steps
+        super().__init__(every_n_steps)
         self.images = images
         self.points = points
         self._latents = torch.empty(0)
-        self._pictured = -1
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, GAN)
         n = self.images if len(trainer.datamodule.sample_shape) == 3 else self.points  # type: ignore[attr-defined]
         # from the run's seed, also in a resumed run, whose random state is restored only after this
         self._latents = module.prior.sample(n, torch.Generator().manual_seed(torch.initial_seed()))
-        self._pictured = trainer.global_step
+        super().on_train_start(trainer, module)
         if trainer.global_step == 0:
-            self._picture(trainer, module)
+            self._draw_now(trainer, module)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if trainer.global_step // self.every_n_steps > self._pictured // self.every_n_steps:
-            self._picture(trainer, module)
-
-    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        if trainer.global_step > self._pictured:
-            self._picture(trainer, module)
-
-    def _picture(self, trainer: Trainer, module: LightningModule) -> None:
-        self._pictured = trainer.global_step
-        if not trainer.is_global_zero:
-            return
+    def draw(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, GAN)
         data = trainer.datamodule  # type: ignore[attr-defined]
         samples = module.sample(len(self._latents), latents=self._latents).float().cpu()

@@ -1,0 +1,37 @@
+"""What is drawn at steps: the cadence that pictures share."""
+
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+
+
+class Periodic(Callback):
+    """Calls ``draw`` whenever training passes a multiple of ``every_n_steps`` generator updates, and at the end.
+
+    A batch of several rounds may step over the multiple itself; a resumed run goes on where it was.
+    """
+
+    def __init__(self, every_n_steps: int) -> None:
+        self.every_n_steps = every_n_steps
+        self._last = -1  # the step of the last drawing, or that training started from
+
+    def draw(self, trainer: Trainer, module: LightningModule) -> None:
+        raise TypeError(f"{type(self).__name__} must define what it draws")
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self._last = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step // self.every_n_steps > self._last // self.every_n_steps:
+            self._draw_now(trainer, module)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.global_step > self._last:
+            self._draw_now(trainer, module)
+
+    def _draw_now(self, trainer: Trainer, module: LightningModule) -> None:
+        self._last = trainer.global_step
+        if trainer.is_global_zero:
+            self.draw(trainer, module)
