@@ -15,6 +15,7 @@ class Loss:
     generator_needs_real = False  # True where the generator's loss depends on D(real)
     threshold = 0.0  # the logit above which the discriminator says "real"
     is_probability = True  # whether D(x) = sigmoid(logit) is trained to be the probability that x is real
+    is_shift_invariant = False  # True where only differences of logits count, so that none alone says "real"
 
     def output(self, logits: Tensor) -> Tensor:
         """D(x) as a person reads it: a probability, or the critic's value."""
@@ -73,6 +74,7 @@ class Wasserstein(Loss):
     """L_D = D(G(z)) - D(x), L_G = -D(G(z)) (Arjovsky et al. 2017, equation 2); wants a gradient penalty."""
 
     is_probability = False
+    is_shift_invariant = True
 
     def discriminator(self, *, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return fake_logits - real_logits
@@ -101,6 +103,7 @@ class Relativistic(Loss):
 
     generator_needs_real = True
     is_probability = False
+    is_shift_invariant = True
 
     def discriminator(self, *, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return softplus(fake_logits - real_logits)

@@ -21,6 +21,7 @@ class Diagnosis(Callback):
     """Warns of a generator whose gradient has all but vanished and a discriminator perfect for ``lines`` log lines.
 
     A small gradient alone is no failure: at the equilibrium it is small too, but there the discriminator is unsure.
+    Where only differences of logits count there is no right and wrong, and so nothing to tell.
     """
 
     def __init__(self, lines: int = 20) -> None:
@@ -34,7 +35,7 @@ class Diagnosis(Callback):
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(module, GAN)
-        if module.log_step == self._line:
+        if module.log_step == self._line or module.loss.is_shift_invariant or not trainer.is_global_zero:
             return
         self._line = module.log_step
         accuracy = module.log_line["discriminator/accuracy"]
@@ -45,6 +46,13 @@ class Diagnosis(Callback):
             self._tell(f"The discriminator has been right on {accuracy:.1%} of samples for {self.lines} log lines")
         if accuracy >= CONFIDENT and gradient < VANISHED * self._largest:
             self._tell(f"The generator's gradient has all but vanished ({gradient:.2g}, once {self._largest:.2g})")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"line": self._line, "perfect": self._perfect, "largest": self._largest, "told": sorted(self._told)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._line, self._perfect, self._largest = state["line"], state["perfect"], state["largest"]
+        self._told = set(state["told"])
 
     def _tell(self, finding: str) -> None:
         kind = finding.split()[1]

@@ -18,7 +18,7 @@ class PrintSamples(Callback):
         self._printed = -1
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self._printed = trainer.global_step - 1
+        self._printed = trainer.global_step or -1  # a resumed run has printed the step that it starts from
         self._print_if_due(trainer, module)
 
     def on_train_batch_end(

@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from scipy import stats
 from torch import Tensor, nn
+from torch.testing import assert_close
 
 from gan_lightning import build, config, losses, priors
 from gan_lightning.callbacks.animation import Animation, animate
@@ -256,6 +257,13 @@ def test_samples_are_printed_once_at_each_step(
     assert all(len(numbers) == 6 for numbers in said.values())
 
 
+def test_a_resumed_run_does_not_print_its_first_step_again(capsys: pytest.CaptureFixture[str]) -> None:
+    printing = PrintSamples([5, 6])
+    printing.on_train_start(SimpleNamespace(global_step=5), bits_gan())
+    printing.on_train_end(SimpleNamespace(global_step=5), bits_gan())
+    assert capsys.readouterr().out == ""
+
+
 def test_the_generators_integers_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     gan = bits_gan()
     fit(gan, even_integers(), 5, callbacks=[PrintSamples([0], samples=20)], **QUIET)
@@ -267,6 +275,8 @@ def test_the_generators_integers_are_printed(capsys: pytest.CaptureFixture[str])
 
 
 # -------------------------------------------------------------------------------------------------------- diagnoses
+
+RANK_ZERO = SimpleNamespace(is_global_zero=True)
 
 
 def findings(gan: GAN, data: Synthetic, steps: int, lines: int, *others: Callback) -> list[str]:
@@ -339,10 +349,43 @@ def test_a_perfect_streak_must_be_unbroken() -> None:
             gan.log_step = step
             gan.log_line = {"discriminator/accuracy": accuracy, "gradient_norm/generator": 1.0}
             for _ in range(4):
-                diagnosis.on_train_batch_end(SimpleNamespace(), gan, None, None, 0)
+                diagnosis.on_train_batch_end(RANK_ZERO, gan, None, None, 0)
     gan.log_step = 5
     with pytest.warns(UserWarning, match=r"right on 100\.0% of samples for 3 log lines, at step 5\."):
-        diagnosis.on_train_batch_end(SimpleNamespace(), gan, None, None, 0)
+        diagnosis.on_train_batch_end(RANK_ZERO, gan, None, None, 0)
+
+
+def observe(diagnosis: Diagnosis, gan: GAN, step: int, trainer: SimpleNamespace = RANK_ZERO) -> list[str]:
+    """What it tells of one line of the log with a perfect discriminator."""
+    gan.log_step, gan.log_line = step, {"discriminator/accuracy": 1.0, "gradient_norm/generator": 1.0}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        diagnosis.on_train_batch_end(trainer, gan, None, None, 0)
+    return [str(w.message) for w in caught]
+
+
+def test_a_streak_goes_on_in_a_resumed_run_and_is_told_once() -> None:
+    first, gan = Diagnosis(lines=3), small_gan()
+    assert observe(first, gan, 1) == observe(first, gan, 2) == []
+    resumed = Diagnosis(lines=3)
+    resumed.load_state_dict(first.state_dict())
+    assert observe(resumed, gan, 2) == []  # the line that the checkpoint had counted
+    assert len(observe(resumed, gan, 3)) == 1
+    again = Diagnosis(lines=3)
+    again.load_state_dict(resumed.state_dict() | {"perfect": 2})
+    assert observe(again, gan, 4) == []
+
+
+def test_only_the_first_process_tells() -> None:
+    assert observe(Diagnosis(lines=1), small_gan(), 1, SimpleNamespace(is_global_zero=False)) == []
+
+
+@pytest.mark.parametrize("loss", [losses.Wasserstein, losses.Relativistic])
+def test_no_logit_is_right_or_wrong_where_only_differences_count(loss: type[losses.Loss]) -> None:
+    real, fake = torch.randn(2, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    shifted = loss().discriminator(real_logits=real + 7, fake_logits=fake + 7)
+    assert_close(shifted, loss().discriminator(real_logits=real, fake_logits=fake))
+    assert observe(Diagnosis(lines=1), small_gan(loss=loss()), 1) == []
 
 
 # --------------------------------------------------------------------------------------------- optimal discriminator
