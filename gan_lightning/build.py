@@ -21,7 +21,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from gan_lightning.callbacks.checkpoint import AtomicCheckpointIO, checkpoints
 from gan_lightning.callbacks.summary import Throughput, write_metrics
-from gan_lightning.config import check, one_line
+from gan_lightning.config import PLACES, check, one_line
 from gan_lightning.data.loader import RealData
 from gan_lightning.errors import UsageError
 from gan_lightning.gan import GAN
@@ -92,15 +92,18 @@ def train(config: DictConfig, folder: Path, extra_callbacks: Sequence[Callback] 
         UsageError: before training, where the configuration, the data or the checkpoint cannot be used.
         Diverged: a loss or a weight is no longer finite.
     """
-    _quiet()
+    quiet()
+    if not torch.cuda.is_available():
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # else torch's Adam looks for a driver at every step
     checkpoint = _last_checkpoint(folder) if config.resume else None
     # the other processes of a run start when the first has written its configuration
     if not config.resume and _is_first_process() and (folder / "config.yaml").exists():
         raise UsageError(
             f"{folder} holds a run already: go on with it by resume={folder}, or choose another hydra.run.dir."
         )
-    if "root" in config.data:
-        config.data.root = os.path.abspath(os.path.expanduser(config.data.root))
+    for place in PLACES:
+        if config.data.get(place) is not None:
+            config.data[place] = os.path.abspath(os.path.expanduser(config.data[place]))
 
     seed_everything(config.seed, verbose=False)
     data = build_data(config)
@@ -142,6 +145,7 @@ def load(path: str | Path) -> GAN:
     gan = build_gan(config, tuple(saved["gan"]["sample_shape"]))
     _check_architecture(path, saved, gan)
     gan.load_state_dict(saved["state_dict"])
+    gan.loaded_step = saved["global_step"]
     return gan.eval()
 
 
@@ -254,7 +258,7 @@ def _flat(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return leaves
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Lightning's greetings and advice that does not hold here."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)

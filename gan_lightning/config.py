@@ -70,11 +70,11 @@ UNLIMITED = (lambda v: _is_whole(v) and (v >= 1 or v == -1), "a whole number, at
 # by the last part of an option's name, so that a new network or data set is checked as soon as its YAML is there
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("batch_size", "critic_steps", "latent_size", "rounds_per_batch", "rounds_per_epoch"), SIZE),
-    **dict.fromkeys(("validation_samples", "size", "width", "modes", "side", "interval", "images", "points"), SIZE),
+    **dict.fromkeys(("size", "width", "modes", "side", "interval", "images", "points"), SIZE),
     **dict.fromkeys(("every_n_steps", "log_every_n_steps", "accumulate_grad_batches"), SIZE),
     **dict.fromkeys(("pieces", "units", "unit_pieces", "saturate"), SIZE),
     "seed": SEED,
-    "workers": COUNT,
+    **dict.fromkeys(("workers", "validation_samples"), COUNT),
     **dict.fromkeys(("lr", "std", "sigma", "spacing", "radius", "memory_limit"), POSITIVE),
     **dict.fromkeys(("weight", "every_seconds", "weight_decay", "momentum", "slope", "final"), NOT_NEGATIVE),
     **dict.fromkeys(("init_range", "output_range", "min_lr"), POSITIVE),
@@ -92,10 +92,12 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "decay": (lambda v: _is_number(v) and v >= 1, "a number, at least 1"),
     "pooling": _one_of("max", "mean"),
     "unreadable": _one_of("refuse", "skip"),
+    "features": _one_of("own", "inception"),
     "gradient_clip_algorithm": _one_of("norm", "value"),
     "precision": _one_of("32-true", "bf16-mixed", "16-mixed", "64-true"),
 }
 OPTIONAL = {"gradient_clip_val", "gradient_clip_algorithm", "max_epochs", "weights"}
+PLACES = ("root", "held_out", "inception_weights")  # options of data that name files
 GROUPS = ("data", "model", "prior", "loss", "regularizer", "schedule", "trainer", "callbacks")
 OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
 
@@ -221,7 +223,8 @@ def is_same_run(config: DictConfig, folder: Path) -> bool:
     for options in (config, OmegaConf.load(folder / "config.yaml")):
         plain = OmegaConf.to_container(options, resolve=True)
         assert isinstance(plain, dict)
-        plain["data"].pop("root", None)
+        for place in PLACES:
+            plain["data"].pop(place, None)
         described.append(plain | {"resume": None})
     return bool(described[0] == described[1])
 

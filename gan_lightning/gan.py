@@ -7,6 +7,10 @@ from typing import Any, Literal, get_args
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.plugins.precision import DoublePrecision, MixedPrecision, Precision
+from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import softplus
@@ -112,6 +116,8 @@ class GAN(LightningModule):
         self.gradient_clip_algorithm = gradient_clip_algorithm
         self.accumulate_grad_batches = accumulate_grad_batches
         self.config: dict[str, Any] = {}  # the run's resolved configuration, a passenger of the checkpoint
+        self.validation_seed = VALIDATION_SEED
+        self.loaded_step = 0  # of the checkpoint that build.load read
         self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))
         self.images_seen: Tensor
         self.log_step = -1  # of the last line of the log
@@ -146,7 +152,7 @@ class GAN(LightningModule):
         """Train the rounds that the batch carries."""
         optimizers = self.optimizers()
         assert isinstance(optimizers, list)
-        self._generator_step, self._discriminator_step = optimizers
+        self._generator_step, self._discriminator_step = (optimizer.optimizer for optimizer in optimizers)
         self._batch_size = batch.shape[3]
         for reals in batch:
             step = self.trainer.global_step
@@ -190,10 +196,9 @@ class GAN(LightningModule):
             # a penalty is differentiated twice, which half precision does not survive
             with self._full_precision() if due else nullcontext():
                 loss = self._discriminator_loss(real, fake, due) / len(reals)
-                self.manual_backward(loss)
+                self._backward(loss)
             losses.append(loss.detach())
-        # the strategy's step is LightningOptimizer's without its counter: a global step is a step of G
-        self.trainer.strategy.optimizer_step(optimizer.optimizer, _no_closure, self)
+        self._step(optimizer)
         self._discriminator_updates += 1
         self._loss_of_d = _total(losses)
 
@@ -220,10 +225,43 @@ class GAN(LightningModule):
                 fake_logits = self._logits(fakes[i] if fakes else self._fake())
                 real_logits = self._logits(real) if self.loss.generator_needs_real else None
                 loss = self.loss.generator(real_logits=real_logits, fake_logits=fake_logits).mean() / len(reals)
-                self.manual_backward(loss)
+                self._backward(loss)
                 losses.append(loss.detach())
-        optimizer.step()
+        self._step(optimizer)
+        # LightningOptimizer.step would count D's steps too: a global step is a step of G
+        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        progress.increment_ready()
+        progress.increment_completed()
         self._loss_of_g = _total(losses)
+
+    def _backward(self, loss: Tensor) -> None:
+        if self._is_bare:
+            loss.backward()
+        else:
+            self.manual_backward(loss)
+
+    def _step(self, optimizer: Optimizer) -> None:
+        if self._is_bare:
+            self.on_before_optimizer_step(optimizer)
+            optimizer.step()
+        else:
+            self.trainer.strategy.optimizer_step(optimizer, _no_closure, self)
+
+    def _lightning_adds_nothing(self) -> bool:
+        """Whether backward passes and steps may do without Lightning's wrappers, which cost a toy GAN half its time.
+
+        True on one device, without a gradient scaler and a profiler, where nobody listens to what they announce.
+        """
+        trainer: Any = self.trainer
+        hooks = ("on_before_backward", "on_after_backward", "on_before_optimizer_step")
+        return (
+            type(trainer.strategy) is SingleDeviceStrategy
+            and type(trainer.precision_plugin) in (Precision, MixedPrecision, DoublePrecision)
+            and getattr(trainer.precision_plugin, "scaler", None) is None
+            and type(trainer.profiler) is PassThroughProfiler
+            and not any(is_overridden(hook, callback) for hook in hooks for callback in trainer.callbacks)
+            and not any(is_overridden(hook, self) for hook in hooks[:2])
+        )
 
     def _after_round(self) -> None:
         """What follows G's step: its average, the schedules, a line of the log when one is due."""
@@ -265,7 +303,7 @@ class GAN(LightningModule):
             scaler.unscale_(optimizer)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         if self._is_logging:
-            name = "generator" if optimizer is self._generator_step.optimizer else "discriminator"
+            name = "generator" if optimizer is self._generator_step else "discriminator"
             gradients = [p.grad for p in parameters if p.grad is not None]
             self._observed[f"gradient_norm/{name}"] = nn.utils.get_total_norm(gradients)
         if self.gradient_clip_val is None:
@@ -356,7 +394,7 @@ class GAN(LightningModule):
         self.value = MeanMetric()
 
     def on_validation_epoch_start(self) -> None:
-        self._validation_noise = torch.Generator(self.device).manual_seed(VALIDATION_SEED + self.global_rank)
+        self._validation_noise = torch.Generator(self.device).manual_seed(self.validation_seed + self.global_rank)
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         """Compare the averaged generator's samples with held-out real ones, both (N, *sample_shape)."""
@@ -395,6 +433,7 @@ class GAN(LightningModule):
             for state in device:
                 torch.cuda.set_rng_state(state, self.device)
         self._saved_streams = None
+        self._is_bare = self._lightning_adds_nothing()
         self._losses = [losses.to(self.device) for losses in self._losses]  # loaded before the module was moved
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -1,95 +1,446 @@
-"""Images a second of MNIST training: this package as a user runs it, in turn with a plain hand-written loop.
+"""Speed, memory, start and time to quality of training, against two hand-written loops of the same updates.
 
-    python scripts/benchmark.py --data FOLDER_WITH_MNIST [--rounds 5] [--steps 200]
+    python scripts/benchmark.py data=FOLDER_WITH_MNIST cifar=FOLDER [json=FILE memory=true start=true quality=true]
+    python scripts/benchmark.py workloads=[ring,gaussian_mlp] rounds=3
 
-The loop is what tutorials write: a DataLoader with ToTensor, the same networks and batch size, Adam as it comes, one
-``item()`` of each loss a step. Prints the median of each and of their ratio over the rounds.
+ours      this package as a user runs it: Trainer.fit with progress bar, logging, averaging, validation and pictures;
+tutorial  the loop that tutorials write: a DataLoader with ToTensor or new samples at every step, optimizers as they
+          come, D's weight gradients in G's step too, item() of both losses;
+limit     the leanest loop of the same updates: data in memory, fused optimizers, no graph for the samples of D's step,
+          no gradient of D's weights in G's step, nothing else.
+
+All three train the same networks with the same loss, batch size and rates, in turn, in one process. A speed is
+generator updates a second, after a warm-up of a quarter of the measured seconds. Prints every round, and tables of
+medians; a ratio is the median of the rounds' own ratios, with the smallest and the largest.
+
+speed    the three, round by round;
+memory   peak resident memory of each, in a process of its own;
+start    train.py --help, and train.py to its first update, as processes;
+quality  seconds and updates of ours to a validation that is good enough, over seeds.
 """
 
-import argparse
+import json
+import math
+import multiprocessing
+import os
+import pickle
 import platform
-import statistics
+import re
+import resource
+import subprocess
+import sys
 import tempfile
 import time
-from itertools import cycle
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from io import StringIO
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
-from hydra import compose, initialize_config_dir
-from lightning import Callback, Trainer
-from torch import nn
-from torch.utils.data import DataLoader
-from torchvision.datasets import MNIST
-from torchvision.transforms import ToTensor
+from gan_lightning.config import POSITIVE, SIZE
+from gan_lightning.errors import UsageError
+from gan_lightning.options import read_options
 
-from gan_lightning import build
-from gan_lightning.networks import mlp
+if TYPE_CHECKING:
+    from loops import System
+    from omegaconf import DictConfig
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
-WARMUP, BATCH, LATENTS = 20, 256, 64
-
-
-class Clock(Callback):
-    """The generator updates done and the time, at each batch's end; a batch may carry several."""
-
-    def __init__(self) -> None:
-        self.ticks: list[tuple[int, float]] = []
-
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        self.ticks.append((trainer.global_step, time.perf_counter()))
+ROOT = Path(__file__).resolve().parent.parent
+KINDS = ("ours", "tutorial", "limit")
+WARM_UP = 0.25  # of the seconds that are measured
+ENDLESS = 10**9  # updates
+OFFICIAL = "cifar-10-batches-py"
 
 
-def ours(data: Path, steps: int) -> float:
-    """Images a second of ``python train.py model=mlp data=mnist``, after the warm-up."""
-    clock = Clock()
-    with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(CONF), version_base="1.3"):
-        overrides = ["model=mlp", "data=mnist", f"data.root={data}", f"trainer.max_steps={WARMUP + steps}"]
-        build.train(compose("config", overrides=overrides), Path(folder), extra_callbacks=[clock])
-    (first, start), (last, end) = next(tick for tick in clock.ticks if tick[0] >= WARMUP), clock.ticks[-1]
-    return BATCH * (last - first) / (end - start)
+@dataclass(frozen=True)
+class Workload:
+    """What is trained: the options of train.py, and the data's name in scripts/loops.py."""
+
+    overrides: tuple[str, ...]
+    data: str
+    place: str = ""  # the option that names the folder of images
+
+    def located(self, options: "Options") -> list[str]:
+        """The options of train.py, with the place of the data."""
+        if not self.place:
+            return list(self.overrides)
+        folder = Path(getattr(options, self.place)).resolve()
+        is_folder = self.data == "cifar" and not (folder / OFFICIAL).is_dir()
+        kind = ["data=image_folder", "data.size=32"] if is_folder else []
+        return [*self.overrides, *kind, f"data.root='{folder}'"]
 
 
-def tutorial(data: Path, steps: int) -> float:
-    """Images a second of a plain loop, after the warm-up."""
-    g = mlp.Generator(LATENTS, (1, 28, 28), [128, 256, 512, 1024])
-    d = mlp.Discriminator((1, 28, 28), [512, 256, 128])
-    optimizer_g, optimizer_d = (torch.optim.Adam(network.parameters(), lr=2e-4) for network in (g, d))
-    criterion = nn.BCEWithLogitsLoss()
-    loader = cycle(DataLoader(MNIST(str(data), transform=ToTensor()), batch_size=BATCH, shuffle=True))
-    start = total_d = total_g = 0.0
-    for step in range(WARMUP + steps):
-        if step == WARMUP:
-            start = time.perf_counter()
-        real, _ = next(loader)
-        optimizer_d.zero_grad()
-        fake_logits, real_logits = d(g(torch.randn(BATCH, LATENTS)).detach()), d(real)
-        loss_d = criterion(fake_logits, torch.zeros(BATCH)) + criterion(real_logits, torch.ones(BATCH))
-        loss_d.backward()
-        optimizer_d.step()
-        optimizer_g.zero_grad()
-        loss_g = criterion(d(g(torch.randn(BATCH, LATENTS))), torch.ones(BATCH))
-        loss_g.backward()
-        optimizer_g.step()
-        total_d, total_g = total_d + loss_d.item(), total_g + loss_g.item()
-    return BATCH * steps / (time.perf_counter() - start)
+WORKLOADS = {
+    "gaussian_tutorial": Workload(("experiment=gaussian_tutorial",), "gaussian"),
+    "gaussian_mlp": Workload(("experiment=gaussian_mlp",), "gaussian"),
+    "mixture_tutorial": Workload(("experiment=mixture_tutorial",), "mixture"),
+    "even_integers": Workload(("experiment=even_integers",), "even_bits"),
+    "ring": Workload(("experiment=ring_relativistic",), "ring"),
+    "mnist_mlp": Workload(("model=mlp", "data=mnist"), "mnist", "data"),
+    "mnist_dcgan": Workload(("experiment=dcgan_mnist",), "mnist", "data"),
+    "cifar_dcgan": Workload(("experiment=dcgan_cifar10",), "cifar", "cifar"),
+}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A training, and when its validation is good enough."""
+
+    overrides: tuple[str, ...]
+    words: str
+    is_met: Callable[[dict[str, Any]], bool]
+
+
+GOALS = {
+    "gaussian_mlp": Goal(("experiment=gaussian_mlp",), "ks <= 0.03", lambda values: values["val/ks"] <= 0.03),
+    "ring": Goal(
+        ("experiment=ring_relativistic",),
+        "modes = 8, high_quality >= 0.90",
+        lambda values: values["val/modes"] == 8 and values["val/high_quality"] >= 0.90,
+    ),
+}
+
+
+@dataclass
+class Options:
+    workloads: Annotated[list[str], f"[] for all; {', '.join(WORKLOADS)}"] = field(default_factory=list)
+    data: Annotated[str | None, "folder that holds MNIST/raw"] = None
+    cifar: Annotated[str | None, f"folder that holds {OFFICIAL}, or images in a folder for each class"] = None
+    rounds: Annotated[int, "of every measurement; of quality, seeds"] = 5
+    seconds: Annotated[float, "of one measurement, after its warm-up"] = 4.0
+    json: Annotated[str | None, "file for every number"] = None
+    speed: Annotated[bool, "measure speed"] = True
+    memory: Annotated[bool, "measure peak resident memory"] = False
+    start: Annotated[bool, "measure the start of train.py"] = False
+    quality: Annotated[bool, "measure the time to quality"] = False
+
+    def __post_init__(self) -> None:
+        for name, (fits, expected) in {"rounds": SIZE, "seconds": POSITIVE}.items():
+            if not fits(getattr(self, name)):
+                raise UsageError(f"{name} is {getattr(self, name)}: give {expected}.")
+        for name in self.workloads:
+            if name not in WORKLOADS:
+                raise UsageError(f"workloads has {name!r}: choose from {', '.join(WORKLOADS)}.")
+        if self.data is not None and not (Path(self.data) / "MNIST" / "raw").is_dir():
+            raise UsageError(f"data={self.data} has no MNIST/raw: give the folder that holds it.")
+        if self.cifar is not None and not Path(self.cifar).is_dir():
+            raise UsageError(f"cifar={self.cifar} is no folder: give one that holds {OFFICIAL} or images.")
+        if self.json is not None and not Path(self.json).absolute().parent.is_dir():
+            raise UsageError(f"json={self.json} cannot be written: there is no such folder.")
+
+
+# ------------------------------------------------------------------------------------------------------------ running
+
+
+class Stopwatch:
+    """Updates a second, from the first tick after the warm-up to the first one ``seconds`` later."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.speed = math.nan
+        self._begun: float | None = None
+        self._start: tuple[int, float] | None = None
+
+    def is_over(self, updates: int) -> bool:
+        """A tick, when so many updates are done: whether the time is over."""
+        time_now = time.perf_counter()
+        if self._begun is None:
+            self._begun = time_now
+        if self._start is None:
+            if time_now - self._begun >= WARM_UP * self.seconds:
+                self._start = updates, now()
+            return False
+        if time_now - self._start[1] < self.seconds:
+            return False
+        self.speed = (updates - self._start[0]) / (now() - self._start[1])
+        return True
+
+
+def now() -> float:
+    """Seconds, once a GPU has done all that it was asked."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+class Terminal(StringIO):
+    """Takes what ours prints, so that it draws the bar that a user sees."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def composed(overrides: Sequence[str]) -> "DictConfig":
+    """The configuration of ``python train.py OVERRIDES``, on the device that the hand-written loops use."""
+    import torch
+    from hydra import compose, initialize_config_dir
+
+    accelerator = "gpu" if torch.cuda.is_available() else "cpu"
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose("config", overrides=[*overrides, f"trainer.accelerator={accelerator}"])
+
+
+def train_ours(overrides: Sequence[str], **hooks: Callable[..., None]) -> None:
+    """``python train.py OVERRIDES`` in a folder that is forgotten, with a callback of these hooks."""
+    from lightning.pytorch.callbacks import LambdaCallback
+
+    from gan_lightning.build import train
+
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(Terminal()):
+        train(composed(overrides), Path(folder), extra_callbacks=[LambdaCallback(**hooks)])
+
+
+def ours(overrides: Sequence[str], watch: Stopwatch) -> None:
+    """Train as a user does until the watch is over."""
+
+    def tick(trainer: Any, *_: Any) -> None:
+        trainer.should_stop |= watch.is_over(trainer.global_step)
+
+    train_ours([*overrides, f"trainer.max_steps={ENDLESS}"], on_train_batch_end=tick)
+
+
+def build_system(workload: Workload, options: Options) -> "System":
+    """The package's own networks, loss, prior and optimizers of a workload, and its data, for hand-written loops."""
+    from loops import IMAGES, TOYS, System
+
+    from gan_lightning.build import build_data, build_gan
+
+    config = composed(workload.located(options))
+    data: Any = build_data(config)
+    gan = build_gan(config, data.sample_shape)
+    penalties: dict[str, Any] = {type(penalty).__name__.lower(): penalty.weight for penalty in gan.regularizers}
+    system = System(
+        gan.generator,
+        gan.discriminator,
+        gan.loss,
+        gan.prior,
+        gan.generator_optimizer,
+        gan.discriminator_optimizer,
+        gan.order,
+        gan.reuse_fakes,
+        data.batch_size,
+        draw=TOYS.get(workload.data),
+        **penalties,
+    )
+    if not workload.place:
+        return system
+    data.prepare_data()
+    data.setup()
+    return replace(system, images=data.images, dataset=IMAGES[workload.data](getattr(options, workload.place)))
+
+
+# ------------------------------------------------------------------------------------------------------- measurements
+
+
+def measure_speed(name: str, options: Options) -> dict[str, list[float]]:
+    """Updates a second of each of the three, round by round."""
+    from loops import LOOPS
+
+    system = build_system(WORKLOADS[name], options)
+    speeds: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    for i in range(options.rounds):
+        for kind in KINDS:
+            watch = Stopwatch(options.seconds)
+            if kind == "ours":
+                ours(WORKLOADS[name].located(options), watch)
+            else:
+                LOOPS[kind](system).train(watch.is_over)
+            speeds[kind].append(watch.speed)
+        latest = ", ".join(f"{kind} {values[-1]:.4g}" for kind, values in speeds.items())
+        print(f"{name}, round {i + 1}: {latest} updates/s", flush=True)
+    return speeds
+
+
+def measure_memory(name: str, options: Options) -> dict[str, float]:
+    """Peak resident memory of each of the three, MiB."""
+    system = build_system(WORKLOADS[name], options)
+    # each hand-written loop gets its own form of the images
+    parts = {"tutorial": replace(system, images=None), "limit": replace(system, dataset=None)}
+    peaks = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in KINDS:
+            file = Path(folder) / kind
+            file.write_bytes(pickle.dumps(parts.get(kind)))
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+                job = pool.submit(peak_of, kind, WORKLOADS[name].located(options), file, options.seconds)
+                peaks[kind] = job.result()
+    return peaks
+
+
+def peak_of(kind: str, overrides: Sequence[str], file: Path, seconds: float) -> float:
+    """Train in this process, which imports what that needs and no more; its peak resident memory, MiB."""
+    watch = Stopwatch(seconds)
+    if kind == "ours":
+        ours(overrides, watch)
+    else:
+        from loops import LOOPS
+
+        with file.open("rb") as stream:
+            system = pickle.load(stream)
+        LOOPS[kind](system).train(watch.is_over)
+    return peak_resident()
+
+
+def peak_resident() -> float:
+    """The largest resident set that this process has had, MiB."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    # Linux hands a parent's ru_maxrss down to its children
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+    assert found is not None
+    return int(found[1]) / 2**10
+
+
+def measure_start() -> dict[str, float]:
+    """Seconds of train.py --help to its end, and of train.py to the line that follows its first update."""
+    program = [sys.executable, str(ROOT / "train.py")]
+    began = time.perf_counter()
+    subprocess.run([*program, "--help"], check=True, stdout=subprocess.DEVNULL)
+    help_seconds = time.perf_counter() - began
+    with tempfile.TemporaryDirectory() as folder:
+        once = ["trainer.max_steps=1", "callbacks.progress.every_seconds=0", f"hydra.run.dir='{folder}'"]
+        began = time.perf_counter()
+        with subprocess.Popen([*program, *once], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            seconds = time.perf_counter() - began
+            process.communicate()
+    if "step 1/1" not in line:
+        raise UsageError(f"python train.py {' '.join(once)} printed no first update: run it to see why.")
+    return {"help": help_seconds, "first update": seconds}
+
+
+def measure_quality(goal: Goal, seed: int) -> dict[str, float | None]:
+    """Seconds and updates of ours to the first validation that meets the goal; null where none does."""
+    reached: dict[str, float | None] = {"seconds": None, "updates": None}
+    began: list[float] = []
+
+    def validated(trainer: Any, *_: Any) -> None:
+        if reached["seconds"] is None and goal.is_met(trainer.callback_metrics):
+            reached.update(seconds=now() - began[0], updates=trainer.global_step)
+            trainer.should_stop = True
+
+    def started(*_: Any) -> None:
+        began.append(now())
+
+    train_ours([*goal.overrides, f"seed={seed}"], on_train_start=started, on_validation_end=validated)
+    return reached
+
+
+# ------------------------------------------------------------------------------------------------------------- tables
+
+
+def machine() -> dict[str, Any]:
+    """Where and with what is measured."""
+    import lightning
+    import torch
+
+    return {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "lightning": lightning.__version__,
+        "date": datetime.now().isoformat(" ", "minutes"),
+    }
+
+
+def processor() -> str:
+    information = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.+)", information.read_text()) if information.exists() else None
+    return found[1] if found else platform.processor() or platform.machine()
+
+
+def spread(values: Sequence[float]) -> str:
+    return f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def speed_table(results: dict[str, dict[str, list[float]]]) -> str:
+    rows = []
+    for name, speeds in results.items():
+        medians = [f"{median(speeds[kind]):.4g}" for kind in KINDS]
+        ratios = [[a / b for a, b in zip(speeds["ours"], speeds[kind], strict=True)] for kind in KINDS[1:]]
+        rows.append([name, *medians, *map(spread, ratios)])
+    return table(["updates/s", *KINDS, *(f"ours/{kind}" for kind in KINDS[1:])], rows)
+
+
+def memory_table(results: dict[str, dict[str, float]]) -> str:
+    rows = []
+    for name, peaks in results.items():
+        numbers = [*(peaks[kind] for kind in KINDS), peaks["ours"] - peaks["limit"]]
+        rows.append([name, *(f"{number:.0f}" for number in numbers)])
+    return table(["peak MiB", *KINDS, "ours - limit"], rows)
+
+
+def start_table(results: dict[str, list[float]]) -> str:
+    return table(["start", "seconds"], [[name, spread(seconds)] for name, seconds in results.items()])
+
+
+def quality_table(results: dict[str, list[dict[str, float | None]]]) -> str:
+    rows = []
+    for name, runs in results.items():
+        reached = [{what: value for what, value in run.items() if value is not None} for run in runs]
+        reached = [run for run in reached if run]
+        medians = [f"{median(run[what] for run in reached):.4g}" if reached else "" for what in ("seconds", "updates")]
+        rows.append([name, GOALS[name].words, f"{len(reached)} of {len(runs)}", *medians])
+    return table(["quality", "goal", "seeds that reach it", "their median seconds", "updates"], rows)
+
+
+def chosen(options: Options) -> list[str]:
+    """The workloads whose data is there; a line for each of the others."""
+    names = options.workloads or list(WORKLOADS)
+    for name in names:
+        place = WORKLOADS[name].place
+        if place and getattr(options, place) is None:
+            print(f"{name} is left out: give {place}=FOLDER")
+    return [name for name in names if not WORKLOADS[name].place or getattr(options, WORKLOADS[name].place)]
+
+
+def benchmark(options: Options) -> dict[str, Any]:
+    """All that the options ask for, printed part by part."""
+    results: dict[str, Any] = {"machine": machine(), "seconds": options.seconds}
+    print(", ".join(f"{name} {value}" for name, value in results["machine"].items()))
+    names = chosen(options) if options.speed or options.memory else []
+    if options.speed:
+        results["speed"] = {name: measure_speed(name, options) for name in names}
+        print(speed_table(results["speed"]))
+    if options.memory:
+        results["memory"] = {name: measure_memory(name, options) for name in names}
+        print(memory_table(results["memory"]))
+    if options.start:
+        starts = [measure_start() for _ in range(options.rounds)]
+        results["start"] = {name: [start[name] for start in starts] for name in starts[0]}
+        print(start_table(results["start"]))
+    if options.quality:
+        seeds = range(options.rounds)
+        results["quality"] = {name: [measure_quality(goal, seed) for seed in seeds] for name, goal in GOALS.items()}
+        print(quality_table(results["quality"]))
+    return results
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder that holds MNIST/raw")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=200)
-    options = parser.parse_args()
-    print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    rounds = []
-    for _ in range(options.rounds):
-        rounds.append((ours(options.data, options.steps), tutorial(options.data, options.steps)))
-        print(f"ours {rounds[-1][0]:.0f}, tutorial loop {rounds[-1][1]:.0f} images/s", flush=True)
-    ratios = [a / b for a, b in rounds]
-    medians = [statistics.median(speeds) for speeds in zip(*rounds, strict=True)]
-    print(f"median: ours {medians[0]:.0f}, tutorial loop {medians[1]:.0f} images/s")
-    print(f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    options = read_options(Options, __doc__)
+    try:
+        results = benchmark(options)
+        if options.json is not None:
+            Path(options.json).write_text(json.dumps(results, indent=2) + "\n")
+    except (UsageError, OSError) as error:
+        sys.exit(f"Error: {error}")
 
 
 if __name__ == "__main__":

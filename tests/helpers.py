@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
+from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
-from gan_lightning import losses, priors
+from gan_lightning import build, losses, priors
 from gan_lightning.data.loader import RealData
 from gan_lightning.gan import GAN
 
@@ -41,6 +43,15 @@ def small_gan(**options: Any) -> GAN:
         "discriminator_optimizer": partial(torch.optim.SGD, lr=0.1),
     }
     return GAN(generator, discriminator, **defaults | options).double()
+
+
+def trained(folder: Path, *overrides: str) -> Path:
+    """The folder of a short real run with these overrides, as the command line makes it."""
+    small = ["trainer.accelerator=cpu", "trainer.devices=1", "trainer.logger=false", "trainer.limit_val_batches=0"]
+    with initialize_config_dir(str(Path(__file__).resolve().parent.parent / "conf"), version_base="1.3"):
+        config = compose("config", overrides=[*small, "trainer.max_steps=12", "data.batch_size=8", *overrides])
+    build.train(config, folder)
+    return folder
 
 
 def fit(gan: GAN, data: RealData, steps: int, **options: Any) -> lightning.Trainer:

@@ -150,6 +150,21 @@ def test_steps_count_generator_updates(rounds_per_batch: int) -> None:
     assert int(gan.images_seen) == 10 * 5 * N
 
 
+@pytest.mark.parametrize("hook", ["on_before_backward", "on_after_backward", "on_before_optimizer_step"])
+def test_who_listens_hears_every_update_and_changes_nothing(hook: str) -> None:
+    """The step goes around Lightning's wrappers where nobody listens to them, and must come to the same."""
+    results, heard = [], []
+    listener = type("Listener", (Callback,), {hook: lambda *_: heard.append(hook)})
+    for callbacks in ([], [listener()]):
+        torch.manual_seed(0)
+        gan = small_gan(critic_steps=2, regularizers=[R1(0.3)], gradient_clip_val=0.2)
+        trainer = fit(gan, GivenData(rounds(6, 2 * N), N, rounds_per_batch=3), 6, callbacks=callbacks)
+        assert trainer.global_step == 6
+        results.append(torch.cat([weights(gan.generator), weights(gan.discriminator)]))
+    assert heard == [hook] * 6 * 3
+    assert_close(*results, rtol=0, atol=0)
+
+
 def test_batching_of_rounds_changes_nothing() -> None:
     trained = []
     for rounds_per_batch in (1, 3, 8):

@@ -1,10 +1,10 @@
-"""Tables of many runs against the statistics of the numbers written, and sweeps that go on where they were."""
+"""Tables and pictures of many runs against the numbers written, and sweeps that go on where they were."""
 
 import csv
 import json
+import math
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
+from torch.utils.tensorboard import SummaryWriter
 
 from gan_lightning.build import train
 
@@ -32,6 +34,7 @@ def script() -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
+    sys.modules["report"] = module  # where dataclasses look up their annotations
     spec.loader.exec_module(module)
     return module
 
@@ -56,21 +59,54 @@ def options(seed: int, name: str | None = "ring", loss: str = "Hinge", lr: float
     }
 
 
-def run_script(script: ModuleType, capsys: pytest.CaptureFixture[str], *arguments: object) -> list[list[str]]:
-    """The Markdown that it prints, as cells, without the line below the header."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["report.py", *map(str, arguments)])
+class Printed:
+    """What the script prints: the table as cells without the line below the header, and the sentences below it."""
+
+    def __init__(self, text: str) -> None:
+        table, *self.notes = text.strip().split("\n\n")
+        lines = table.splitlines()
+        assert all(line.startswith("| ") and line.endswith(" |") for line in (lines[0], *lines[2:]))
+        rows = [[cell.strip() for cell in line[1:-1].split(" |")] for line in lines]
+        assert lines[1] == "|" + " --- |" * len(rows[0])
+        self.header, _, *self.rows = rows
+        assert {len(row) for row in self.rows} == {len(self.header)}
+
+    def column(self, name: str) -> list[str]:
+        return [row[self.header.index(name)] for row in self.rows]
+
+
+Script = Callable[..., Printed]
+
+
+@pytest.fixture
+def report(script: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Script:
+    """Run the script and read what it prints."""
+
+    def call(*arguments: object) -> Printed:
+        monkeypatch.setattr(sys, "argv", ["report.py", *map(str, arguments)])
+        capsys.readouterr()
         script.main()
-    lines = capsys.readouterr().out.splitlines()
-    assert all(line.startswith("| ") and line.endswith(" |") for line in (lines[0], *lines[2:]))
-    rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]
-    assert set(rows.pop(1)) == {"---"}
-    assert lines[1].count("---") == len(rows[0])
-    assert {len(row) for row in rows} == {len(rows[0])}
-    return rows
+        return Printed(capsys.readouterr().out)
+
+    return call
+
+
+def refusal(report: Script, *arguments: object) -> str:
+    """The one sentence that ends the script with status 1."""
+    with pytest.raises(SystemExit) as ended:
+        report(*arguments)
+    assert isinstance(ended.value.code, str)  # a text is printed to stderr and makes the exit status 1
+    assert ended.value.code.startswith("Error: ")
+    assert "\n" not in ended.value.code
+    return ended.value.code
+
+
+def sem(values: list[float]) -> float:
+    return float(np.std(values, ddof=1) / np.sqrt(len(values)))
 
 
 KS = {"Hinge": [0.0213, 0.0352, 0.0301, 0.0278], "Minimax": [0.31, 0.52]}
+HINGE, MINIMAX = "ring loss=Hinge", "ring loss=Minimax"
 
 
 @pytest.fixture
@@ -82,112 +118,472 @@ def runs(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_one_row_a_setting_with_mean_and_standard_error(
-    script: ModuleType, capsys: pytest.CaptureFixture[str], runs: Path
-) -> None:
-    rows = run_script(script, capsys, runs)
-    assert rows[0] == ["setting", "seeds", "ks", "seconds"]
-    assert [row[0] for row in rows[1:]] == ["ring loss._target_=Hinge", "ring loss._target_=Minimax"]
-    for row, values in zip(rows[1:], KS.values(), strict=True):
-        assert row[1] == str(len(values))
-        mean, error = (float(number) for number in row[2].split(" ± "))
-        exact = np.std(values, ddof=1) / np.sqrt(len(values))
-        assert error == pytest.approx(exact, rel=0.05)  # it is written to two figures
-        assert mean == pytest.approx(statistics.fmean(values), abs=0.05 * exact)
+def write_group(folder: Path, name: str, values: list[float], metric: str = "val__ks", **changes: Any) -> None:
+    """A run for each value, with seeds from 0."""
+    for seed, value in enumerate(values):
+        write(folder / name / str(seed), options(seed, name) | changes, **{metric: value})
+
+
+# ---------------------------------------------------------------------------------------------------- the numbers
+
+
+def test_one_row_a_setting_with_mean_and_standard_error(report: Script, runs: Path) -> None:
+    printed = report(runs)
+    assert printed.header == ["setting", "seeds", "ks ↓", "seconds"]
+    assert [row[:2] for row in printed.rows] == [[HINGE, "4"], [MINIMAX, "2"]]
+    for cell, values in zip(printed.column("ks ↓"), KS.values(), strict=True):
+        mean, error = (float(number) for number in cell.split(" ± "))
+        assert error == pytest.approx(sem(values), rel=0.05)  # it is written to two figures
+        assert mean == pytest.approx(np.mean(values), abs=0.05 * sem(values))
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_two_figures_of_the_error(script: ModuleType, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    scale = 10.0 ** rng.integers(-1, 3)  # smaller errors are cut at four decimals
+    scale = 10.0 ** rng.integers(-3, 3)
     values = (scale * rng.normal(3, 0.4, rng.integers(2, 9))).tolist()
-    mean, error = script.cell(values).split(" ± ")
-    exact = np.std(values, ddof=1) / np.sqrt(len(values))
+    mean, error = script.mean_and_error(script.Sample.of(values)).split(" ± ")
     assert len(mean.partition(".")[2]) == len(error.partition(".")[2])
     figures = len(error.replace(".", "").lstrip("0"))
-    assert figures == 2 or float(f"{exact:.1e}") != float(f"{exact:.2e}")  # .0996 is .100
+    exact = sem(values)
+    assert figures == 2 or float(f"{exact:.1e}") != float(f"{exact:.2e}") or exact > 10  # .0996 is .100
     digits = len(error.partition(".")[2])
     assert (float(mean), float(error)) == pytest.approx((np.mean(values), exact), abs=0.5001 * 10.0**-digits)
 
 
 @pytest.mark.parametrize(
-    ("values", "text"), [([0.123456], "0.1235"), ([2.0, 2.0, 2.0], "2 ± 0"), ([1.0, 3.0], "2.0 ± 1.0")]
+    ("values", "text"),
+    [
+        ([0.123456], "0.1235"),
+        ([2.0, 2.0, 2.0], "2 ± 0"),
+        ([1.0, 3.0], "2.0 ± 1.0"),
+        ([1000.0, 3000.0], "2000 ± 1000"),
+        ([0.12341, 0.12349], "0.123450 ± 0.000040"),
+        ([9.551e-5, 9.5514e-5], "9.551e-05 ± 2.0e-09"),
+    ],
 )
-def test_cells_of_few_or_equal_runs(script: ModuleType, values: list[float], text: str) -> None:
-    assert script.cell(values) == text
+def test_cells(script: ModuleType, values: list[float], text: str) -> None:
+    assert script.mean_and_error(script.Sample.of(values)) == text
 
 
-def test_runs_are_one_setting_if_only_seed_place_and_resume_differ(
-    script: ModuleType, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_metrics_are_chosen_and_absent_ones_left_empty(report: Script, tmp_path: Path) -> None:
+    write(tmp_path / "a", options(0, "a"), val__ks=0.5, val__modes=8.0, seconds=1.0)
+    write(tmp_path / "b", options(0, "b"), val__value=0.25, seconds=2.0)
+    printed = report(tmp_path)
+    assert printed.header == ["setting", "seeds", "ks ↓", "modes ↑", "value", "seconds"]
+    assert printed.rows == [["a", "1", "0.5", "8", "", "1"], ["b", "1", "", "", "0.25", "2"]]
+    chosen = report(tmp_path, "--metrics", "val/modes", "step")
+    assert chosen.header == ["setting", "seeds", "modes ↑", "step", "seconds"]
+    assert chosen.rows[0] == ["a", "1", "8", "10", "1"]
+
+
+def test_several_folders_make_one_table_and_one_given_twice_counts_once(report: Script, runs: Path) -> None:
+    whole = report(runs)
+    assert report(runs / "Hinge", runs / "Minimax").rows == whole.rows
+    again = report(runs, runs / "Hinge", runs / "Hinge" / ".." / "Hinge")
+    assert (again.rows, again.notes) == (whole.rows, whole.notes)
+
+
+# ------------------------------------------------------------------------------------------------------ the labels
+
+
+def test_runs_are_one_setting_if_only_seed_place_and_resume_differ(report: Script, tmp_path: Path) -> None:
     for seed in range(3):
         write(tmp_path / str(seed), options(seed), val__ks=0.5, seconds=1.0)
-    (row,) = run_script(script, capsys, tmp_path)[1:]
-    assert row == ["ring", "3", "0.5 ± 0", "1 ± 0"]
+    assert report(tmp_path).rows == [["ring", "3", "0.5 ± 0", "1 ± 0"]]
 
 
-def test_labels_name_what_differs_among_runs_of_a_name(
-    script: ModuleType, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_images_of_other_folders_are_other_settings(report: Script, tmp_path: Path) -> None:
+    for i, animal in enumerate(("cats", "dogs")):
+        data = {"_target_": "gan_lightning.data.images.ImageFolder", "root": animal, "seed": i}
+        write(tmp_path / animal, options(i) | {"data": data}, val__ks=0.5)
+    assert report(tmp_path).column("setting") == ["ring data.root=cats", "ring data.root=dogs"]
+
+
+def test_labels_name_what_differs_among_runs_of_a_name(report: Script, tmp_path: Path) -> None:
     for i, lr in enumerate((0.1, 0.2)):
-        write(tmp_path / "ring" / str(i), options(0, lr=lr), val__ks=0.5, seconds=1.0)
-        write(tmp_path / "none" / str(i), options(0, None, ("Hinge", "Minimax")[i], lr), val__ks=0.5, seconds=1.0)
-    write(tmp_path / "grid", options(0, "grid", "Wasserstein", 0.7), val__ks=0.5, seconds=1.0)
-    labels = [row[0] for row in run_script(script, capsys, tmp_path)[1:]]
-    assert labels == [
+        write(tmp_path / "ring" / str(i), options(0, lr=lr), val__ks=0.5)
+        write(tmp_path / "none" / str(i), options(0, None, ("Hinge", "Minimax")[i], lr), val__ks=0.5)
+    write(tmp_path / "grid", options(0, "grid", "Wasserstein", 0.7), val__ks=0.5)
+    assert report(tmp_path).column("setting") == [
         "grid",  # alone of its name
-        "loss._target_=Hinge model.lr=0.1",
-        "loss._target_=Minimax model.lr=0.2",
+        "loss=Hinge model.lr=0.1",
+        "loss=Minimax model.lr=0.2",
         "ring model.lr=0.1",
         "ring model.lr=0.2",
     ]
 
 
-def test_runs_without_a_name_or_a_difference_are_all(
-    script: ModuleType, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    write(tmp_path / "a", options(0, None), val__ks=0.5, seconds=1.0)
-    assert run_script(script, capsys, tmp_path)[1][0] == "all"
+def labels(script: ModuleType, *configs: dict[str, Any]) -> list[str]:
+    texts: list[str] = script.labels([script.setting_of(config) for config in configs])
+    return texts
 
 
-def test_metrics_are_chosen_and_absent_ones_left_empty(
-    script: ModuleType, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    write(tmp_path / "a", options(0, "a"), val__ks=0.5, val__modes=8.0, seconds=1.0)
-    write(tmp_path / "b", options(0, "b"), val__jsd=0.25, seconds=2.0)
-    rows = run_script(script, capsys, tmp_path)
-    assert rows == [
-        ["setting", "seeds", "jsd", "ks", "modes", "seconds"],
-        ["a", "1", "", "0.5", "8", "1"],
-        ["b", "1", "0.25", "", "", "2"],
+def test_labels_leave_out_what_follows(script: ModuleType) -> None:
+    """What a class brings along, and what is the model's value in another place."""
+    r1 = {"r1": {"_target_": "package.R1", "weight": 0.1, "every": 16}}
+    configs = [
+        {"model": {"lr": lr}, "generator_optimizer": {"lr": lr, "fused": True}, "regularizer": regularizer}
+        for lr in (0.1, 0.2)
+        for regularizer in ({}, r1)
     ]
-    chosen = run_script(script, capsys, tmp_path, "--metrics", "val/modes", "step")
-    assert chosen[0] == ["setting", "seeds", "modes", "step", "seconds"]
-    assert chosen[1] == ["a", "1", "8", "10", "1"]
+    assert labels(script, *configs) == [
+        "model.lr=0.1 regularizer=none",
+        "model.lr=0.1 regularizer.r1=R1",
+        "model.lr=0.2 regularizer=none",
+        "model.lr=0.2 regularizer.r1=R1",
+    ]
+    strong = {"r1": {**r1["r1"], "weight": 0.9}}
+    assert labels(script, *({"regularizer": part} for part in ({}, r1, strong))) == [
+        "regularizer=none",
+        "regularizer.r1=R1 regularizer.r1.weight=0.1",
+        "regularizer.r1=R1 regularizer.r1.weight=0.9",
+    ]
 
 
-def test_several_folders_make_one_table(script: ModuleType, capsys: pytest.CaptureFixture[str], runs: Path) -> None:
-    both = run_script(script, capsys, runs / "Hinge", runs / "Minimax")
-    assert both == run_script(script, capsys, runs)
+def test_labels_hide_no_difference_of_another_part(script: ModuleType) -> None:
+    pairs = [("Hinge", 0.1), ("Minimax", 0.2)]  # the rate goes with the loss by the user's choice
+    configs = [{"loss": {"_target_": f"losses.{loss}"}, "sgd": {"lr": lr}} for loss, lr in pairs]
+    assert labels(script, *configs) == ["loss=Hinge sgd.lr=0.1", "loss=Minimax sgd.lr=0.2"]
 
 
-def test_the_csv_is_the_table(script: ModuleType, capsys: pytest.CaptureFixture[str], runs: Path) -> None:
-    path = runs / "table.csv"
-    rows = run_script(script, capsys, runs, "--csv", path)
-    with path.open(newline="") as file:
-        assert list(csv.reader(file)) == rows
+def test_classes_are_as_long_as_tells_them_apart(script: ModuleType) -> None:
+    classes = ("package.networks.mlp.Generator", "package.networks.dcgan.Generator", "package.networks.Linear")
+    assert labels(script, *({"generator": {"_target_": c}} for c in classes)) == [
+        "generator=mlp.Generator",
+        "generator=dcgan.Generator",
+        "generator=Linear",
+    ]
 
 
-def test_no_run_is_one_sentence(script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_runs_without_a_name_or_a_difference_are_all(report: Script, tmp_path: Path) -> None:
+    write(tmp_path / "a", options(0, None), val__ks=0.5)
+    assert report(tmp_path).column("setting") == ["all"]
+
+
+# ------------------------------------------------------------------------------------------------------- the marks
+
+
+def bold(cells: list[str]) -> list[bool]:
+    assert all(cell.startswith("**") == cell.split(" (")[0].endswith("**") for cell in cells)
+    return [cell.startswith("**") for cell in cells]
+
+
+SMALLER = ("val/ks", "val/wasserstein", "val/jsd", "val/reverse_kl", "val/total_variation", "fid", "kid", "class_kl")
+LARGER = (
+    *("val/modes", "val/high_quality", "val/even", "val/distinct", "classes", "inception_score"),
+    *("precision", "recall", "density", "coverage"),
+)
+
+
+@pytest.mark.parametrize(
+    ("metric", "marks"),
+    [
+        *((metric, [True, True, False]) for metric in SMALLER),
+        *((metric, [False, False, True]) for metric in LARGER),
+        *((metric, [False, False, False]) for metric in ("val/value", "loss/generator", "seconds", "step")),
+    ],
+)
+def test_the_best_and_its_ties_are_bold(report: Script, tmp_path: Path, metric: str, marks: list[bool]) -> None:
+    for name, mean in (("a", 1.0), ("b", 1.03), ("c", 7.0)):
+        write_group(tmp_path, name, [mean - 0.1, mean, mean + 0.1], metric)
+    printed = report(tmp_path, "--metrics", metric)
+    (column,) = {i for i, title in enumerate(printed.header) if title.split(" ")[0] == metric.removeprefix("val/")}
+    assert bold([row[column] for row in printed.rows]) == marks
+    assert ("Bold: " in printed.notes[0]) == any(marks)
+
+
+def test_nothing_is_bold_where_all_tie_or_seeds_are_single(report: Script, runs: Path, tmp_path: Path) -> None:
+    assert bold(report(runs).column("ks ↓")) == [False, False]  # two seeds of 0.31 and 0.52 say little
+    assert "Nothing is bold" in report(runs).notes[0]
+    write(tmp_path / "single" / "a", options(0, "a"), val__ks=0.1)
+    write(tmp_path / "single" / "b", options(0, "b"), val__ks=0.9)
+    assert bold(report(tmp_path / "single").column("ks ↓")) == [False, False]
+
+
+def test_only_settings_on_the_same_data_are_ranked(report: Script, tmp_path: Path) -> None:
+    for name, center, modes in (("a", 1.0, 8), ("b", 5.0, 8), ("c", 3.0, 25), ("d", 9.0, 25)):
+        data = {"distribution": {"modes": modes}, "batch_size": 64 if name in "ac" else 128}
+        write_group(tmp_path, name, [center - 0.1, center, center + 0.1], data=data)
+    assert bold(report(tmp_path).column("ks ↓")) == [True, False, True, False]
+
+
+# ------------------------------------------------------------------------------------------------ what is not there
+
+
+def test_broken_numbers_are_left_out_and_named(report: Script, tmp_path: Path) -> None:
+    write_group(tmp_path, "a", [0.1, math.nan, 0.2])
+    write_group(tmp_path, "b", [9.1, 9.2, math.inf])
+    write_group(tmp_path, "c", [math.nan, math.nan])
+    write_group(tmp_path, "d", [9.5, 9.6, 9.7])
+    printed = report(tmp_path)
+    assert [row[1:3] for row in printed.rows] == [
+        ["3", "0.150 ± 0.050 (2 of 3)"],  # far ahead of d, and not marked
+        ["3", "9.150 ± 0.050 (2 of 3)"],
+        ["2", "nan (0 of 2)"],
+        ["3", "9.600 ± 0.058"],
+    ]
+    (line,) = (note for note in printed.notes if note.startswith("No finite number"))
+    named = [f"val/ks of {tmp_path / run}" for run in ("a/1", "b/2", "c/0", "c/1")]
+    assert line == f"No finite number, and so left out: {', '.join(named)}."
+
+
+def test_a_run_that_lacks_a_metric_is_named(report: Script, tmp_path: Path) -> None:
+    write(tmp_path / "0", options(0), val__ks=0.5)
+    write(tmp_path / "1", options(1), val__jsd=0.5)
+    printed = report(tmp_path)
+    assert printed.rows == [["ring", "2", "0.5 (1 of 2)", "0.5 (1 of 2)"]]
+    assert printed.notes[1].endswith(f"val/jsd of {tmp_path / '0'}, val/ks of {tmp_path / '1'}.")
+
+
+def test_runs_without_metrics_are_counted_and_named(report: Script, tmp_path: Path) -> None:
+    write_group(tmp_path, "a", [0.1, 0.11, 0.12])
+    write_group(tmp_path, "b", [9.1, 9.2, 9.3])
+    assert bold(report(tmp_path).column("ks ↓")) == [True, False]
+    (tmp_path / "a" / "1" / "metrics.json").unlink()
+    printed = report(tmp_path)
+    assert [row[1:3] for row in printed.rows] == [["2 of 3", "0.110 ± 0.010 (2 of 3)"], ["3", "9.200 ± 0.058"]]
+    assert printed.notes[1] == f"Without metrics.json (stopped, diverged or not done yet): {tmp_path / 'a' / '1'}."
+
+
+def test_a_config_that_is_no_runs_is_passed_over(report: Script, runs: Path) -> None:
+    before = report(runs)
+    (runs / "config.yaml").write_text("defaults: [model]\nmodel: {}\n")
+    assert report(runs).notes == before.notes
+
+
+def test_twins_are_named_and_the_first_counts(report: Script, tmp_path: Path) -> None:
+    for place, value in (("a", 0.25), ("b", 0.75)):
+        write(tmp_path / place, options(0), val__ks=value)
+    printed = report(tmp_path)
+    assert printed.rows == [["ring", "1", "0.25"]]
+    assert printed.notes[1:] == [
+        f"{tmp_path / 'a'} and {tmp_path / 'b'} have one setting and one seed: the first is counted."
+    ]
+
+
+def test_refusals(report: Script, runs: Path, tmp_path: Path) -> None:
+    assert f"{tmp_path / 'nowhere'} is not a folder" in refusal(report, tmp_path / "nowhere")
     (tmp_path / "stopped").mkdir()
-    (tmp_path / "stopped" / "config.yaml").write_text("seed: 0\n")
-    monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path)])
-    with pytest.raises(SystemExit) as ended:
-        script.main()
-    # a text is printed to stderr and makes the exit code 1
-    assert isinstance(ended.value.code, str)
-    assert ended.value.code.startswith(f"Error: no finished run below {tmp_path}: ")
-    assert ended.value.code.count("\n") == 0
+    (tmp_path / "stopped" / "config.yaml").write_text("{data: {}, model: {}}\n")
+    assert f"no run with metrics.json below {tmp_path / 'stopped'}" in refusal(report, tmp_path / "stopped")
+    assert "no run has val/kss: choose from seconds, step, val/ks" in refusal(report, runs, "--metrics", "val/kss")
+    assert "ends.txt is no picture" in refusal(report, runs, "--figure", "ends.txt")
+    assert "--curves has nothing to draw" in refusal(report, runs, "--curves", tmp_path / "c.png")
+    write(tmp_path / "images" / "0", options(0, "images"), seconds=1.0)
+    assert "--figure has nothing to draw" in refusal(report, tmp_path / "images", "--figure", tmp_path / "f.png")
+    assert "no run with evaluation.json" in refusal(report, runs, "--evaluation")
+
+
+@pytest.mark.parametrize(("file", "content"), [("metrics.json", "{"), ("metrics.json", "[1]"), ("config.yaml", "a: [")])
+def test_unreadable_files_are_one_sentence(report: Script, runs: Path, file: str, content: str) -> None:
+    (runs / "Hinge" / "2" / file).write_text(content)
+    assert f"{runs / 'Hinge' / '2' / file} cannot be read" in refusal(report, runs)
+
+
+def test_metrics_without_a_config_are_one_sentence(report: Script, runs: Path) -> None:
+    (runs / "Hinge" / "2" / "config.yaml").unlink()
+    assert f"{runs / 'Hinge' / '2'} has a metrics.json but no config.yaml" in refusal(report, runs)
+
+
+# ---------------------------------------------------------------------------------------------------- evaluations
+
+
+def evaluate(folder: Path, features: str | None, n: int, **metrics: float | None) -> None:
+    content = {"step": 10, "n": n, "seed": 3, "features": features, "metrics": metrics}
+    (folder / "evaluation.json").write_text(json.dumps(content))
+
+
+def test_evaluations_of_other_features_or_sizes_are_neither_averaged_nor_ranked(report: Script, runs: Path) -> None:
+    for seed, fid in enumerate((1.0, 1.1, 50.0, 50.1)):
+        evaluate(runs / "Hinge" / str(seed), ("mnist-cnn-a", "mnist-cnn-b")[seed // 2], 100, fid=fid)
+    evaluate(runs / "Minimax" / "0", "mnist-cnn-b", 100, fid=2.0)
+    evaluate(runs / "Minimax" / "1", "mnist-cnn-b", 500, fid=3.0)
+    printed = report(runs, "--evaluation")
+    assert printed.header == ["setting", "seeds", "fid ↓"]
+    b = "features=mnist-cnn-b"
+    assert printed.rows == [
+        ["ring features=mnist-cnn-a loss=Hinge n=100", "2", "1.050 ± 0.050"],
+        [f"ring {b} loss=Hinge n=100", "2", "50.050 ± 0.050"],
+        [f"ring {b} loss=Minimax n=100", "1", "2"],
+        [f"ring {b} loss=Minimax n=500", "1", "3"],
+    ]
+
+
+def test_evaluations_of_one_kind_are_ranked(report: Script, runs: Path) -> None:
+    for seed, coverage in enumerate((0.9, 0.91, 0.92, 0.93)):
+        evaluate(runs / "Hinge" / str(seed), None, 100, coverage=coverage)
+    for seed in range(2):
+        evaluate(runs / "Minimax" / str(seed), None, 100, coverage=0.2 + 0.01 * seed, kid=None)
+    printed = report(runs, "--evaluation")
+    assert bold(printed.column("coverage ↑")) == [True, False]
+    assert printed.column("kid ↓") == ["", "nan (0 of 2)"]
+    (runs / "Hinge" / "3" / "evaluation.json").unlink()
+    assert report(runs, "--evaluation").column("seeds") == ["3 of 4", "2"]
+
+
+def test_what_validation_measured_with_does_not_part_evaluations(report: Script, tmp_path: Path) -> None:
+    for name, center, samples in (("a", 1.0, 0), ("b", 9.0, 500)):
+        write_group(tmp_path, name, [center, center + 0.1, center + 0.2], data={"validation_samples": samples})
+        for seed in range(3):
+            evaluate(tmp_path / name / str(seed), "inception", 100, fid=center + 0.1 * seed)
+    assert bold(report(tmp_path).column("ks ↓")) == [False, False]
+    assert bold(report(tmp_path, "--evaluation").column("fid ↓")) == [True, False]
+
+
+# ------------------------------------------------------------------------------------------------ CSV and pictures
+
+
+def test_the_csv_has_the_numbers_in_full(report: Script, tmp_path: Path) -> None:
+    values = {"a": [0.1, 0.12, 0.13], "b": [0.9, 0.8, math.nan], "c": [0.95, 0.96, 0.97]}
+    for name, group in values.items():
+        write_group(tmp_path, name, group)
+    write(tmp_path / "d", options(0, "d"), val__value=-1.0)
+    report(tmp_path, "--csv", tmp_path / "made" / "table.csv")
+    with (tmp_path / "made" / "table.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["setting"], line["metric"], line["best"]) for line in lines] == [
+        ("a", "val/ks", "1"),
+        ("b", "val/ks", "0"),
+        ("c", "val/ks", "0"),
+        ("d", "val/value", ""),
+    ]
+    for line, group in zip(lines, values.values(), strict=False):
+        finite = [v for v in group if math.isfinite(v)]
+        assert (line["seeds"], line["values"]) == ("3", str(len(finite)))
+        assert float(line["mean"]) == pytest.approx(np.mean(finite), rel=1e-12)
+        assert float(line["standard_error"]) == pytest.approx(sem(finite), rel=1e-12)
+    assert (float(lines[-1]["mean"]), lines[-1]["standard_error"]) == (-1, "nan")
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
+    """The figures that are saved, by file name; they are written too."""
+    figures = {}
+    save = Figure.savefig
+
+    def savefig(figure: Figure, path: Path) -> None:
+        save(figure, path)
+        figures[path.name] = figure
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    return figures
+
+
+def test_the_figure_has_means_errors_and_seeds(report: Script, drawn: dict[str, Figure], tmp_path: Path) -> None:
+    values = {"a": [0.1, 0.12, 0.13], "b": [0.8, 0.9, 0.85], "c": [0.5]}
+    for name, group in values.items():
+        write_group(tmp_path, name, group)
+    write_group(tmp_path, "d", [8.0, 8.0], "val/modes")
+    report(tmp_path, "--figure", tmp_path / "f.png")
+    assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
+    ks, modes = drawn["f.png"].axes
+    assert (ks.get_title(loc="left"), modes.get_title(loc="left")) == ("ks ↓", "modes ↑")
+    assert [label.get_text() for label in ks.get_yticklabels()] == ["a", "b", "c", "d"]
+    dots = [line for line in ks.lines if line.get_marker() == "."]
+    assert [line.get_xdata().tolist() for line in dots] == list(values.values())
+    assert [set(line.get_ydata()) for line in dots] == [{0}, {1}, {2}]
+    for bars, (i, group), marker in zip(ks.containers, enumerate(values.values()), ("D", "o", "o"), strict=True):
+        point, _, spans = bars.lines
+        assert (point.get_xdata(), point.get_ydata()) == (pytest.approx(np.mean(group)), i)
+        assert point.get_marker() == marker
+        reach = [np.mean(group) - sem(group), np.mean(group) + sem(group)] if len(group) > 1 else []
+        assert [x for span in spans for x, _ in span.get_segments()[0]] == pytest.approx(reach)
+    (container,) = modes.containers
+    assert container.lines[0].get_xydata().tolist() == [[8, 3]]
+
+
+@pytest.mark.parametrize(
+    ("metric", "low", "high", "scale"),
+    [
+        ("val/ks", 0.001, 0.5, "log"),
+        ("val/ks", 0.01, 0.5, "linear"),
+        ("val/ks", 0.0, 0.5, "linear"),
+        ("val/recall", 0.001, 0.5, "linear"),
+    ],
+)
+def test_distances_of_several_orders_of_magnitude_have_a_logarithmic_axis(
+    report: Script, drawn: dict[str, Figure], tmp_path: Path, metric: str, low: float, high: float, scale: str
+) -> None:
+    for name, value in (("a", low), ("b", high)):
+        write(tmp_path / name, options(0, name), **{metric: value})
+        write_curve(tmp_path / name, metric, {10: value})
+    report(tmp_path, "--figure", tmp_path / "f.png", "--curves", tmp_path / "c.png")
+    assert drawn["f.png"].axes[0].get_xscale() == scale
+    assert drawn["c.png"].axes[0].get_yscale() == scale
+
+
+def write_curve(run: Path, name: str, curve: dict[int, float]) -> None:
+    with SummaryWriter(run) as writer:
+        for step, value in curve.items():
+            writer.add_scalar(name, value, step)
+
+
+def test_curves_are_joined_on_the_steps_of_all_seeds(report: Script, drawn: dict[str, Figure], tmp_path: Path) -> None:
+    write_group(tmp_path, "a", [0.1, 0.1, 0.1])
+    write_group(tmp_path, "b", [0.2])
+    curves = [{10: 1.0, 20: 2.0, 30: 7.0}, {10: 3.0, 15: 9.0, 20: 4.0, 30: 8.0}, {10: 8.0, 30: 0.0, 20: math.nan}]
+    for seed, curve in enumerate(curves):
+        write_curve(tmp_path / "a" / str(seed), "val/ks", curve)
+    write_curve(tmp_path / "b" / "0", "val/ks", {10: 5.0, 20: 6.0})
+    write_curve(tmp_path / "b" / "0", "val/value_bound", {10: 5.0})
+    write_curve(tmp_path / "b" / "0", "loss/generator", {10: 0.5})
+    write_curve(tmp_path / "b" / "0", "gradient_norm/generator", {10: 0.5})
+    report(tmp_path, "--curves", tmp_path / "c.png")
+    ks, loss = drawn["c.png"].axes
+    assert [axes.get_title(loc="left") for axes in (ks, loss)] == ["ks ↓", "loss/generator"]
+    assert ks.get_xlabel() == "generator updates"
+    a, b = ks.lines
+    at_10, at_30 = [1.0, 3.0, 8.0], [7.0, 8.0, 0.0]
+    assert a.get_xydata().tolist() == [[10, pytest.approx(4)], [30, pytest.approx(5)]]
+    assert b.get_xydata().tolist() == [[10, 5], [20, 6]]
+    (band,) = ks.collections  # one seed has none
+    corners = {(x, round(y, 5)) for x, y in band.get_paths()[0].vertices.tolist()}
+    assert corners == {
+        (x, round(float(np.mean(v)) + s * sem(v), 5)) for x, v in ((10, at_10), (30, at_30)) for s in (-1, 1)
+    }
+    (legend,) = drawn["c.png"].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["a (3)", "b (1)"]
+    assert [line.get_color() for line in legend.get_lines()] == [a.get_color(), b.get_color()]
+
+
+def test_curves_are_chosen_and_their_gaps_named(report: Script, drawn: dict[str, Figure], tmp_path: Path) -> None:
+    write_group(tmp_path, "a", [0.1, 0.1])
+    write_group(tmp_path, "b", [0.1, 0.1])
+    write_curve(tmp_path / "a" / "0", "loss/generator", {10: 0.5, 20: 0.6})
+    for seed in range(2):
+        write_curve(tmp_path / "b" / str(seed), "loss/generator", {10 + seed: 0.5})
+    printed = report(tmp_path, "--metrics", "val/ks", "loss/generator", "--curves", tmp_path / "c.png")
+    assert printed.header == ["setting", "seeds", "ks ↓"]
+    assert [axes.get_title(loc="left") for axes in drawn["c.png"].axes] == ["loss/generator"]
+    assert printed.notes[1:] == [
+        "The curve of loss/generator of a is of 1 of 2 seeds.",
+        "The curve of loss/generator of b is empty: its seeds share no step.",
+    ]
+
+
+def test_the_curves_of_a_real_run(
+    report: Script, drawn: dict[str, Figure], configure: Configure, tmp_path: Path
+) -> None:
+    short = ("trainer.max_steps=20", "trainer.log_every_n_steps=5", "data.validation_samples=64")
+    metrics = train(configure(*TINY, *short), tmp_path / "run")
+    report(tmp_path, "--curves", tmp_path / "c.png")
+    curves = {axes.get_title(loc="left").split(" ")[0]: axes.lines[0] for axes in drawn["c.png"].axes}
+    assert list(curves) == ["jsd", "ks", "value", "wasserstein", "loss/discriminator", "loss/generator"]
+    for name in ("jsd", "ks", "value", "wasserstein"):
+        assert curves[name].get_xydata()[-1].tolist() == [20, pytest.approx(metrics[f"val/{name}"])]
+    assert curves["loss/generator"].get_xdata().tolist() == [5, 10, 15, 20]
+
+
+def test_the_table_needs_no_torch(runs: Path) -> None:
+    """In a process of its own; torch takes seconds."""
+    code = (
+        "import runpy, sys; sys.argv = ['report.py', sys.argv[1]]; "
+        f"runpy.run_path({str(ROOT / 'scripts' / 'report.py')!r}, run_name='__main__'); "
+        "print(sorted({'torch', 'scipy', 'matplotlib', 'tensorboard'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code, str(runs)], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "[]"
 
 
 # ------------------------------------------------------------------------------------------- a sweep that goes on
@@ -232,8 +628,3 @@ def test_a_stopped_sweep_goes_on(configure: Configure, tmp_path: Path) -> None:
     ended, whole = weights(stopped), weights(tmp_path / "whole")
     assert all(torch.equal(ended[name], whole[name]) for name in whole)
     assert not all(torch.equal(weights(new)[name], whole[name]) for name in whole)
-
-
-def test_errors_are_cut_at_four_decimals(script: ModuleType) -> None:
-    assert script.cell([0.12341, 0.12349]) == "0.1235 ± 0"
-    assert script.cell([0.1232, 0.1236]) == "0.1234 ± 0.0002"

@@ -52,16 +52,17 @@ class RunCheckpoint(Checkpoint):
             )
         self.every_seconds = every_seconds
         self.best: float | None = None
+        self.features: str | None = None  # by which the best was measured
         self._saved_at = 0.0
         self._saved_step = -1
         self._stop_requested = False
         self._former_handlers: dict[int, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
+        return {"best": self.best, "features": self.features}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best = state["best"]
+        self.best, self.features = state["best"], state.get("features")
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self._saved_at = time.monotonic()
@@ -118,6 +119,9 @@ class RunCheckpoint(Checkpoint):
         monitor = trainer.datamodule.monitor  # type: ignore[attr-defined]
         if monitor is None or monitor[0] not in trainer.callback_metrics:
             return False
+        features = trainer.datamodule.features_name  # type: ignore[attr-defined]
+        if features != self.features:
+            self.best, self.features = None, features  # scores by different features are not compared
         name, mode = monitor
         value = trainer.callback_metrics[name].item()
         better = self.best is None or (value < self.best if mode == "min" else value > self.best)

@@ -65,10 +65,10 @@ def write_png(picture: Tensor, path: Path) -> None:
     Image.fromarray(picture.permute(1, 2, 0).numpy()).save(path)
 
 
-def draw(samples: Tensor, data: RealData) -> Tensor:
+def draw(samples: Tensor, data: RealData, columns: int | None = None) -> Tensor:
     """Samples as one uint8 picture (3, height, width): a grid, a histogram or a scatter, by their shape."""
     if samples.dim() == 4:
-        return image_grid(samples, data.value_range)
+        return image_grid(samples, data.value_range, columns)
     if isinstance(data, EvenIntegers):
         return rasterize(integers(data.decode(samples), data.max_int))
     distribution = getattr(data, "distribution", None)
@@ -77,11 +77,11 @@ def draw(samples: Tensor, data: RealData) -> Tensor:
     return rasterize(scatter(samples, distribution))
 
 
-def image_grid(images: Tensor, value_range: tuple[float, float] = (-1.0, 1.0)) -> Tensor:
-    """Images (N, channels, height, width) as a square grid, uint8 (3, ., .), enlarged to be seen."""
+def image_grid(images: Tensor, value_range: tuple[float, float] = (-1.0, 1.0), columns: int | None = None) -> Tensor:
+    """Images (N, channels, height, width) as a grid, square unless told, uint8 (3, ., .), enlarged to be seen."""
     from torchvision.utils import make_grid
 
-    columns = math.ceil(len(images) ** 0.5)
+    columns = columns or math.ceil(len(images) ** 0.5)
     grid = make_grid(images, nrow=columns, padding=2, value_range=value_range, normalize=True)
     factor = max(1, 512 // max(grid.shape[1:]))
     grid = grid.repeat_interleave(factor, 1).repeat_interleave(factor, 2)

@@ -60,14 +60,19 @@ class Throughput(Callback):
 
 
 def write_metrics(path: Path, trainer: Trainer, module: GAN, seconds: float, metrics: dict[str, float]) -> None:
-    """``metrics.json``: step, images_seen, seconds, images_per_second, peak_memory_bytes and the final ``val/...``."""
+    """``metrics.json``: step, images_seen, seconds, images_per_second, peak_memory_bytes, the final ``val/...``.
+
+    Image metrics bring ``features``, the name of the network whose features they compare.
+    """
     images = int(module.images_seen)
+    features = trainer.datamodule.features_name  # type: ignore[attr-defined]
     summary = {
         "step": trainer.global_step,
         "images_seen": images,
         "seconds": round(seconds, 3),
         "images_per_second": round(images / max(seconds, 1e-9), 1),
         "peak_memory_bytes": peak_memory(module.device),
+        **({"features": features} if features else {}),
         **metrics,
     }
     aside = path.with_suffix(".tmp")

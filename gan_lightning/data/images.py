@@ -12,13 +12,18 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torchmetrics import Metric
 
-from gan_lightning.data.loader import RealData, RoundShape, stream_seed
+from gan_lightning.data.loader import Batches, RealData, RoundShape, stream_seed
+from gan_lightning.metrics.features import Features, inception_features, own_features
+from gan_lightning.metrics.images import ImageMetrics
 
 IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 
 
 RANGES = {"signed": (-1.0, 1.0), "unit": (0.0, 1.0)}
+FEWEST_HELD_OUT = 10  # density looks at five neighbours
+VALIDATION_BATCH = 500
 
 
 def scale(images: Tensor, value_range: tuple[float, float] = (-1.0, 1.0)) -> Tensor:
@@ -57,14 +62,27 @@ class RoundOrder:
         return self.shape.shard(torch.rand(self.shape.samples, generator=generator) < 0.5)[0]
 
 
+class HeldOut(Batches):
+    """uint8 images in order, in batches of floats in the range."""
+
+    def __init__(self, images: Tensor, value_range: tuple[float, float]) -> None:
+        super().__init__(images, VALIDATION_BATCH)
+        self.value_range = value_range
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (scale(batch, self.value_range) for batch in self.batches)
+
+
 class ImageData(RealData):
-    """Base of the image data modules, whose ``setup`` gives ``images``; batches are float in ``value_range``.
+    """Base of the image data modules, whose ``read`` gives images and classes; batches are float in ``value_range``.
 
     A tensor of images goes to the training device, where a batch is one indexing operation; a data set that reads
-    them one by one goes through ``workers`` processes.
+    them one by one goes through ``workers`` processes. Validation compares generated images with
+    ``validation_samples`` held-out ones by the features of a classifier of this data, or of Inception.
     """
 
     images: Tensor | Dataset[Tensor]  # uint8, (images, *sample_shape)
+    class_names: Sequence[str]
 
     def __init__(
         self,
@@ -76,15 +94,92 @@ class ImageData(RealData):
         seed: int = 0,
         rounds_per_batch: int = 1,
         workers: int = 2,
+        validation_samples: int = 0,
+        features: Literal["own", "inception"] = "own",
+        inception_weights: str | None = None,
+        cache: str = "~/.cache/gan_lightning",
     ) -> None:
         super().__init__(batch_size, seed, rounds_per_batch)
         if range not in RANGES:
             raise ValueError(f"data.range is {range!r}: choose signed, for [-1, 1], or unit, for [0, 1].")
+        if 0 < validation_samples < FEWEST_HELD_OUT:
+            raise ValueError(
+                f"data.validation_samples is {validation_samples}: give at least {FEWEST_HELD_OUT}, or 0 for no image "
+                "metrics while training."
+            )
         self.value_range = RANGES[range]
         self.root = Path(root).expanduser()
         self.classes = classes
         self.horizontal_flips = horizontal_flips
         self.workers = workers
+        self.validation_samples = validation_samples
+        self.monitor = ("val/fid", "min") if validation_samples else None
+        self.features = features
+        self.inception_weights = inception_weights
+        self.cache = Path(cache).expanduser()
+
+    def read(self, train: bool) -> tuple[Tensor, Tensor]:
+        """All images of the training or of the held-out set, uint8 (n, *sample_shape), and their classes, (n,)."""
+        raise TypeError(f"{type(self).__name__} must define read")
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the images, and what validation needs: held-out images and the network that gives features."""
+        if not hasattr(self, "images"):
+            self.images = self._of_chosen_classes(*self.read(train=True))
+        if self.validation_samples and not hasattr(self, "_metric"):
+            self._held_out = self._validation_images()
+            features = self._feature_network()
+            self.features_name, self.features_accuracy = features.name, features.accuracy
+            self._metric = ImageMetrics(features, self.value_range)
+            # Lightning validates only where this method is defined, and an empty loader would make it warn
+            self.val_dataloader = self._validation_batches  # type: ignore[method-assign]
+
+    def held_out_images(self) -> Tensor:
+        """The held-out images of the chosen classes, uint8 (n, *sample_shape), in an order that all runs share."""
+        images = self._of_chosen_classes(*self.read(train=False))
+        return images[torch.randperm(len(images), generator=torch.Generator().manual_seed(stream_seed("held-out")))]
+
+    def _validation_images(self) -> Tensor:
+        images = self.held_out_images()
+        if len(images) < self.validation_samples:
+            raise ValueError(
+                f"data.validation_samples is {self.validation_samples}, but there are {len(images)} held-out images: "
+                "give at most that number."
+            )
+        return images[: self.validation_samples]
+
+    def _feature_network(self) -> Features:
+        if self.features == "inception":
+            return inception_features(self.inception_weights)
+        assert self.trainer is not None
+        device = self.trainer.strategy.root_device
+        train, held_out = self.read(train=True), self.read(train=False)
+        return own_features(type(self).__name__.lower(), train, held_out, len(self.class_names), self.cache, device)
+
+    def _of_chosen_classes(self, images: Tensor, labels: Tensor) -> Tensor:
+        if self.classes is None:
+            return images
+        return images[torch.isin(labels, torch.tensor([self._class_index(c) for c in self.classes]))]
+
+    def _class_index(self, name: int | str) -> int:
+        raise TypeError(f"{type(self).__name__} must define _class_index")
+
+    def metrics(self) -> dict[str, Metric]:
+        return {"images": self._metric} if self.validation_samples else {}
+
+    def _validation_batches(self) -> HeldOut:
+        shape = self.round_shape
+        return HeldOut(self._held_out[shape.rank :: shape.world_size], self.value_range)
+
+    def training_samples(self, n: int, seed: int) -> Tensor:
+        total = len(self.images)  # type: ignore[arg-type]
+        if n > total:
+            raise ValueError(f"The floor takes {n} training images, but there are {total}: give at most that number.")
+        stream = torch.Generator().manual_seed(stream_seed("floor", seed))
+        index = torch.randperm(total, generator=stream)[:n]
+        if isinstance(self.images, Tensor):
+            return scale(self.images[index], self.value_range)
+        return scale(torch.stack([self.images[i] for i in index.tolist()]), self.value_range)
 
     def check_size(self) -> None:
         """Raise a ValueError where one round needs more images than there are."""
@@ -179,7 +274,7 @@ class _Torchvision(ImageData):
     """A set that torchvision knows and downloads into ``root``."""
 
     name: str
-    class_names: Sequence[str]
+    files: str
 
     def __init__(self, *args: Any, download: bool = True, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -188,16 +283,7 @@ class _Torchvision(ImageData):
     def prepare_data(self) -> None:
         """Read once on one process before all of them do, since reading may download."""
         if not hasattr(self, "images"):
-            self._read()
-
-    def setup(self, stage: str | None = None) -> None:
-        if hasattr(self, "images"):
-            return
-        images, targets = self._read()
-        if self.classes is not None:
-            wanted = torch.tensor([self._class_index(c) for c in self.classes])
-            images = images[torch.isin(targets, wanted)]
-        self.images = images
+            self.read(train=True)
 
     def _class_index(self, name: int | str) -> int:
         names = list(self.class_names)
@@ -207,11 +293,7 @@ class _Torchvision(ImageData):
             return names.index(str(name))
         raise ValueError(f"data.classes names {name!r}: {self.name} has {', '.join(names)} (or 0 to {len(names) - 1}).")
 
-    def _read(self) -> tuple[Tensor, Tensor]:
-        """All training images, uint8 (n, *sample_shape), and their classes, (n,)."""
-        raise TypeError(f"{type(self).__name__} must define _read")
-
-    def _open(self) -> Any:
+    def _open(self, train: bool) -> Any:
         """torchvision's data set, downloaded where it may be.
 
         Raises:
@@ -221,15 +303,13 @@ class _Torchvision(ImageData):
 
         dataset = getattr(torchvision.datasets, self.name)
         try:
-            return dataset(self.root, train=True, download=self.download)
+            return dataset(self.root, train=train, download=self.download)
         except (RuntimeError, OSError) as error:
             reason = str(error).strip().partition("\n")[0].rstrip(":") or type(error).__name__
             raise FileNotFoundError(
                 f"{self.name} is not in data.root={self.root} and was not downloaded ({reason}): give the folder that "
                 f"holds {self.files}, or run once with data.download=true and a connection."
             ) from error
-
-    files: str
 
 
 class MNIST(_Torchvision):
@@ -240,12 +320,12 @@ class MNIST(_Torchvision):
     class_names = tuple("0123456789")
     files = "MNIST/raw with its idx files"
 
-    def _read(self) -> tuple[Tensor, Tensor]:
-        folder = self.root / self.name / "raw"
-        for file in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"):
-            if (folder / file).exists():
-                check_idx(folder / file)
-        dataset = self._open()
+    def read(self, train: bool) -> tuple[Tensor, Tensor]:
+        for kind in ("images-idx3", "labels-idx1"):
+            file = self.root / self.name / "raw" / f"{'train' if train else 't10k'}-{kind}-ubyte"
+            if file.exists():
+                check_idx(file)
+        dataset = self._open(train)
         return dataset.data[:, None], dataset.targets
 
 
@@ -268,8 +348,8 @@ class CIFAR10(_Torchvision):
     class_names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
     files = "cifar-10-batches-py"
 
-    def _read(self) -> tuple[Tensor, Tensor]:
-        dataset = self._open()
+    def read(self, train: bool) -> tuple[Tensor, Tensor]:
+        dataset = self._open(train)
         return torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(dataset.targets)
 
 
@@ -297,6 +377,7 @@ class ImageFolder(ImageData):
 
     The folder that directly holds an image is its class. The scaled images are cached, so that only the first run reads
     them all; a folder that would take more than ``memory_limit`` GiB is read by worker processes at every run.
+    ``held_out`` is another folder, with folders of the same names.
     """
 
     def __init__(
@@ -307,7 +388,7 @@ class ImageFolder(ImageData):
         channels: int = 3,
         unreadable: Literal["refuse", "skip"] = "refuse",
         memory_limit: float = 8.0,
-        cache: str = "~/.cache/gan_lightning",
+        held_out: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__(root, batch_size, **options)
@@ -316,75 +397,112 @@ class ImageFolder(ImageData):
         self.sample_shape = (channels, size, size)
         self.unreadable = unreadable
         self.memory_limit = memory_limit
-        self.cache = Path(cache).expanduser()
+        self.held_out = None if held_out is None else Path(held_out).expanduser()
 
     def setup(self, stage: str | None = None) -> None:
-        if hasattr(self, "images"):
-            return
-        files = self._files()
-        if len(files) * math.prod(self.sample_shape) > self.memory_limit * 2**30:
-            self.images = _Files(files, self.sample_shape, self.unreadable)
-            return
-        cached = self._cache_path(files)
-        if cached.exists():
-            self.images = torch.load(cached, weights_only=True)
-            return
-        self.images = self._decode(files)
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        # written aside and renamed: a run that is stopped here leaves no half of a cache
-        aside = cached.with_suffix(f".{os.getpid()}")
-        torch.save(self.images, aside)
-        aside.replace(cached)
+        if not hasattr(self, "images"):
+            files = self._files(self.root)
+            self.class_names = sorted({file.parent.name for file in files})
+            wanted = self.class_names
+            if self.classes is not None:
+                wanted = [self.class_names[self._class_index(name)] for name in self.classes]
+            files = [file for file in files if file.parent.name in wanted]
+            is_small = self._fits(files)
+            self.images = self._load(files)[0] if is_small else _Files(files, self.sample_shape, self.unreadable)
+        super().setup(stage)
 
-    def _files(self) -> list[Path]:
-        """The images of the chosen classes, in order of their paths.
+    def read(self, train: bool) -> tuple[Tensor, Tensor]:
+        """All images of ``root`` or ``held_out``, uint8 (n, *sample_shape), and their classes, (n,).
+
+        Inception needs no classes: for it, -1 is a folder that ``root`` does not have.
+        """
+        folder = self.root if train else self.held_out
+        if folder is None:
+            raise ValueError(
+                "data.held_out is not set: image metrics compare with images that are not trained on, so give a folder "
+                "of such, or data.validation_samples=0."
+            )
+        files = self._files(folder)
+        if not self._fits(files):
+            raise ValueError(
+                f"{folder} takes more than data.memory_limit={self.memory_limit} GiB, and image metrics need it in "
+                "memory: give a higher limit" + (", or data.features=inception." if train else ".")
+            )
+        names = list(self.class_names)
+        unknown = sorted({file.parent.name for file in files} - set(names))
+        if unknown and self.features == "own":
+            raise ValueError(
+                f"data.held_out has folders, such as {unknown[0]!r}, that {self.root} does not have: give the same "
+                "folders, or data.features=inception."
+            )
+        images, readable = self._load(files)
+        labels = [names.index(name) if (name := files[i].parent.name) in names else -1 for i in readable.tolist()]
+        return images, torch.tensor(labels)
+
+    def _fits(self, files: list[Path]) -> bool:
+        return len(files) * math.prod(self.sample_shape) <= self.memory_limit * 2**30
+
+    def _class_index(self, name: int | str) -> int:
+        names = list(self.class_names)
+        if str(name) not in names:
+            raise ValueError(f"data.classes names {name!r}: {self.root} has the folders {', '.join(names)}.")
+        return names.index(str(name))
+
+    def _files(self, folder: Path) -> list[Path]:
+        """The images in a folder, in order of their paths.
 
         Raises:
             FileNotFoundError: there is no such folder or no image in it.
-            ValueError: a class that is none of its folders.
         """
-        files = sorted(p for p in self.root.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS)
+        files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS)
         if not files:
-            state = "has no image" if self.root.is_dir() else "is no folder"
+            option = "root" if folder == self.root else "held_out"
+            state = "has no image" if folder.is_dir() else "is no folder"
             raise FileNotFoundError(
-                f"data.root={self.root} {state}: give a folder with {' '.join(sorted(IMAGE_ENDINGS))}."
+                f"data.{option}={folder} {state}: give a folder with {' '.join(sorted(IMAGE_ENDINGS))}."
             )
-        if self.classes is None:
-            return files
-        names = {p.parent.name for p in files}
-        for name in self.classes:
-            if str(name) not in names:
-                raise ValueError(
-                    f"data.classes names {name!r}: {self.root} has the folders {', '.join(sorted(names))}."
-                )
-        wanted = {str(name) for name in self.classes}
-        return [p for p in files if p.parent.name in wanted]
+        return files
+
+    def _load(self, files: list[Path]) -> tuple[Tensor, Tensor]:
+        """The readable images, from the cache or from their files, and their indices among the files."""
+        cached = self._cache_path(files)
+        if cached.exists():
+            return torch.load(cached, weights_only=True)
+        loaded = self._decode(files)
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        # written aside and renamed: a run that is stopped here leaves no half of a cache
+        aside = cached.with_suffix(f".{os.getpid()}")
+        torch.save(loaded, aside)
+        aside.replace(cached)
+        return loaded
 
     def _cache_path(self, files: list[Path]) -> Path:
         key = hashlib.blake2b(digest_size=16)
-        key.update(repr((self.sample_shape, self.unreadable)).encode())
+        key.update(repr((self.sample_shape, self.unreadable, "images and indices")).encode())
         for path in files:
             stat = path.stat()
             key.update(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}\n".encode())
         return self.cache / f"{key.hexdigest()}.pt"
 
-    def _decode(self, files: list[Path]) -> Tensor:
-        """Every image, uint8 (images, *sample_shape), with a progress bar."""
+    def _decode(self, files: list[Path]) -> tuple[Tensor, Tensor]:
+        """The readable images, uint8 (images, *sample_shape), and their indices, with a progress bar."""
         from rich.progress import track
 
-        images, skipped = [], []
-        for path in track(files, description=f"Reading {self.root}"):
+        folder = self.root if files[0].is_relative_to(self.root) else self.held_out
+        images, readable, skipped = [], [], []
+        for i, path in enumerate(track(files, description=f"Reading {folder}")):
             try:
                 images.append(read_image(path, self.sample_shape))
+                readable.append(i)
             except ValueError:
                 if self.unreadable == "refuse":
                     raise
                 skipped.append(path)
         if skipped:
-            print(f"Skipped {len(skipped)} unreadable images in {self.root}, the first of them {skipped[0]}.")
+            print(f"Skipped {len(skipped)} unreadable images in {folder}, the first of them {skipped[0]}.")
         if not images:
-            raise ValueError(f"None of the {len(files)} images in {self.root} can be read.")
-        return torch.stack(images)
+            raise ValueError(f"None of the {len(files)} images in {folder} can be read.")
+        return torch.stack(images), torch.tensor(readable)
 
 
 class _Files(Dataset[Tensor]):

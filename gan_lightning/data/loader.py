@@ -2,8 +2,10 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from lightning import LightningDataModule
 from torch import Tensor
 from torchmetrics import Metric
@@ -12,6 +14,17 @@ from torchmetrics import Metric
 def stream_seed(*key: object) -> int:
     """A 32-bit seed for the random stream of that name, such as ("order", seed, epoch)."""
     return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=4).digest())
+
+
+@contextmanager
+def own_stream(seed: int) -> Iterator[None]:
+    """The CPU's random numbers inside follow from the seed; the global random state is as before after it."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
 
 
 @dataclass(frozen=True)
@@ -100,6 +113,9 @@ class RealData(LightningDataModule):
     sample_shape: tuple[int, ...]
     value_range = (-1.0, 1.0)  # of images
     monitor: tuple[str, str] | None = None  # a metric's name and "min" or "max"
+    features_name: str | None = None  # of the network whose features image metrics compare
+    features_accuracy: float | None = None  # of its classes on held-out images
+    validation_samples: int
 
     def __init__(self, batch_size: int, seed: int = 0, rounds_per_batch: int = 1) -> None:
         super().__init__()
@@ -133,6 +149,10 @@ class RealData(LightningDataModule):
     def metrics(self) -> dict[str, Metric]:
         """The validation's metrics by name, each updated with (generated, real)."""
         return {}
+
+    def training_samples(self, n: int, seed: int) -> Tensor:
+        """n real samples, (n, *sample_shape), that are none of validation's."""
+        raise TypeError(f"{type(self).__name__} must define training_samples")
 
     def train_dataloader(self) -> RoundLoader:
         assert self.trainer is not None

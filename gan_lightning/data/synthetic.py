@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torchmetrics import Metric
 
-from gan_lightning.data.loader import Batches, RealData, stream_seed
+from gan_lightning.data.loader import Batches, RealData, own_stream, stream_seed
 from gan_lightning.distributions import GaussianMixture
 from gan_lightning.metrics.distribution import JensenShannon, KolmogorovSmirnov, Wasserstein
 from gan_lightning.metrics.modes import HighQuality, Modes, ModesJensenShannon, ReverseKL
@@ -29,6 +29,8 @@ class Synthetic(RealData):
         rounds_per_batch: int = 10,
     ) -> None:
         super().__init__(batch_size, seed, rounds_per_batch)
+        if validation_samples < 1:
+            raise ValueError(f"data.validation_samples is {validation_samples}: give a whole number, at least 1.")
         self.distribution = distribution
         self.sample_shape = tuple(distribution.event_shape)
         self.validation_samples = validation_samples
@@ -64,6 +66,9 @@ class Synthetic(RealData):
             metrics |= {"modes": Modes(truth), "high_quality": HighQuality(truth), "reverse_kl": ReverseKL(truth)}
         return metrics
 
+    def training_samples(self, n: int, seed: int) -> Tensor:
+        return sample_from(self.distribution, n, stream_seed("floor", seed))
+
     def val_dataloader(self) -> Batches:
         shape = self.round_shape
         samples = sample_from(self.distribution, self.validation_samples, stream_seed("validation", self.seed))
@@ -72,9 +77,5 @@ class Synthetic(RealData):
 
 def sample_from(distribution: Distribution, n: int, seed: int) -> Tensor:
     """n samples, (n, *event_shape), from a stream of their own: the global random state is as before."""
-    state = torch.get_rng_state()
-    torch.default_generator.manual_seed(seed)
-    try:
+    with own_stream(seed):
         return distribution.sample((n,))
-    finally:
-        torch.set_rng_state(state)

@@ -148,7 +148,7 @@ def test_best_is_the_epoch_with_the_best_metric_and_last_the_end(
     assert saved(tmp_path, "best")["global_step"] == 4 * best
     assert saved(tmp_path)["global_step"] == 20
     (state,) = (s for name, s in saved(tmp_path)["callbacks"].items() if name.startswith("RunCheckpoint"))
-    assert state == {"best": script[best - 1]}
+    assert state == {"best": script[best - 1], "features": None}
 
 
 def test_the_sanity_check_of_untrained_weights_is_no_validation(tmp_path: Path) -> None:

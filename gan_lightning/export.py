@@ -1,0 +1,76 @@
+"""A trained generator as a program that runs without this package: torch.export or ONNX."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from gan_lightning.build import build_data
+from gan_lightning.gan import GAN, evaluating
+
+METADATA = "metadata.json"  # in a .pt2
+CHECKED = 64  # fresh latents
+
+
+def describe(gan: GAN, weights: str) -> dict[str, Any]:
+    """What a user of the program needs to know; ``value_range`` is None for points, which have no bounds."""
+    data = build_data(OmegaConf.create(gan.config))
+    bounds = {name: value for name, value in vars(gan.prior).items() if name != "size"}
+    return {
+        "latent_size": gan.prior.size,
+        "prior": {"name": type(gan.prior).__name__.lower()} | bounds,
+        "sample_shape": data.sample_shape,
+        "value_range": data.value_range if len(data.sample_shape) == 3 else None,
+        "step": gan.loaded_step,
+        "weights": weights,
+    }
+
+
+def trace(gan: GAN, raw: bool = False) -> ExportedProgram:
+    """The generator in evaluation mode as a program from (n, latent_size) to (n, *sample_shape), for any n."""
+    network = gan.generator if raw else gan.sampler
+    latents = torch.zeros(2, gan.prior.size)  # two, because torch.export would take a size of one for a constant
+    with evaluating(network):
+        return torch.export.export(network, (latents,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+
+
+def write_pt2(program: ExportedProgram, path: Path, description: dict[str, Any]) -> None:
+    """The program for ``torch.export.load``, the description in its extra file metadata.json."""
+    torch.export.save(program, path, extra_files={METADATA: json.dumps(description)})
+
+
+def write_onnx(program: ExportedProgram, path: Path, description: dict[str, Any]) -> None:
+    """The program from ``latents`` to ``samples`` in ONNX, each item of the description as JSON in its metadata."""
+    onnx = torch.onnx.export(
+        program, input_names=["latents"], output_names=["samples"], dynamic_shapes=({0: "n"},), verbose=False
+    )
+    assert onnx is not None
+    onnx.model.metadata_props.update({name: json.dumps(value) for name, value in description.items()})
+    onnx.save(path)
+
+
+def run(path: Path, latents: Tensor) -> Tensor | None:
+    """The samples of a written program, (n, *sample_shape); None where ONNX Runtime is not installed."""
+    if path.suffix == ".pt2":
+        return torch.export.load(path).module()(latents)
+    if find_spec("onnxruntime") is None:
+        return None
+    from onnxruntime import InferenceSession
+
+    session = InferenceSession(path, providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {"latents": latents.numpy()})[0])
+
+
+@torch.no_grad()
+def difference(path: Path, gan: GAN, raw: bool = False) -> float | None:
+    """max |x' - x| / max(1, max |x|) of the program's samples x' and the GAN's, of fresh latents; None if not run."""
+    latents = gan.prior.sample(CHECKED, torch.Generator())
+    samples, exported = gan.sample(CHECKED, latents=latents, raw=raw), run(path, latents)
+    if exported is None:
+        return None
+    return ((exported - samples).abs().max() / samples.abs().max().clamp(min=1)).item()

@@ -1,0 +1,106 @@
+"""The options of scripts, name=value as train.py's; no import here is slow."""
+
+import sys
+from enum import Enum
+from types import UnionType
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from gan_lightning.errors import UsageError
+
+T = TypeVar("T")
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+
+class Weights(Enum):
+    """Which generator of a checkpoint: its moving average, or the one that the optimizer trained."""
+
+    average = "averaged"
+    raw = "raw"
+
+
+def read_options(options: type[T], doc: str) -> T:
+    """The dataclass ``options`` with the values of the command line's name=value pairs.
+
+    Each annotation carries the option's description, as in ``n: Annotated[int, "number of samples"] = 64``; an option
+    whose default is omegaconf.MISSING must be given. A ``__post_init__`` that raises UsageError refuses values.
+    ``--help`` prints ``doc`` and the options; what cannot be used ends the script with one sentence and exit status 1.
+    """
+    arguments = sys.argv[1:]
+    if {"-h", "--help"} & set(arguments):
+        print(f"{doc.strip()}\n\n{describe(options)}")
+        sys.exit()
+    try:
+        return parse(options, arguments)
+    except UsageError as error:
+        sys.exit(f"Error: {error}")
+
+
+def parse(options: type[T], arguments: list[str]) -> T:
+    """The dataclass with the values of name=value arguments.
+
+    Raises:
+        UsageError: one of them cannot be used, or one that must be given is not.
+    """
+    config, kinds = OmegaConf.structured(options), get_type_hints(options)
+    for argument in arguments:
+        name, equals, text = argument.partition("=")
+        if not equals:
+            raise UsageError(f"{argument} is not an option: give name=value, such as {next(iter(kinds))}={argument}.")
+        if name not in kinds:
+            raise UsageError(f"{argument} sets no option: choose from {', '.join(kinds)}, which --help explains.")
+        try:
+            config[name] = _read(text, kinds[name])
+            config[name]  # ${...} is read only now
+        except (OmegaConfBaseException, YAMLError) as error:
+            raise UsageError(f"{name} is {text!r}: give {_expected(kinds[name])}.") from error
+    for name in kinds:
+        if OmegaConf.is_missing(config, name):
+            raise UsageError(f"{name} is not set: give {name}=VALUE, which --help explains.")
+    return cast(T, OmegaConf.to_object(config))
+
+
+def describe(options: type) -> str:
+    """One line an option: its name and default, and its description."""
+    config, hints = OmegaConf.structured(options), get_type_hints(options, include_extras=True)
+    rows = []
+    for name, hint in hints.items():
+        default = "(must be given)" if OmegaConf.is_missing(config, name) else _written(config[name])
+        description = " ".join(part for part in getattr(hint, "__metadata__", ()) if isinstance(part, str))
+        rows.append((f"{name}={default}", description))
+    width = max(len(option) for option, _ in rows)
+    return "\n".join(f"  {option:<{width}}  {description}".rstrip() for option, description in rows)
+
+
+def _read(text: str, kind: Any) -> Any:
+    """A value as YAML has it, but text as it was written: of a folder called 007, YAML would make 7."""
+    if str in _variants(kind) and text != "null":
+        return text
+    return OmegaConf.from_dotlist([f"value={text}"]).value
+
+
+def _variants(kind: Any) -> tuple[Any, ...]:
+    """The types that an annotation allows: one, or those of a union."""
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def _expected(kind: Any) -> str:
+    texts = []
+    for variant in _variants(kind):
+        if isinstance(variant, type) and issubclass(variant, Enum):
+            texts.append(f"one of {', '.join(variant.__members__)}")
+        else:
+            texts.append("null" if variant is type(None) else KINDS.get(variant, "a list, such as [a,b]"))
+    return " or ".join(texts)
+
+
+def _written(value: Any) -> str:
+    """A value as the command line has it."""
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, bool) or value is None:
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"[{','.join(map(_written, value))}]" if OmegaConf.is_config(value) else str(value)

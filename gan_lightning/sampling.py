@@ -1,0 +1,85 @@
+"""Samples of a trained GAN, and the files they go to."""
+
+import math
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from gan_lightning.callbacks.samples import draw
+from gan_lightning.config import one_line
+from gan_lightning.data.loader import RealData
+from gan_lightning.errors import UsageError
+from gan_lightning.gan import GAN
+
+SECONDS_PER_FRAME = 0.06
+
+
+def to_device(gan: GAN, device: str) -> GAN:
+    """The GAN on a device of that name, or, for auto, on the accelerator where there is one.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    if device == "auto":
+        return gan.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
+    try:
+        return gan.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device={device} cannot be used ({one_line(error)}): give auto, cpu or cuda.") from error
+
+
+def generate(gan: GAN, latents: Tensor, batch_size: int, raw: bool = False) -> Iterator[Tensor]:
+    """The samples of latents (N, size) in batches (batch_size, *sample_shape), float32, on the CPU.
+
+    In evaluation mode a sample follows from its own latent alone. A terminal sees how far it is.
+    """
+    batches = latents.split(batch_size)
+    console = Console(stderr=True)
+    for batch in track(batches, "Sampling", console=console, transient=True, disable=not sys.stderr.isatty()):
+        yield gan.sample(len(batch), latents=batch, raw=raw).float().cpu()
+
+
+def value_range(data: RealData) -> tuple[float, float]:
+    """What the data's values lie in: images have bounds, points have none."""
+    return data.value_range if len(data.sample_shape) == 3 else (-math.inf, math.inf)
+
+
+def write_arrays(path: Path, samples: Tensor, latents: Tensor, seed: int, data: RealData) -> None:
+    """``samples``, ``latents``, ``seed`` and ``value_range`` in one .npz or, as tensors, .pt file."""
+    bounds = torch.tensor(value_range(data))
+    if path.suffix == ".npz":
+        np.savez(path, samples=samples.numpy(), latents=latents.numpy(), seed=seed, value_range=bounds.numpy())
+    else:
+        torch.save({"samples": samples, "latents": latents, "seed": seed, "value_range": bounds}, path)
+
+
+def write_images(folder: Path, batches: Iterable[Tensor], data: RealData) -> None:
+    """Images (N, channels, height, width) as 00000.png, 00001.png, ... in a new folder, each as large as it is.
+
+    Raises:
+        UsageError: the samples are no images, or the folder is not empty.
+    """
+    if len(data.sample_shape) != 3:
+        raise UsageError(f"{folder} has no ending, so it means a folder of images: for points give .png, .npz or .pt.")
+    if folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"{folder} is not empty: choose a new folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    low, high = data.value_range
+    pixels = (((images - low) / (high - low)).clamp(0, 1).mul(255).round().byte() for images in batches)
+    for i, image in enumerate(image for images in pixels for image in images):
+        # of one channel without its dimension, which Pillow takes for gray
+        Image.fromarray(image.permute(1, 2, 0).squeeze(2).numpy()).save(folder / f"{i:05d}.png")
+
+
+def write_gif(path: Path, frames: Iterable[Tensor], data: RealData) -> None:
+    """Frames (n, *sample_shape), each drawn as one picture, as an endless GIF."""
+    images = [Image.fromarray(draw(samples, data).permute(1, 2, 0).numpy()) for samples in frames]
+    duration = round(1000 * SECONDS_PER_FRAME)
+    images[0].save(path, save_all=True, append_images=images[1:], duration=duration, loop=0)

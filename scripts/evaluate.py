@@ -1,0 +1,187 @@
+"""All metrics that fit the data, of a trained generator: those of validation, by the same code.
+
+    python scripts/evaluate.py checkpoint=RUN_FOLDER [n=10000 seed=2014 features=own root=FOLDER floor=true]
+
+Prints a table and writes it as evaluation.json in the run's folder. Without n and seed, synthetic data gets exactly the
+figures that validation logged. Image metrics (FID, KID, Inception Score, precision, recall, density, coverage, classes)
+compare with held-out images, by the features of a classifier of the data, trained on first use, or of Inception. Scores
+by different features are not comparable: the table names them.
+"""
+
+import json
+import re
+import sys
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from gan_lightning.config import SEED, SIZE, one_line
+from gan_lightning.errors import UsageError
+from gan_lightning.options import read_options
+
+if TYPE_CHECKING:
+    from gan_lightning.data.loader import RealData
+
+IMAGES = 10_000
+OF_DATA = ("root", "held_out", "features", "inception_weights")
+
+
+class FeatureNetwork(Enum):
+    """Whose features image metrics compare."""
+
+    own = "own"
+    inception = "inception"
+
+
+@dataclass
+class Options:
+    checkpoint: Annotated[str, "folder of a run, or a checkpoint"] = MISSING
+    n: Annotated[int | None, f"samples; null for as many as validation has, or up to {IMAGES} images"] = None
+    seed: Annotated[int, "of the latents; 2014 is validation's"] = 2014
+    features: Annotated[FeatureNetwork | None, "own or inception; null for the run's own choice"] = None
+    inception_weights: Annotated[str | None, "file with them; null for the run's own choice or a download"] = None
+    root: Annotated[str | None, "folder of the data; null for where the run had it"] = None
+    held_out: Annotated[str | None, "folder of held-out images, for data=image_folder"] = None
+    floor: Annotated[bool, "also the figures of real training data in the generated one's place"] = False
+
+    def __post_init__(self) -> None:
+        for name, (fits, expected) in {"n": SIZE, "seed": SEED}.items():
+            value = getattr(self, name)
+            if value is not None and not fits(value):
+                raise UsageError(f"{name} is {value}: give {expected}.")
+        if not Path(self.checkpoint).exists():
+            raise UsageError(f"{self.checkpoint} does not exist: give the folder of a run or a checkpoint.")
+
+
+def prepare(options: Options, config: DictConfig) -> "RealData":
+    """The run's data module, with what the options change in it.
+
+    Raises:
+        UsageError: the data does not have what the options ask for.
+    """
+    from gan_lightning.build import build_data
+    from gan_lightning.data.images import ImageData
+
+    changed: dict[str, Any] = {
+        "root": options.root,
+        "held_out": options.held_out,
+        "features": options.features and options.features.value,
+        "inception_weights": options.inception_weights,
+        "validation_samples": options.n,
+    }
+    changed = {name: value for name, value in changed.items() if value is not None}
+    # a run of points has none of these, one of images perhaps a configuration from before there were the last two
+    known = {*config.data, *(("features", "inception_weights") if config.data.gives == "images" else ())}
+    if others := changed.keys() - known - {"validation_samples"}:
+        raise UsageError(f"{min(others)} is no option of this run's data: leave it out.")
+    data = build_data(OmegaConf.merge(config, {"data": changed}))  # type: ignore[arg-type]
+    if isinstance(data, ImageData) and not data.validation_samples:
+        data.prepare_data()
+        data.setup()
+        data.validation_samples = min(IMAGES, len(data.held_out_images()))
+    return data
+
+
+def evaluate(options: Options) -> dict[str, Any]:
+    """What evaluation.json has.
+
+    Raises:
+        UsageError: the checkpoint or the data cannot be used.
+    """
+    from lightning import Trainer
+
+    from gan_lightning.build import load, quiet
+
+    quiet()
+    gan = load(options.checkpoint)
+    config = OmegaConf.create(gan.config)
+    trainer = Trainer(
+        accelerator=config.trainer.accelerator,
+        devices=1,
+        precision=config.trainer.precision,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    try:
+        data = prepare(options, config)
+        data.trainer = trainer
+        data.prepare_data()
+        data.setup("validate")
+        gan.validation_seed = options.seed
+        trainer.validate(gan, datamodule=data, verbose=False)
+        floors = floor(data, options.seed) if options.floor else {}
+    except (ValueError, OSError) as error:
+        # the data names its options as train.py does
+        sentence = one_line(error).replace("data.validation_samples", "n")
+        raise UsageError(re.sub(rf"\bdata\.({'|'.join(OF_DATA)})\b", r"\1", f"{sentence}.")) from error
+    return {
+        "checkpoint": options.checkpoint,
+        "step": gan.loaded_step,
+        "n": data.validation_samples,
+        "seed": options.seed,
+        "features": data.features_name,
+        "accuracy": data.features_accuracy,
+        "metrics": {name: value.item() for name, value in sorted(trainer.callback_metrics.items())},
+        "floor": floors,
+    }
+
+
+def floor(data: "RealData", seed: int) -> dict[str, float]:
+    """The metrics of real samples that are none of validation's, in the place of generated ones."""
+    from torchmetrics import MetricCollection
+
+    metrics = MetricCollection(dict(data.metrics()), prefix="val/")
+    samples, start = data.training_samples(data.validation_samples, seed), 0
+    for held_out in data.val_dataloader():
+        metrics.update(samples[start : start + len(held_out)], held_out)
+        start += len(held_out)
+    return {name: value.item() for name, value in metrics.compute().items()}
+
+
+def table(result: dict[str, Any]) -> str:
+    """The metrics in Markdown below a line that says of what."""
+    features = f", features {result['features']}" if result["features"] else ""
+    if result["accuracy"] is not None:
+        features += f" ({result['accuracy']:.2%} accurate)"
+    head = f"{result['checkpoint']}, step {result['step']}: n {result['n']}, seed {result['seed']}{features}"
+    has_floor = bool(result["floor"])
+    rows = [["metric", "value", *(["floor"] if has_floor else [])], ["---"] * (2 + has_floor)]
+    for name, value in result["metrics"].items():
+        cells = [f"{value:.5g}"]
+        if has_floor:
+            cells.append(f"{result['floor'][name]:.5g}" if name in result["floor"] else "")
+        rows.append([name.removeprefix("val/"), *cells])
+    return "\n".join([head, "", *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def run_folder(checkpoint: Path) -> Path:
+    """The run that a checkpoint belongs to, or the folder in which a single one lies."""
+    if checkpoint.is_dir():
+        return checkpoint
+    run = checkpoint.absolute().parent.parent
+    return run if (run / "config.yaml").exists() else checkpoint.parent
+
+
+def main() -> None:
+    options = read_options(Options, __doc__)
+    try:
+        result = evaluate(options)
+    except UsageError as error:
+        sys.exit(f"Error: {error}")
+    print(table(result))
+    path = run_folder(Path(options.checkpoint)) / "evaluation.json"
+    aside = path.with_suffix(".tmp")
+    try:
+        aside.write_text(json.dumps(result, indent=2) + "\n")
+        aside.replace(path)
+    except OSError as error:
+        sys.exit(f"Error: {path} cannot be written: {error}.")
+
+
+if __name__ == "__main__":
+    main()

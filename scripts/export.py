@@ -1,0 +1,82 @@
+"""A trained generator as one file that runs without this package.
+
+    python scripts/export.py checkpoint=RUN_FOLDER out=generator.onnx
+
+The ending of out chooses: .pt2 for torch.export.load, .onnx for ONNX Runtime and others. It maps latents of shape
+(n, latent_size), any n, to samples (n, *sample_shape). Latent size, prior, shape and range of the samples and the step
+are in it: in a .pt2 the extra file metadata.json, in ONNX the model's metadata, each value as JSON. The file is loaded
+again and its samples of fresh latents are compared with the checkpoint's.
+"""
+
+import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+from omegaconf import MISSING
+
+from gan_lightning.errors import UsageError
+from gan_lightning.options import Weights, read_options
+
+TOLERANCE = 1e-5
+INSTALL = "pip install 'gan-lightning[export]'"
+
+
+@dataclass
+class Options:
+    checkpoint: Annotated[str, "folder of a run, or a checkpoint"] = MISSING
+    out: Annotated[str, "file that ends in .pt2 or .onnx"] = "generator.pt2"
+    weights: Annotated[Weights, "average or raw generator"] = Weights.average
+
+    def __post_init__(self) -> None:
+        suffix = Path(self.out).suffix
+        if suffix not in (".pt2", ".onnx"):
+            raise UsageError(f"out is {self.out}: end it in .pt2 or .onnx.")
+        if suffix == ".onnx" and not (find_spec("onnx") and find_spec("onnxscript")):
+            raise UsageError(f"ONNX needs packages that are not installed: {INSTALL}")
+        if not Path(self.checkpoint).exists():
+            raise UsageError(f"{self.checkpoint} does not exist: give the folder of a run or a checkpoint.")
+
+
+def export(options: Options) -> None:
+    """Write the program and compare it with the checkpoint's generator.
+
+    Raises:
+        UsageError: the checkpoint cannot be read, or the program's samples are others than the generator's.
+    """
+    from gan_lightning.build import load
+    from gan_lightning.export import describe, difference, trace, write_onnx, write_pt2
+
+    gan, out = load(options.checkpoint), Path(options.out)
+    weights = Weights.raw if gan.average is None else options.weights
+    raw = weights is Weights.raw
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write = write_pt2 if out.suffix == ".pt2" else write_onnx
+    write(trace(gan, raw), out, describe(gan, weights.name))
+    error = difference(out, gan, raw)
+    if error is not None and not error <= TOLERANCE:
+        out.unlink()
+        raise UsageError(f"The exported samples differ by {error:.1g} from the generator's, so {out} was deleted.")
+    if weights is not options.weights:
+        print(f"{options.checkpoint} keeps no averaged generator: this is the raw one.")
+    checked = (
+        f"not checked, for want of ONNX Runtime: {INSTALL}"
+        if error is None
+        else f"checked: differs by at most {error:.1g}"
+    )
+    print(f"{weights.value} generator of step {gan.loaded_step} in {out}, {checked}")
+
+
+def main() -> None:
+    options = read_options(Options, __doc__)
+    try:
+        export(options)
+    except UsageError as error:
+        sys.exit(f"Error: {error}")
+    except OSError as error:
+        sys.exit(f"Error: {options.out} cannot be written: {error}.")
+
+
+if __name__ == "__main__":
+    main()

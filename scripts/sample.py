@@ -1,0 +1,160 @@
+"""Samples of a trained generator, or ways through its latent space.
+
+    python scripts/sample.py checkpoint=RUN_FOLDER [out=samples.npz n=50000]
+
+mode=samples        n samples;
+mode=interpolation  from each of n latents to another, n rows: along arcs for a normal prior, straight for others;
+mode=walk           through n latents and back to the first.
+
+What is written follows from the ending of out: .png one picture, .gif a film of an interpolation or a walk, .npz or .pt
+the arrays samples (float32, in the model's range), latents, seed and value_range, no ending a new folder of single
+images. The same seed gives the same samples, whatever the batch size.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from omegaconf import MISSING, OmegaConf
+
+from gan_lightning.config import POSITIVE, SEED, SIZE
+from gan_lightning.errors import UsageError
+from gan_lightning.options import Weights, read_options
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gan_lightning.data.loader import RealData
+    from gan_lightning.priors import Prior
+
+ENDINGS = (".png", ".gif", ".npz", ".pt", "")
+IMAGES, POINTS = 64, 10_000
+
+
+class Mode(Enum):
+    """What is sampled."""
+
+    samples = "samples"
+    interpolation = "interpolation"
+    walk = "walk"
+
+
+DEFAULTS = {Mode.samples: None, Mode.interpolation: 8, Mode.walk: 5}
+
+
+@dataclass
+class Options:
+    checkpoint: Annotated[str, "folder of a run, or a checkpoint"] = MISSING
+    out: Annotated[str, "file or folder, by its ending"] = "samples.png"
+    mode: Annotated[Mode, "samples, interpolation or walk"] = Mode.samples
+    n: Annotated[int | None, f"null: {IMAGES} images or {POINTS} points, 8 interpolations, 5 visited"] = None
+    frames: Annotated[int, "from one latent to the next, both counted"] = 16
+    seed: Annotated[int, "of the latents"] = 0
+    truncation: Annotated[float | None, "coordinates of a normal latent beyond it are drawn anew"] = None
+    weights: Annotated[Weights, "average or raw generator"] = Weights.average
+    batch_size: Annotated[int, "samples made at once"] = 500
+    device: Annotated[str, "auto, cpu, cuda, cuda:1"] = "auto"
+
+    def __post_init__(self) -> None:
+        checks = {"n": SIZE, "frames": SIZE, "seed": SEED, "truncation": POSITIVE, "batch_size": SIZE}
+        for name, (fits, expected) in checks.items():
+            value = getattr(self, name)
+            if value is not None and not fits(value):
+                raise UsageError(f"{name} is {value}: give {expected}.")
+        if self.frames < 2:
+            raise UsageError(f"frames is {self.frames}: give at least 2, the two ends.")
+        if self.mode is Mode.walk and self.n == 1:
+            raise UsageError("n is 1: a walk visits at least 2 latents.")
+        suffix = Path(self.out).suffix
+        if suffix not in ENDINGS:
+            raise UsageError(f"out is {self.out}: end it in .png, .gif, .npz or .pt, or in nothing for a folder.")
+        if suffix == ".gif" and self.mode is Mode.samples:
+            raise UsageError(f"out is {self.out}: a film is of mode=interpolation or mode=walk.")
+        if not Path(self.checkpoint).exists():
+            raise UsageError(f"{self.checkpoint} does not exist: give the folder of a run or a checkpoint.")
+
+
+def draw_latents(prior: "Prior", options: Options, n: int) -> "Tensor":
+    """(n, size) for samples, (n, frames, size) for interpolations, (n, frames - 1, size) for a walk."""
+    import torch
+
+    from gan_lightning.latents import between, closed_walk, truncated
+
+    noise = torch.Generator().manual_seed(options.seed)
+    ends = 2 * n if options.mode is Mode.interpolation else n
+    if options.truncation is None:
+        latents = prior.sample(ends, noise)
+    else:
+        latents = truncated(prior, ends, options.truncation, noise)
+    if options.mode is Mode.interpolation:
+        return between(prior, latents[:n], latents[n:], options.frames)
+    return closed_walk(prior, latents, options.frames) if options.mode is Mode.walk else latents
+
+
+def film(samples: "Tensor", mode: Mode) -> Iterable["Tensor"]:
+    """The frames of (rows, columns, *sample_shape): a walk one by one, interpolations all at once, there and back."""
+    if mode is Mode.walk:
+        return samples.flatten(0, 1).split(1)
+    forth = samples.unbind(1)
+    return [*forth, *forth[-2:0:-1]]
+
+
+def write(options: Options, latents: "Tensor", batches: Iterator["Tensor"], data: "RealData") -> None:
+    """What the ending of ``out`` asks for, of the batches that belong to the latents."""
+    import torch
+
+    from gan_lightning import sampling
+    from gan_lightning.callbacks.samples import draw, write_png
+
+    out = Path(options.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if not out.suffix:
+        return sampling.write_images(out, batches, data)
+    samples = torch.cat(list(batches))
+    rows = samples.unflatten(0, latents.shape[:-1])
+    if out.suffix == ".png":
+        columns = None if options.mode is Mode.samples else latents.shape[1]
+        write_png(draw(samples, data, columns), out)
+    elif out.suffix == ".gif":
+        sampling.write_gif(out, film(rows, options.mode), data)
+    else:
+        sampling.write_arrays(out, rows, latents, options.seed, data)
+    return None
+
+
+def sample(options: Options) -> None:
+    """Make the samples and write them.
+
+    Raises:
+        UsageError: the checkpoint cannot be read, or does not go with the options.
+    """
+    from gan_lightning.build import build_data, load
+    from gan_lightning.sampling import generate, to_device
+
+    gan = to_device(load(options.checkpoint), options.device)
+    data = build_data(OmegaConf.create(gan.config))
+    weights = Weights.raw if gan.average is None else options.weights
+    n = options.n or DEFAULTS[options.mode] or (IMAGES if len(data.sample_shape) == 3 else POINTS)
+    latents = draw_latents(gan.prior, options, n)
+    batches = generate(gan, latents.flatten(0, -2), options.batch_size, weights is Weights.raw)
+    write(options, latents, batches, data)
+    if weights is not options.weights:
+        print(f"{options.checkpoint} keeps no averaged generator: these are samples of the raw one.")
+    print(f"{latents[..., 0].numel()} samples of step {gan.loaded_step}, {weights.value} generator, in {options.out}")
+
+
+def main() -> None:
+    options = read_options(Options, __doc__)
+    try:
+        sample(options)
+    except UsageError as error:
+        sys.exit(f"Error: {error}")
+    except OSError as error:
+        sys.exit(f"Error: {options.out} cannot be written: {error}.")
+
+
+if __name__ == "__main__":
+    main()

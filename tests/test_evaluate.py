@@ -1,0 +1,209 @@
+"""scripts/evaluate.py gives what validation logged, and validation leaves training alone."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT
+from omegaconf import DictConfig
+from test_configs import write_mnist
+
+from gan_lightning.build import train
+from gan_lightning.data.loader import stream_seed
+from gan_lightning.data.synthetic import sample_from
+from gan_lightning.distributions import gaussian
+from gan_lightning.metrics import features
+from gan_lightning.metrics.distribution import kolmogorov_smirnov
+
+Configure = Callable[..., DictConfig]
+PLAIN = (
+    "trainer.accelerator=cpu",
+    "trainer.logger=false",
+    "callbacks.samples.points=100",
+    "trainer.log_every_n_steps=5",
+    "trainer.max_steps=20",
+)
+POINTS = ("data.batch_size=16", "data.rounds_per_epoch=10", "data.validation_samples=300")
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    """scripts/evaluate.py, which is no part of the package."""
+    spec = spec_from_file_location("evaluate", ROOT / "scripts" / "evaluate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules["evaluate"] = module  # its options' annotations are looked up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def evaluate(script: ModuleType, checkpoint: Path, *options: str) -> dict[str, Any]:
+    """Run the script and read what it wrote."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["evaluate.py", f"checkpoint={checkpoint}", *options])
+        script.main()
+    run = checkpoint if checkpoint.is_dir() else checkpoint.parent.parent
+    return json.loads((run / "evaluation.json").read_text())
+
+
+def logged(run: Path) -> dict[str, float]:
+    return {k: v for k, v in json.loads((run / "metrics.json").read_text()).items() if k.startswith("val/")}
+
+
+@pytest.mark.parametrize("data", ["gaussian", "ring", "even_integers"])
+def test_the_figures_are_those_that_validation_logged(
+    configure: Configure, tmp_path: Path, script: ModuleType, capsys: pytest.CaptureFixture[str], data: str
+) -> None:
+    run = tmp_path / "run"
+    train(configure(f"data={data}", *PLAIN, *POINTS), run)
+    capsys.readouterr()
+    result = evaluate(script, run)
+    assert result["metrics"] == logged(run)
+    assert (result["n"], result["seed"], result["step"], result["features"]) == (300, 2014, 20, None)
+    printed = capsys.readouterr().out
+    assert "step 20: n 300, seed 2014\n" in printed
+    for name, value in result["metrics"].items():
+        assert f"| {name.removeprefix('val/')} | {value:.5g} |" in printed
+    again = evaluate(script, run / "checkpoints" / "last.ckpt")
+    assert again["metrics"] == result["metrics"]
+
+
+def test_n_and_seed_are_what_is_asked_for(configure: Configure, tmp_path: Path, script: ModuleType) -> None:
+    train(configure("data=ring", *PLAIN, *POINTS), tmp_path)
+    other = evaluate(script, tmp_path, "seed=3", "n=500")
+    assert (other["n"], other["seed"]) == (500, 3)
+    assert other["metrics"]["val/reverse_kl"] != logged(tmp_path)["val/reverse_kl"]
+    assert evaluate(script, tmp_path, "seed=4", "n=500")["metrics"] != other["metrics"]
+
+
+def test_the_floor_is_that_of_fresh_samples(configure: Configure, tmp_path: Path, script: ModuleType) -> None:
+    """The distance of those samples themselves, below the bound that one in a thousand exceeds."""
+    train(configure("data=gaussian", *PLAIN, *POINTS), tmp_path)
+    result = evaluate(script, tmp_path, "floor=true", "n=10000")
+    fresh = sample_from(gaussian(), 10_000, stream_seed("floor", 2014))
+    assert result["floor"]["val/ks"] == kolmogorov_smirnov(fresh, gaussian()).float().item() < 1.95 / 100
+    assert result["floor"].keys() == result["metrics"].keys() - {"val/value"}
+
+
+# ---------------------------------------------------------------------------------------------------------- images
+
+
+@pytest.fixture
+def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """A run on noise in MNIST's files, with a feature network of ten updates."""
+    monkeypatch.setattr(features, "UPDATES", 10)
+    write_mnist(tmp_path / "data")
+    return (
+        *("model=mlp", "data=mnist", f"data.root={tmp_path / 'data'}", "data.download=false", "data.batch_size=64"),
+        *("model.generator.widths=[16]", "model.discriminator.widths=[16]", f"data.cache={tmp_path / 'cache'}"),
+        *PLAIN,
+    )
+
+
+def test_image_metrics_of_validation_and_of_the_script(
+    configure: Configure, tmp_path: Path, script: ModuleType, digits: tuple[str, ...]
+) -> None:
+    run = tmp_path / "run"
+    train(configure(*digits, "data.validation_samples=100"), run)
+    names = ("fid", "kid", "inception_score", "precision", "recall", "density", "coverage", "classes", "class_kl")
+    assert logged(run).keys() == {f"val/{name}" for name in (*names, "value")}
+    result = evaluate(script, run, "floor=true")
+    assert result["metrics"] == logged(run)
+    assert result["features"] == json.loads((run / "metrics.json").read_text())["features"]
+    assert result["features"].startswith("mnist-cnn-")
+    (cached,) = (tmp_path / "cache").iterdir()
+    assert result["accuracy"] == torch.load(cached, weights_only=True)["accuracy"]
+    assert evaluate(script, run, "floor=true") == result
+    assert 0 <= result["floor"]["val/fid"] < result["metrics"]["val/fid"]
+    best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    (state,) = (s for name, s in best["callbacks"].items() if name.startswith("RunCheckpoint"))
+    assert state["features"] == result["features"]
+    assert evaluate(script, run / "checkpoints" / "best.ckpt")["metrics"]["val/fid"] == state["best"]
+
+
+def test_validation_leaves_training_and_checkpoints_alone(
+    configure: Configure, tmp_path: Path, digits: tuple[str, ...]
+) -> None:
+    saved = []
+    for n in (0, 50):
+        train(configure(*digits, f"data.validation_samples={n}"), tmp_path / str(n))
+        saved.append(torch.load(tmp_path / str(n) / "checkpoints" / "last.ckpt", weights_only=True))
+    without, with_ = saved
+    assert without["state_dict"].keys() == with_["state_dict"].keys()
+    assert all(torch.equal(with_["state_dict"][name], value) for name, value in without["state_dict"].items())
+    for a, b in zip(without["optimizer_states"], with_["optimizer_states"], strict=True):
+        assert a["state"].keys() == b["state"].keys()
+        assert all(torch.equal(a["state"][i]["exp_avg"], b["state"][i]["exp_avg"]) for i in a["state"])
+    streams = [[c["gan"]["streams"]["noise"], *c["gan"]["streams"]["ranks"][0]] for c in saved]
+    assert all(torch.equal(a, b) for a, b in zip(*streams, strict=True))
+    assert logged(tmp_path / "0") == {}
+
+
+def test_a_run_without_validation_is_evaluated_on_all_held_out_images(
+    configure: Configure, tmp_path: Path, script: ModuleType, digits: tuple[str, ...]
+) -> None:
+    train(configure(*digits), tmp_path / "run")
+    assert evaluate(script, tmp_path / "run")["n"] == 512
+
+
+# ------------------------------------------------------------------------------------------------- what is refused
+
+
+def refusal(script: ModuleType, checkpoint: Path, *options: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        evaluate(script, checkpoint, *options)
+    assert isinstance(ended.value.code, str)  # printed to stderr, and the exit status is 1
+    assert "\n" not in ended.value.code
+    return ended.value.code
+
+
+def test_what_images_cannot_give_is_one_sentence(
+    configure: Configure,
+    tmp_path: Path,
+    script: ModuleType,
+    digits: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = tmp_path / "run"
+    train(configure(*digits), run)
+    assert "Error: n is 513, but there are 512 held-out images" in refusal(script, run, "n=513")
+    assert "Error: n is 9: give at least 10" in refusal(script, run, "n=9")
+    assert f"MNIST is not in root={tmp_path}/gone" in refusal(script, run, f"root={tmp_path}/gone")
+    assert "held_out is no option of this run's data" in refusal(script, run, "held_out=here")
+    assert "features is 'other': give one of own, inception or null" in refusal(script, run, "features=other")
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    assert "Error: features=inception needs the package torch-fidelity: pip install" in refusal(
+        script, run, "features=inception"
+    )
+    assert not (run / "evaluation.json").exists()
+
+
+def test_what_points_cannot_give_is_one_sentence(configure: Configure, tmp_path: Path, script: ModuleType) -> None:
+    train(configure("data=ring", *PLAIN, *POINTS), tmp_path)
+    for option in ("root=here", "features=own"):
+        assert "no option of this run's data: leave it out" in refusal(script, tmp_path, option)
+    for option, sentence in (("n=0", "n is 0: give a whole number"), ("seed=-1", "seed is -1: give a whole number")):
+        assert sentence in refusal(script, tmp_path, option)
+    assert "does not exist: give the folder of a run" in refusal(script, tmp_path / "nowhere")
+
+
+def test_help_imports_nothing_slow() -> None:
+    code = (
+        "import runpy, sys\n"
+        "sys.argv = ['evaluate.py', '--help']\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit: print('torch' in sys.modules)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT / "scripts", capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.splitlines()[-1] == "False"
+    assert "n=null" in ended.stdout

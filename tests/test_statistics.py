@@ -1,0 +1,122 @@
+"""The statistics of tables against scipy and numpy, and the marks of the best by cases and by their false alarms."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import special, stats
+
+from gan_lightning.statistics import Sample, best, holm, incomplete_beta, student_t, welch
+
+
+def samples(*groups: list[float]) -> list[Sample]:
+    return [Sample.of(group) for group in groups]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_mean_and_error_are_numpys(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.normal(rng.normal(), 10.0 ** rng.integers(-6, 6), rng.integers(2, 30))
+    sample = Sample.of(values.tolist())
+    assert sample.n == len(values)
+    assert sample.mean == pytest.approx(values.mean(), rel=1e-9)
+    assert sample.error == pytest.approx(stats.sem(values), rel=1e-12)
+
+
+def test_one_value_has_no_error() -> None:
+    sample = Sample.of([0.25])
+    assert (sample.n, sample.mean) == (1, 0.25)
+    assert math.isnan(sample.error)
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_welch_is_scipys(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = (rng.normal(rng.normal(), 10.0 ** rng.uniform(-2, 2), rng.integers(2, 20)) for _ in range(2))
+    expected = stats.ttest_ind(a, b, equal_var=False).pvalue
+    assert welch(*samples(a.tolist(), b.tolist())) == pytest.approx(expected, rel=1e-10)
+
+
+def test_welch_without_variance() -> None:
+    constant, other, varied = samples([8.0, 8.0, 8.0], [7.0, 7.0], [7.0, 8.0, 8.0, 6.0])
+    assert welch(constant, other) == 0
+    assert welch(constant, Sample.of([8.0, 8.0])) == 1
+    expected = stats.ttest_1samp([7.0, 8.0, 8.0, 6.0], 8.0).pvalue  # the limit: the other's spread alone
+    assert welch(constant, varied) == welch(varied, constant) == pytest.approx(expected, rel=1e-12)
+    assert welch(*samples([0.1] * 3, [0.1] * 7)) == 1  # whose sums round differently
+
+
+@pytest.mark.parametrize("freedom", [1, 1.7, 2, 5, 30, 1e3, 1e6])
+@pytest.mark.parametrize("t", [0.0, 0.3, 1.0, -2.0, 4.5, 30.0])
+def test_students_tail_is_scipys(t: float, freedom: float) -> None:
+    assert student_t(t, freedom) == pytest.approx(2 * stats.t.sf(abs(t), freedom), rel=1e-8, abs=1e-300)
+
+
+@pytest.mark.parametrize(("a", "b"), [(0.5, 0.5), (0.5, 30), (2, 0.5), (40, 3), (7, 7)])
+@pytest.mark.parametrize("x", [0.0, 1e-6, 0.2, 0.5, 0.93, 1.0])
+def test_incomplete_beta_is_scipys(a: float, b: float, x: float) -> None:
+    assert incomplete_beta(a, b, x) == pytest.approx(special.betainc(a, b, x), rel=1e-9)
+
+
+def test_holm_steps_down_until_one_stays() -> None:
+    # 0.05/4, 0.05/3 and 0.05/2 are the thresholds of the first three
+    assert holm([0.024, 0.012, 0.06, 0.0166]) == [True, True, False, True]
+    assert holm([0.0126, 0.013, 0.02, 0.9]) == [False] * 4  # the first stays, so all do
+    assert holm([0.001, 0.03, 0.029, 0.9]) == [True, False, False, False]
+    assert holm([0.049]) == [True]
+    assert holm([0.05]) == [False]
+    assert holm([]) == []
+
+
+GOOD, ALSO_GOOD, BAD = [1.0, 1.1, 0.9], [1.05, 1.15, 0.95], [9.0, 9.1, 8.9]
+ALL = [True] * 4
+
+
+@pytest.mark.parametrize(
+    ("groups", "larger", "marks"),
+    [
+        ([GOOD, BAD], False, [True, False]),
+        ([GOOD, BAD], True, [False, True]),
+        ([BAD, GOOD, ALSO_GOOD], False, [False, True, True]),  # a tie
+        ([GOOD, ALSO_GOOD], False, [False, False]),  # all tie
+        ([[8.0] * 3, [8.0] * 3], True, [False, False]),
+        ([[8.0] * 3, [8.0] * 3, [7.0] * 3], True, [True, True, False]),
+        ([[8.0] * 3, [7.0, 7.0, 8.0]], True, [False, False]),  # p = 0.42
+        ([[1.0], [9.0]], False, [False, False]),  # single seeds
+        ([GOOD, BAD, [5.0]], False, [True, False, False]),  # a single seed beside others
+        ([GOOD, BAD, [0.5]], False, [False, False, False]),  # nobody knows whether it is the best
+        ([GOOD], False, [False]),
+    ],
+)
+def test_marks(groups: list[list[float]], larger: bool, marks: list[bool]) -> None:
+    assert best(samples(*groups), larger, ALL[: len(groups)]) == marks
+
+
+def test_a_setting_that_lost_a_run_is_not_marked() -> None:
+    groups = samples(GOOD, ALSO_GOOD, BAD)
+    assert best(groups, False, [True, False, True]) == [True, False, False]
+    assert best(groups, False, [False, True, True]) == [False, False, False]  # its mean is the best
+    assert best(groups, False, [True, True, False]) == [False, False, False]  # what is left ties
+
+
+def test_all_pairs_count() -> None:
+    """p = 0.02 is enough for two settings and not for the best of three."""
+    rng = np.random.default_rng(0)
+    a = rng.normal(0, 1, 5)
+    shifts = np.linspace(0, 5, 2001)
+    shift = next(d for d in shifts if stats.ttest_ind(a, a + d, equal_var=False).pvalue < 0.02)
+    low, high = a.tolist(), (a + shift).tolist()
+    middle = (a + shift / 2).tolist()
+    assert best(samples(low, high), False, ALL[:2]) == [True, False]
+    assert best(samples(low, middle, high), False, ALL[:3]) == [False, False, False]
+
+
+@pytest.mark.parametrize(("settings", "seeds"), [(2, 3), (6, 3), (6, 10)])
+def test_equal_settings_are_told_apart_in_one_table_of_twenty_at_most(settings: int, seeds: int) -> None:
+    rng = np.random.default_rng(1)
+    tables = 400
+    alarms = sum(
+        any(best([Sample.of(v) for v in rng.normal(size=(settings, seeds)).tolist()], False, [True] * settings))
+        for _ in range(tables)
+    )
+    assert stats.binomtest(alarms, tables, 0.05, alternative="greater").pvalue > 0.01
