@@ -195,7 +195,7 @@ class Tutorial(Loop):
 class Limit(Loop):
     """The same updates, as lean as they can be written."""
 
-    fused = True
+    fused = None
     block = BLOCK
 
     def __init__(self, system: System) -> None:

@@ -46,7 +46,7 @@ TRAINING = {
     *("data.workers", "data.memory_limit"),
 }
 VALIDATION = {"data.validation_samples", "data.features"}  # instead of which an evaluation has its own
-PROTOCOL = ("features", "n")  # of an evaluation: scores are of these features of that many images
+PROTOCOL = ("features", "n")  # scores of images are of these features of that many
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
 TEST = "Welch's t-test at 5 %, Holm's correction over all pairs"
 PICTURES = (".png", ".pdf", ".svg")
@@ -101,6 +101,8 @@ def read_run(folder: Path, name: str) -> Run | None:
             raise UsageError(f"{folder / name} has no metrics: make it again with python scripts/evaluate.py.")
         protocol = tuple((key, str(metrics.get(key))) for key in PROTOCOL)
         metrics = metrics["metrics"]
+    elif metrics is not None and "features" in metrics:
+        protocol = (("features", str(metrics["features"])), ("n", str(config["data"].get("validation_samples"))))
     numbers = {k: number(v) for k, v in (metrics or {}).items() if not isinstance(v, str)}
     return Run(folder, str(config.get("seed")), setting_of(config), metrics is not None, numbers, protocol)
 
@@ -209,8 +211,8 @@ class Row:
     @property
     def task(self) -> Setting:
         """The data, and the protocol of an evaluation: numbers of different tasks are not compared."""
-        is_evaluation = any(key in PROTOCOL for key, _ in self.setting)
-        others = TRAINING | VALIDATION if is_evaluation else TRAINING
+        has_protocol = any(key in PROTOCOL for key, _ in self.setting)
+        others = TRAINING | VALIDATION if has_protocol else TRAINING
         return tuple((k, v) for k, v in self.setting if k in PROTOCOL or (k.startswith("data.") and k not in others))
 
 

@@ -410,6 +410,16 @@ def test_evaluations_of_other_features_or_sizes_are_neither_averaged_nor_ranked(
     ]
 
 
+def test_final_scores_of_other_features_are_neither_averaged_nor_ranked(report: Script, tmp_path: Path) -> None:
+    for seed, (features, fid) in enumerate((("a", 1.0), ("a", 1.1), ("b", 50.0), ("b", 50.1))):
+        write(tmp_path / str(seed), options(seed), features=features, val__fid=fid)  # type: ignore[arg-type]
+    printed = report(tmp_path)
+    assert printed.rows == [
+        ["ring features=a", "2", "1.050 ± 0.050"],
+        ["ring features=b", "2", "50.050 ± 0.050"],
+    ]
+
+
 def test_evaluations_of_one_kind_are_ranked(report: Script, runs: Path) -> None:
     for seed, coverage in enumerate((0.9, 0.91, 0.92, 0.93)):
         evaluate(runs / "Hinge" / str(seed), None, 100, coverage=coverage)
