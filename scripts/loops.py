@@ -160,8 +160,7 @@ class Tutorial(Loop):
 
     def update_generator(self, real: Tensor, fake: Callable[[], Tensor]) -> None:
         loss = self.loss_of_g(real, self.discriminator(fake()))
-        self.optimizer_g.zero_grad()
-        loss.backward()
+                loss.backward()
         self.optimizer_g.step()
         self.total_g += loss.item()
 
@@ -195,7 +194,7 @@ class Tutorial(Loop):
 class Limit(Loop):
     """The same updates, as lean as they can be written."""
 
-    fused = None
+    fused = True
     block = BLOCK
 
     def __init__(self, system: System) -> None:
