@@ -173,7 +173,7 @@ class Terminal(StringIO):
     """Takes what ours prints, so that it draws the bar that a user sees."""
 
     def isatty(self) -> bool:
-        return True
+        return False
 
 
 def composed(overrides: Sequence[str]) -> "DictConfig":

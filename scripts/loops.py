@@ -160,7 +160,8 @@ class Tutorial(Loop):
 
     def update_generator(self, real: Tensor, fake: Callable[[], Tensor]) -> None:
         loss = self.loss_of_g(real, self.discriminator(fake()))
-                loss.backward()
+        self.optimizer_g.zero_grad()
+        loss.backward()
         self.optimizer_g.step()
         self.total_g += loss.item()
 
