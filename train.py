@@ -19,6 +19,7 @@ from gan_lightning.errors import Diverged, UsageError
 def run(config: DictConfig) -> None:
     """One run, of one set of options."""
     context = HydraConfig.get()
+    limit_threads(context.launcher)
     sweeps = context.mode == RunMode.MULTIRUN
     try:
         if config.resume:
@@ -49,6 +50,13 @@ def run(config: DictConfig) -> None:
         sys.exit(f"Error: {explain(error)}")
 
 
+def limit_threads(launcher: DictConfig) -> None:
+    """One thread for a job beside others on this machine, or its cpus_per_task; torch, not imported yet, will read it."""
+    threads = launcher.get("cpus_per_task") or (1 if launcher._target_.endswith("LocalLauncher") else None)
+    if threads:
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+
+
 def main() -> None:
     """Print one sentence, not a traceback, for what the user can mend."""
     if "HYDRA_FULL_ERROR" in os.environ:
@@ -62,6 +70,10 @@ def main() -> None:
         if NULL_GROUP not in str(error):
             raise
         sys.exit(f"Error: {explain(error)}")
+    except RuntimeError as error:
+        if not type(error).__module__.startswith("submitit"):
+            raise
+        sys.exit(str(error).strip().splitlines()[-1])  # the last that the job said
 
 
 if __name__ == "__main__":

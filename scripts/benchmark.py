@@ -1,7 +1,7 @@
 """Speed, memory, start and time to quality of training, against two hand-written loops of the same updates.
 
     python scripts/benchmark.py data=FOLDER_WITH_MNIST cifar=FOLDER [json=FILE memory=true start=true quality=true]
-    python scripts/benchmark.py workloads=[ring,gaussian_mlp] rounds=3
+    python scripts/benchmark.py 'workloads=[ring,gaussian_mlp]' rounds=3
 
 ours      this package as a user runs it: Trainer.fit with progress bar, logging, averaging, validation and pictures;
 tutorial  the loop that tutorials write: a DataLoader with ToTensor or new samples at every step, optimizers as they
@@ -173,7 +173,7 @@ class Terminal(StringIO):
     """Takes what ours prints, so that it draws the bar that a user sees."""
 
     def isatty(self) -> bool:
-        return False
+        return True
 
 
 def composed(overrides: Sequence[str]) -> "DictConfig":
@@ -323,7 +323,7 @@ def measure_quality(goal: Goal, seed: int) -> dict[str, float | None]:
     began: list[float] = []
 
     def validated(trainer: Any, *_: Any) -> None:
-        if reached["seconds"] is None and goal.is_met(trainer.callback_metrics):
+        if goal.is_met(trainer.callback_metrics):
             reached.update(seconds=now() - began[0], updates=trainer.global_step)
             trainer.should_stop = True
 

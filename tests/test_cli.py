@@ -3,15 +3,18 @@
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import ROOT
 from omegaconf import OmegaConf
 from PIL import Image
+from torch.testing import assert_close
 
 # runs train.py as the program and adds, at its end, what it imported
 WRAPPER = """
@@ -220,3 +223,45 @@ def test_data_that_cannot_be_had_is_told_in_one_sentence_too(tmp_path: Path) -> 
     (line,) = result.stderr.splitlines()
     assert re.match(r"Error: .*nowhere.*", line)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_sweep_runs_its_jobs_beside_each_other(tmp_path: Path) -> None:
+    """With submitit's local launcher, each in a process of its own on one thread, and to the same weights."""
+    options = ("-m", "seed=0,1", *TINY, "~callbacks.samples")
+    for folder, *launcher in (("apart", "hydra/launcher=submitit_local"), ("in_turn",)):
+        result = command(*options, *launcher, f"hydra.sweep.dir={folder}", cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+    weights = [
+        [torch.load(path, weights_only=True)["state_dict"] for path in sorted((tmp_path / folder).rglob("last.ckpt"))]
+        for folder in ("apart", "in_turn")
+    ]
+    assert len(weights[0]) == 2
+    assert_close(*weights, rtol=0, atol=0)
+    assert len(list((tmp_path / "apart" / ".submitit").rglob("*_result.pkl"))) == 2
+
+
+def test_a_job_that_fails_beside_others_says_why_in_one_sentence(tmp_path: Path) -> None:
+    options = ("-m", "hydra/launcher=submitit_local", "seed=-1,-2", "hydra.sweep.dir=sweep")
+    result = command(*options, cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr == "Error: seed is -1: give a whole number from 0 to 4294967295.\n"
+
+
+@pytest.mark.parametrize(
+    ("launcher", "threads"),
+    [
+        ({"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"}, None),
+        ({"_target_": "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher"}, "1"),
+        ({"_target_": "x.LocalLauncher", "cpus_per_task": 3}, "3"),
+        ({"_target_": "x.SlurmLauncher", "cpus_per_task": 4}, "4"),
+        ({"_target_": "x.SlurmLauncher", "cpus_per_task": None}, None),
+    ],
+)
+def test_jobs_beside_each_other_do_not_share_threads(
+    monkeypatch: pytest.MonkeyPatch, launcher: dict[str, Any], threads: str | None
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")  # so that it is put back
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    limit_threads = runpy.run_path(str(ROOT / "train.py"))["limit_threads"]
+    limit_threads(OmegaConf.create(launcher))
+    assert os.environ.get("OMP_NUM_THREADS") == threads
