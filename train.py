@@ -51,7 +51,7 @@ def run(config: DictConfig) -> None:
 
 
 def limit_threads(launcher: DictConfig) -> None:
-    """One thread for a job beside others on this machine, or its cpus_per_task; torch, not imported yet, will read it."""
+    """One thread for a job beside others on this machine, or its cpus_per_task; set before torch is imported."""
     threads = launcher.get("cpus_per_task") or (1 if launcher._target_.endswith("LocalLauncher") else None)
     if threads:
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
