@@ -28,6 +28,7 @@ from gan_lightning.gan import GAN
 
 # in manual optimization Lightning refuses these, and the module does them
 MANUAL = ("gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches")
+OWN = (*MANUAL, "compile")  # options of conf/trainer that are none of Lightning's Trainer's
 
 
 class EventFile(TensorBoardLogger):
@@ -67,7 +68,7 @@ def build_gan(config: DictConfig, sample_shape: tuple[int, ...]) -> GAN:
 
 def build_trainer(config: DictConfig, folder: Path, callbacks: list[Callback]) -> Trainer:
     """The Trainer of a configuration, for a run folder."""
-    options: dict[str, Any] = {k: v for k, v in _plain(config.trainer).items() if k not in MANUAL}
+    options: dict[str, Any] = {k: v for k, v in _plain(config.trainer).items() if k not in OWN}
     if not options["enable_checkpointing"]:
         callbacks = [callback for callback in callbacks if not isinstance(callback, Checkpoint)]
     if not options["enable_progress_bar"]:
@@ -108,6 +109,9 @@ def train(config: DictConfig, folder: Path, extra_callbacks: Sequence[Callback] 
     seed_everything(config.seed, verbose=False)
     data = build_data(config)
     gan = build_gan(config, data.sample_shape)
+    if config.trainer.get("compile"):
+        print("The networks are compiled while they first run, which may take some minutes")
+        gan.compile_networks()
     throughput = Throughput()
     callbacks = [throughput, *_instantiate_chosen(config.callbacks), *extra_callbacks]
     saved = _read_checkpoint(checkpoint, gan) if checkpoint else {}

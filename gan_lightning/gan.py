@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal, get_args
 
 import torch
@@ -120,6 +120,7 @@ class GAN(LightningModule):
         self.loaded_step = 0  # of the checkpoint that build.load read
         self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))
         self.images_seen: Tensor
+        self._is_compiled = False
         self.log_step = -1  # of the last line of the log
         self.log_line: dict[str, float] = {}
         self.validated_step = -1  # the global step of the last validation
@@ -147,6 +148,12 @@ class GAN(LightningModule):
             return network(latents.to(self.device).to(self.dtype))
 
     # ---------------------------------------------------------------------------------------------- the step
+
+    def compile_networks(self) -> None:
+        """Compile both networks in place, so that a checkpoint's names stay as they are."""
+        self.generator.compile()
+        self.discriminator.compile()
+        self._is_compiled = True
 
     def training_step(self, batch: Tensor, batch_idx: int) -> None:
         """Train the rounds that the batch carries."""
@@ -193,8 +200,7 @@ class GAN(LightningModule):
         optimizer.zero_grad()
         for i, real in enumerate(reals):
             fake = fakes[i].detach() if fakes else self._fake(graph=False)
-            # a penalty is differentiated twice, which half precision does not survive
-            with self._full_precision() if due else nullcontext():
+            with self._twice_differentiable() if due else nullcontext():
                 loss = self._discriminator_loss(real, fake, due) / len(reals)
                 self._backward(loss)
             losses.append(loss.detach())
@@ -293,8 +299,12 @@ class GAN(LightningModule):
         latents = self.prior.sample(n * ranks, self._noise).to(self.dtype)
         return latents[self.global_rank * n :][:n]
 
-    def _full_precision(self) -> AbstractContextManager[None]:
-        return torch.autocast(self.device.type, enabled=False)
+    @contextmanager
+    def _twice_differentiable(self) -> Iterator[None]:
+        """For a penalty, whose second differentiation neither half precision nor a compiled network survives."""
+        eager = torch.compiler.set_stance("force_eager") if self._is_compiled else nullcontext()
+        with torch.autocast(self.device.type, enabled=False), eager:
+            yield
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip, after unscaling under fp16, which Lightning leaves to a fused optimizer's own step."""

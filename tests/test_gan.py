@@ -396,6 +396,22 @@ def test_float16_overflow_in_one_network_does_not_stop_the_other() -> None:
     assert plugin.scaler.get_scale() == 512.0
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch.compile's own
+@pytest.mark.parametrize("penalties", [[], [R1(0.3, interval=2)]], ids=["plain", "r1"])
+def test_compiled_networks_train_as_they_are(penalties: list[Any]) -> None:
+    """With a penalty too, whose double backward torch.compile refuses; and under the same names."""
+    trained = []
+    for is_compiled in (False, True):
+        torch.manual_seed(0)
+        gan = small_gan(regularizers=penalties, ema_decay=0.9)
+        if is_compiled:
+            gan.compile_networks()
+        fit(gan, GivenData(rounds(4), N), 4)
+        trained.append(gan.state_dict())
+    assert trained[0].keys() == trained[1].keys()
+    assert_close(trained[1], trained[0], rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("column", ["discriminator", "generator"])
 def test_divergence_names_step_and_loss(column: str) -> None:
     class Broken(losses.NonSaturating):
