@@ -119,6 +119,8 @@ def train(config: DictConfig, folder: Path, extra_callbacks: Sequence[Callback] 
     data.trainer = trainer
     _call(data.prepare_data)
     _call(data.setup, "fit")
+    trainer.strategy.connect(gan)  # which tells the data how many samples a round takes
+    _call(data.check_size)
     if trainer.is_global_zero:
         _write_config(config, folder)
         if saved:

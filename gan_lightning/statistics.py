@@ -28,11 +28,12 @@ def welch(a: Sample, b: Sample) -> float:
     """Two-sided p-value of equal means under unequal variances, for two or more values each (Welch 1947).
 
     t = (mean_a - mean_b) / e, e^2 = e_a^2 + e_b^2, with e^4 / (e_a^4 / (n_a - 1) + e_b^4 / (n_b - 1)) degrees of
-    freedom, e_a and e_b the standard errors. Where neither sample varies, 1 for equal means and 0 for others.
+    freedom, e_a and e_b the standard errors. Where neither sample varies, 1 for equal means; for others the least that
+    a permutation test reaches, 2 over the ways of choosing n_a of n_a + n_b: a count may be the same by chance.
     """
     difference, error = a.mean - b.mean, math.hypot(a.error, b.error)
     if error == 0:
-        return float(difference == 0)
+        return 1.0 if difference == 0 else min(1.0, 2 / math.comb(a.n + b.n, a.n))
     freedom = 1 / ((a.error / error) ** 4 / (a.n - 1) + (b.error / error) ** 4 / (b.n - 1))
     return student_t(difference / error, freedom)
 

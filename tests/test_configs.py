@@ -281,3 +281,12 @@ def test_every_set_of_callbacks_accompanies_a_run(configure: Configure, tmp_path
     config.trainer.max_steps, config.trainer.max_epochs = 4, -1
     train(config, tmp_path)
     assert (tmp_path / "metrics.json").is_file()
+
+
+def test_a_round_larger_than_the_data_is_refused_before_training(configure: Configure, tmp_path: Path) -> None:
+    """With all that one round takes, also of the discriminator's updates."""
+    write_mnist(tmp_path)
+    options = ("model=mlp", "data=mnist", f"data.root={tmp_path}", "data.batch_size=200", "model.critic_steps=3")
+    with pytest.raises(UsageError, match=r"takes 600 images .*batch_size=200.* has 512: choose a smaller"):
+        train(configure(*options, *PLAIN), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

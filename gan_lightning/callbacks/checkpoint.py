@@ -52,17 +52,17 @@ class RunCheckpoint(Checkpoint):
             )
         self.every_seconds = every_seconds
         self.best: float | None = None
-        self.features: str | None = None  # by which the best was measured
+        self.measured_by: list[Any] | None = None  # the best: features and number of samples
         self._saved_at = 0.0
-        self._saved_step = -1
+        self._saved: tuple[int, float | None] | None = None  # the step and the best of the last checkpoint
         self._stop_requested = False
         self._former_handlers: dict[int, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "features": self.features}
+        return {"best": self.best, "measured_by": self.measured_by}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best, self.features = state["best"], state.get("features")
+        self.best, self.measured_by = state["best"], state.get("measured_by")
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self._saved_at = time.monotonic()
@@ -89,8 +89,8 @@ class RunCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            # stopped within the epoch: saved there, and resumed there, unless a validation stopped it
-            if self._saved_step != trainer.global_step:
+            # stopped within the epoch: saved there, and resumed there, unless a validation stopped it or followed
+            if self._saved != (trainer.global_step, self.best):
                 self._save(trainer)
             return
         ends = trainer.should_stop or trainer.global_step == trainer.max_steps
@@ -119,9 +119,11 @@ class RunCheckpoint(Checkpoint):
         monitor = trainer.datamodule.monitor  # type: ignore[attr-defined]
         if monitor is None or monitor[0] not in trainer.callback_metrics:
             return False
-        features = trainer.datamodule.features_name  # type: ignore[attr-defined]
-        if features != self.features:
-            self.best, self.features = None, features  # scores by different features are not compared
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        measured_by = [data.features_name, data.validation_samples]
+        if self.measured_by not in (None, measured_by):
+            self.best = None  # scores by other features, or of more samples, are not compared
+        self.measured_by = measured_by
         name, mode = monitor
         value = trainer.callback_metrics[name].item()
         better = self.best is None or (value < self.best if mode == "min" else value > self.best)
@@ -133,7 +135,7 @@ class RunCheckpoint(Checkpoint):
 
     def _save(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(checkpoints(trainer.default_root_dir) / "last.ckpt")
-        self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
+        self._saved_at, self._saved = time.monotonic(), (trainer.global_step, self.best)
 
     def _restore_handlers(self) -> None:
         for signum, handler in self._former_handlers.items():

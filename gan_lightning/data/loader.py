@@ -115,7 +115,7 @@ class RealData(LightningDataModule):
     monitor: tuple[str, str] | None = None  # a metric's name and "min" or "max"
     features_name: str | None = None  # of the network whose features image metrics compare
     features_accuracy: float | None = None  # of its classes on held-out images
-    validation_samples: int
+    validation_samples = 0
 
     def __init__(self, batch_size: int, seed: int = 0, rounds_per_batch: int = 1) -> None:
         super().__init__()
@@ -141,6 +141,9 @@ class RealData(LightningDataModule):
     @property
     def rounds_per_epoch(self) -> int:
         raise TypeError(f"{type(self).__name__} must define rounds_per_epoch")
+
+    def check_size(self) -> None:
+        """Raise a ValueError where one round needs more samples than there are."""
 
     def fetcher(self) -> Callable[[int, int], Tensor]:
         """A function that makes this rank's rounds [start, stop)."""

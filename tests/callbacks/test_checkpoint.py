@@ -148,7 +148,7 @@ def test_best_is_the_epoch_with_the_best_metric_and_last_the_end(
     assert saved(tmp_path, "best")["global_step"] == 4 * best
     assert saved(tmp_path)["global_step"] == 20
     (state,) = (s for name, s in saved(tmp_path)["callbacks"].items() if name.startswith("RunCheckpoint"))
-    assert state == {"best": script[best - 1], "features": None}
+    assert state == {"best": script[best - 1], "measured_by": [None, 0]}
 
 
 def test_the_sanity_check_of_untrained_weights_is_no_validation(tmp_path: Path) -> None:
@@ -291,3 +291,23 @@ def test_handlers_are_restored_after_a_run_and_after_an_error(tmp_path: Path, st
         with pytest.raises(RuntimeError, match="in the middle"):
             run(tmp_path, RunCheckpoint(), _At(6, fail), steps=20)
     assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == former
+
+
+def test_a_stop_at_a_validation_keeps_its_best(tmp_path: Path) -> None:
+    """The last checkpoint is of before that validation, and a resumed run must not forget what it found."""
+    data = JudgedData(rounds(4), [3.0, 2.0], "min")
+    run(tmp_path, RunCheckpoint(), steps=2, data=data, val_check_interval=1)
+    states = [saved(tmp_path, name)["callbacks"]["RunCheckpoint"] for name in ("last", "best")]
+    assert [state["best"] for state in states] == [2.0, 2.0]
+
+
+@pytest.mark.parametrize(("features", "samples", "best"), [("a", 4, 1.0), ("b", 4, 5.0), ("a", 8, 5.0)])
+def test_scores_that_cannot_be_compared_do_not_rank_checkpoints(
+    tmp_path: Path, features: str, samples: int, best: float
+) -> None:
+    callback = RunCheckpoint()
+    callback.load_state_dict({"best": 1.0, "measured_by": ["a", 4]})
+    data = JudgedData(rounds(4), [5.0], "min")
+    data.features_name, data.validation_samples = features, samples
+    run(tmp_path, callback, data=data)
+    assert callback.best == best
