@@ -1,6 +1,6 @@
 """All metrics that fit the data, of a trained generator: those of validation, by the same code.
 
-    python scripts/evaluate.py checkpoint=RUN_FOLDER [n=10000 seed=2014 features=own root=FOLDER floor=true]
+    python scripts/evaluate.py checkpoint=RUN_FOLDER [n=10000 seed=2014 features=own weights=raw floor=true]
 
 Prints a table and writes it as evaluation.json in the run's folder. Without n and seed, synthetic data gets exactly the
 figures that validation logged. Image metrics (FID, KID, Inception Score, precision, recall, density, coverage, classes)
@@ -8,6 +8,8 @@ compare with held-out images, by the features of a classifier of the data, train
 by different features are not comparable: the table names them.
 """
 
+import hashlib
+import inspect
 import json
 import re
 import sys
@@ -20,7 +22,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from gan_lightning.config import SEED, SIZE, one_line
 from gan_lightning.errors import UsageError
-from gan_lightning.options import read_options
+from gan_lightning.options import Weights, read_options
 
 if TYPE_CHECKING:
     from gan_lightning.data.loader import RealData
@@ -45,6 +47,7 @@ class Options:
     inception_weights: Annotated[str | None, "file with them; null for the run's own choice or a download"] = None
     root: Annotated[str | None, "folder of the data; null for where the run had it"] = None
     held_out: Annotated[str | None, "folder of held-out images, for data=image_folder"] = None
+    weights: Annotated[Weights, "average or raw generator"] = Weights.average
     floor: Annotated[bool, "also the figures of real training data in the generated one's place"] = False
 
     def __post_init__(self) -> None:
@@ -62,8 +65,10 @@ def prepare(options: Options, config: DictConfig) -> "RealData":
     Raises:
         UsageError: the data does not have what the options ask for.
     """
+    from hydra.utils import get_class
+
     from gan_lightning.build import build_data
-    from gan_lightning.data.images import ImageData
+    from gan_lightning.data.images import FEWEST_HELD_OUT, ImageData
 
     changed: dict[str, Any] = {
         "root": options.root,
@@ -73,10 +78,14 @@ def prepare(options: Options, config: DictConfig) -> "RealData":
         "validation_samples": options.n,
     }
     changed = {name: value for name, value in changed.items() if value is not None}
-    # a run of points has none of these, one of images perhaps a configuration from before there were the last two
-    known = {*config.data, *(("features", "inception_weights") if config.data.gives == "images" else ())}
-    if others := changed.keys() - known - {"validation_samples"}:
-        raise UsageError(f"{min(others)} is no option of this run's data: leave it out.")
+    # not the configuration's keys: it may be from before there were some of them
+    kinds = get_class(config.data._target_).__mro__
+    known = {name for kind in kinds for name in inspect.signature(kind.__init__).parameters}  # type: ignore[misc]
+    if others := changed.keys() - known:
+        name = min(others).replace("validation_samples", "n")
+        raise UsageError(f"{name} is no option of this run's data: leave it out.")
+    if issubclass(kinds[0], ImageData) and options.n is not None and options.n < FEWEST_HELD_OUT:
+        raise UsageError(f"n is {options.n}: give at least {FEWEST_HELD_OUT} images.")
     data = build_data(OmegaConf.merge(config, {"data": changed}))  # type: ignore[arg-type]
     if isinstance(data, ImageData) and not data.validation_samples:
         data.prepare_data()
@@ -94,12 +103,19 @@ def evaluate(options: Options) -> dict[str, Any]:
     from lightning import Trainer
 
     from gan_lightning.build import load, quiet
+    from gan_lightning.callbacks.checkpoint import checkpoints
 
     quiet()
-    gan = load(options.checkpoint)
+    path = Path(options.checkpoint)
+    path = checkpoints(path) / "last.ckpt" if path.is_dir() else path
+    gan = load(path)
     config = OmegaConf.create(gan.config)
+    weights = Weights.raw if gan.average is None else options.weights
+    if weights is Weights.raw:
+        gan.average = None  # validation takes the averaged generator where there is one
     trainer = Trainer(
-        accelerator=config.trainer.accelerator,
+        # a run from a GPU is evaluated without one too; only the CPU repeats what the CPU logged
+        accelerator="cpu" if config.trainer.accelerator == "cpu" else "auto",
         devices=1,
         precision=config.trainer.precision,
         logger=False,
@@ -120,10 +136,12 @@ def evaluate(options: Options) -> dict[str, Any]:
         sentence = one_line(error).replace("data.validation_samples", "n")
         raise UsageError(re.sub(rf"\bdata\.({'|'.join(OF_DATA)})\b", r"\1", f"{sentence}.")) from error
     return {
-        "checkpoint": options.checkpoint,
+        "checkpoint": str(path),
         "step": gan.loaded_step,
+        "weights": weights.name,
         "n": data.validation_samples,
         "seed": options.seed,
+        "held_out": held_out_digest(data),
         "features": data.features_name,
         "accuracy": data.features_accuracy,
         "metrics": {name: value.item() for name, value in sorted(trainer.callback_metrics.items())},
@@ -131,15 +149,31 @@ def evaluate(options: Options) -> dict[str, Any]:
     }
 
 
+def held_out_digest(data: "RealData") -> str | None:
+    """A digest of the held-out images, whatever range they are scaled to; None for other data."""
+    from gan_lightning.data.images import ImageData
+    from gan_lightning.metrics.images import to_bytes
+
+    if not isinstance(data, ImageData):
+        return None  # its options tell what it is
+    digest = hashlib.blake2b(digest_size=4)
+    for images in data.val_dataloader():
+        digest.update(to_bytes(images, data.value_range).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def floor(data: "RealData", seed: int) -> dict[str, float]:
     """The metrics of real samples that are none of validation's, in the place of generated ones."""
     from torchmetrics import MetricCollection
 
-    metrics = MetricCollection(dict(data.metrics()), prefix="val/")
+    assert data.trainer is not None
+    device = data.trainer.strategy.root_device
+    metrics = MetricCollection(dict(data.metrics()), prefix="val/").to(device)
     samples, start = data.training_samples(data.validation_samples, seed), 0
     for held_out in data.val_dataloader():
-        metrics.update(samples[start : start + len(held_out)], held_out)
-        start += len(held_out)
+        stop = start + len(held_out)
+        metrics.update(samples[start:stop].to(device), held_out.to(device))
+        start = stop
     return {name: value.item() for name, value in metrics.compute().items()}
 
 
@@ -148,7 +182,8 @@ def table(result: dict[str, Any]) -> str:
     features = f", features {result['features']}" if result["features"] else ""
     if result["accuracy"] is not None:
         features += f" ({result['accuracy']:.2%} accurate)"
-    head = f"{result['checkpoint']}, step {result['step']}: n {result['n']}, seed {result['seed']}{features}"
+    generator = f"step {result['step']}, {Weights[result['weights']].value} generator"
+    head = f"{result['checkpoint']}, {generator}: n {result['n']}, seed {result['seed']}{features}"
     has_floor = bool(result["floor"])
     rows = [["metric", "value", *(["floor"] if has_floor else [])], ["---"] * (2 + has_floor)]
     for name, value in result["metrics"].items():

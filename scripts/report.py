@@ -4,8 +4,9 @@
                              [--figure FILE.png] [--curves FILE.png] [--evaluation]
 
 Reads every run below the folders, such as multirun/TIME, that has a metrics.json, or an evaluation.json where
---evaluation is given; runs that differ only in their seed are one setting. Prints Markdown. --csv has a row for each
-setting and metric. --figure draws the table, every seed a dot; --curves draws the metrics over generator updates.
+--evaluation is given; runs that differ only in their seed are one setting, if they were measured alike (features,
+number of samples, held-out images, checkpoint, weights). Prints Markdown. --csv has a row for each setting and metric.
+--figure draws the table, every seed a dot; --curves draws the metrics over generator updates.
 
 Bold is the best mean and what does not differ from it by Welch's t-test at 5 %, with Holm's correction over all pairs
 of settings on the same data; nothing, where none differs. A setting of one seed, or one that lost a run, is never
@@ -14,9 +15,7 @@ bold, and nothing is where its mean is the best. Metrics that are not known to b
 
 import argparse
 import csv
-import json
 import math
-import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
@@ -24,176 +23,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from gan_lightning.errors import UsageError
+from gan_lightning.runs import COMPARED, Run, Setting, find_runs, labels
 from gan_lightning.statistics import Sample, best
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
-SMALLER = {"ks", "wasserstein", "jsd", "reverse_kl", "total_variation", "fid", "kid", "class_kl"}
-LARGER = {
+SMALLER = ("ks", "wasserstein", "jsd", "reverse_kl", "total_variation", "fid", "kid", "class_kl")
+LARGER = (
     *("modes", "high_quality", "even", "distinct", "classes", "inception_score"),
     *("precision", "recall", "density", "coverage"),
-}
-# what tells two runs of one setting apart, or only says where things lie
-IGNORED = {"seed", "resume", "name", "data.seed", "data.download", "data.cache", "data.inception_weights"}
+)
+ARROWS = dict.fromkeys(SMALLER, "↓") | dict.fromkeys(LARGER, "↑")
 # options of the data that leave alone what the samples are compared with
 TRAINING = {
     *("data.batch_size", "data.rounds_per_batch", "data.rounds_per_epoch", "data.horizontal_flips", "data.range"),
     *("data.workers", "data.memory_limit"),
 }
-VALIDATION = {"data.validation_samples", "data.features"}  # instead of which an evaluation has its own
-PROTOCOL = ("features", "n")  # scores of images are of these features of that many
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
 TEST = "Welch's t-test at 5 %, Holm's correction over all pairs"
+DASHES = ("-", "--", ":", "-.")  # after ten colours each
 PICTURES = (".png", ".pdf", ".svg")
-Setting = tuple[tuple[str, str], ...]
-
-
-# -------------------------------------------------------------------------------------------------------- reading
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run folder: its options but the seed, its metrics if it has them, and how an evaluation measured them."""
-
-    folder: Path
-    seed: str
-    options: Setting
-    is_finished: bool
-    metrics: dict[str, float]
-    protocol: Setting
-
-
-def find_runs(folders: list[Path], name: str) -> list[Run]:
-    """Every run below the folders, whether or not it has the file ``name``, in order of their paths.
-
-    Raises:
-        UsageError: a folder does not exist, or a run's file cannot be read.
-    """
-    found = {}
-    for folder in folders:
-        if not folder.is_dir():
-            raise UsageError(f"{folder} is not a folder: give a folder of runs, such as multirun/TIME.")
-        for place, _, files in os.walk(folder):
-            if name in files or "config.yaml" in files:
-                found[Path(place).resolve()] = Path(place)
-    return [run for path in sorted(found.values()) if (run := read_run(path, name)) is not None]
-
-
-def read_run(folder: Path, name: str) -> Run | None:
-    """The run of a folder; None where its config.yaml is not of a run.
-
-    Raises:
-        UsageError: the file ``name`` lies beside no run's config.yaml, or one of the two cannot be read.
-    """
-    config, metrics = read_mapping(folder / "config.yaml"), read_mapping(folder / name)
-    if config is None or not {"data", "model"} <= set(config):
-        if metrics is None:
-            return None
-        raise UsageError(f"{folder} has a {name} but no config.yaml of a run: put it back, or leave the folder out.")
-    protocol: Setting = ()
-    if metrics is not None and name == "evaluation.json":
-        if not isinstance(metrics.get("metrics"), dict):
-            raise UsageError(f"{folder / name} has no metrics: make it again with python scripts/evaluate.py.")
-        protocol = tuple((key, str(metrics.get(key))) for key in PROTOCOL)
-        metrics = metrics["metrics"]
-    elif metrics is not None and "features" in metrics:
-        protocol = (("features", str(metrics["features"])), ("n", str(config["data"].get("validation_samples"))))
-    numbers = {k: number(v) for k, v in (metrics or {}).items() if not isinstance(v, str)}
-    return Run(folder, str(config.get("seed")), setting_of(config), metrics is not None, numbers, protocol)
-
-
-def read_mapping(path: Path) -> dict[str, Any] | None:
-    """A YAML or JSON file; None where there is none.
-
-    Raises:
-        UsageError: it holds something else than a mapping.
-    """
-    if not path.exists():
-        return None
-    try:
-        content = json.loads(path.read_bytes()) if path.suffix == ".json" else yaml.load(path.read_bytes(), LOADER)
-    except (ValueError, yaml.YAMLError):
-        content = None
-    if not isinstance(content, dict):
-        raise UsageError(f"{path} cannot be read: run it again, or leave the folder out.")
-    return content
-
-
-def number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else math.nan
-
-
-def setting_of(config: dict[str, Any]) -> Setting:
-    """Every option but the seed and where things lie; the run's name first."""
-    options = flatten(config)
-    # images have a name wherever they lie, except those of a folder, which are known by nothing else
-    if not options.get("data._target_", "").endswith(".ImageFolder"):
-        options.pop("data.root", None)
-    return (("name", str(config.get("name"))), *sorted((k, v) for k, v in options.items() if k not in IGNORED))
-
-
-def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Dotted names to values as text; an empty part is none."""
-    flat: dict[str, str] = {}
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict) and value:
-            flat |= flatten(value, f"{name}.")
-        else:
-            flat[name] = "none" if value == {} else str(value)
-    return flat
-
-
-# --------------------------------------------------------------------------------------------------------- labels
-
-
-def labels(settings: list[Setting]) -> list[str]:
-    """For each setting its name and the options that tell it from others of that name."""
-    peers: dict[str, list[dict[str, str]]] = defaultdict(list)
-    for (_, name), *pairs in settings:
-        peers[name].append(dict(pairs))
-    telling = {name: telling_options(group) for name, group in peers.items()}
-    texts = []
-    for (_, name), *pairs in settings:
-        options = dict(pairs)
-        words = [
-            f"{key.removesuffix('._target_')}={short_value(key, options[key], peers[name])}"
-            for key in telling[name]
-            if key in options
-        ]
-        texts.append(" ".join([name, *words] if name != "None" else words) or "all")
-    return texts
-
-
-def telling_options(peers: list[dict[str, str]]) -> list[str]:
-    """The options that differ, but for those that follow from the class of their part, or from one of the model's."""
-    columns = {key: [peer.get(key) for peer in peers] for key in sorted({key for peer in peers for key in peer})}
-    columns = {key: values for key, values in columns.items() if len(set(values)) > 1}
-    sources = [key for key in columns if key.startswith("model.") and key.count(".") == 1]  # of ${model.lr} and others
-
-    def follows(key: str) -> bool:
-        values, parts = columns[key], key.split(".")
-        classes = {f"{'.'.join(parts[:i])}._target_" for i in range(1, len(parts))} & columns.keys() - {key}
-        return any(values == columns[other] for other in sources if other != key) or any(
-            len(set(zip(columns[other], values, strict=True))) == len(set(columns[other])) for other in classes
-        )
-
-    return [key for key in columns if not follows(key)]
-
-
-def short_value(key: str, value: str, peers: list[dict[str, str]]) -> str:
-    """A class by as many of its last names as tell it from the peers' classes; any other value as it is."""
-    if not key.endswith("_target_"):
-        return value
-    others = {peer[key] for peer in peers if key in peer} - {value}
-    names = value.split(".")
-    suffixes = [".".join(names[-i:]) for i in range(1, len(names) + 1)]
-    return next((s for s in suffixes if not any(f".{other}".endswith(f".{s}") for other in others)), value)
 
 
 # ---------------------------------------------------------------------------------------------------------- table
@@ -210,10 +62,8 @@ class Row:
 
     @property
     def task(self) -> Setting:
-        """The data, and the protocol of an evaluation: numbers of different tasks are not compared."""
-        has_protocol = any(key in PROTOCOL for key, _ in self.setting)
-        others = TRAINING | VALIDATION if has_protocol else TRAINING
-        return tuple((k, v) for k, v in self.setting if k in PROTOCOL or (k.startswith("data.") and k not in others))
+        """The data and what is compared of it: numbers of different tasks are not ranked."""
+        return tuple((k, v) for k, v in self.setting if k in COMPARED or (k.startswith("data.") and k not in TRAINING))
 
 
 @dataclass
@@ -225,13 +75,16 @@ class Cell:
     is_best: bool | None = None
 
     @property
+    def sample(self) -> Sample:
+        return Sample.of(self.values) if self.values else Sample(0, math.nan, math.nan)
+
+    @property
     def text(self) -> str:
-        text = mean_and_error(Sample.of(self.values)) if self.values else "nan"
-        text = f"**{text}**" if self.is_best else text
+        text = f"**{mean_and_error(self.sample)}**" if self.is_best else mean_and_error(self.sample)
         return text if len(self.values) == self.seeds else f"{text} ({len(self.values)} of {self.seeds})"
 
 
-Table = dict[str, list[Cell | None]]  # a column for each metric, a cell for each row; None where no run has it
+Table = dict[str, dict[int, Cell]]  # by metric and row, where a run of the row has the metric
 
 
 def make_rows(runs: list[Run]) -> tuple[list[Row], list[str]]:
@@ -240,7 +93,7 @@ def make_rows(runs: list[Run]) -> tuple[list[Row], list[str]]:
     missing: dict[Setting, set[str]] = defaultdict(set)
     twins = []
     for run in runs:
-        if not run.is_finished:
+        if run.missing:
             missing[run.options].add(run.seed)
             continue
         first = groups[run.options + run.protocol].setdefault(run.seed, run)
@@ -257,36 +110,32 @@ def tabulate(rows: list[Row], metrics: Iterable[str]) -> Table:
     """Every metric's column, with the best of each task marked."""
     table: Table = {}
     for metric in metrics:
-        cells = [make_cell(row, metric) for row in rows]
+        column = table[metric] = {}
+        for i, row in enumerate(rows):
+            if values := [run.metrics[metric] for run in row.runs if metric in run.metrics]:
+                column[i] = Cell([value for value in values if math.isfinite(value)], row.seeds)
         for task in {row.task for row in rows}:
-            rank([cell for row, cell in zip(rows, cells, strict=True) if cell and row.task == task], metric)
-        table[metric] = cells
+            rank([cell for i, cell in column.items() if rows[i].task == task and cell.values], metric)
     return table
 
 
-def make_cell(row: Row, metric: str) -> Cell | None:
-    values = [run.metrics[metric] for run in row.runs if metric in run.metrics]
-    return Cell([v for v in values if math.isfinite(v)], row.seeds) if values else None
-
-
-def rank(cells: list[Cell], metric: str) -> None:
+def rank(rivals: list[Cell], metric: str) -> None:
     """Mark the best of the cells of one task."""
-    rivals = [cell for cell in cells if cell.values]
-    if len(rivals) < 2 or base(metric) not in SMALLER | LARGER:
-        return
-    complete = [len(cell.values) == cell.seeds for cell in rivals]
-    marks = best([Sample.of(cell.values) for cell in rivals], base(metric) in LARGER, complete)
-    for cell, mark in zip(rivals, marks, strict=True):
-        cell.is_best = mark
+    if len(rivals) > 1 and arrow(metric):
+        complete = [len(cell.values) == cell.seeds for cell in rivals]
+        marks = best([cell.sample for cell in rivals], arrow(metric) == "↑", complete)
+        for cell, mark in zip(rivals, marks, strict=True):
+            cell.is_best = mark
 
 
-def base(metric: str) -> str:
-    return metric.rpartition("/")[2]
+def arrow(metric: str) -> str:
+    """Which way is better, where that is known."""
+    return ARROWS.get(metric.rpartition("/")[2], "")
 
 
 def mean_and_error(sample: Sample) -> str:
     """Mean and standard error to two figures of the error; a single value to four figures."""
-    if sample.n == 1 or sample.error == 0:
+    if sample.n < 2 or sample.error == 0:
         return f"{sample.mean:.4g}" + (" ± 0" if sample.n > 1 else "")
     digits = max(0, 1 - math.floor(math.log10(sample.error)))
     if digits > 6:
@@ -300,21 +149,19 @@ def markdown(rows: list[Row], table: Table) -> list[str]:
     lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
     for i, row in enumerate(rows):
         seeds = str(row.seeds) if len(row.runs) == row.seeds else f"{len(row.runs)} of {row.seeds}"
-        cells = [column[i] for column in table.values()]
-        texts = [row.label, seeds, *(cell.text if cell else "" for cell in cells)]
-        lines.append("| " + " | ".join(texts) + " |")
+        cells = [column[i].text if i in column else "" for column in table.values()]
+        lines.append("| " + " | ".join([row.label, seeds, *cells]) + " |")
     return lines
 
 
 def title(metric: str) -> str:
-    arrow = " ↓" if base(metric) in SMALLER else " ↑" if base(metric) in LARGER else ""
-    return metric.removeprefix("val/") + arrow
+    return f"{metric.removeprefix('val/')} {arrow(metric)}".rstrip()
 
 
-def notes(rows: list[Row], table: Table, runs: list[Run], name: str) -> list[str]:
+def notes(rows: list[Row], table: Table, runs: list[Run]) -> list[str]:
     """Sentences for below the table: what its numbers are, and what is not in them."""
     lines = ["Mean ± standard error over the seeds."]
-    marks = [cell.is_best for column in table.values() for cell in column if cell and cell.is_best is not None]
+    marks = [cell.is_best for column in table.values() for cell in column.values() if cell.is_best is not None]
     if any(marks):
         lines[0] += (
             " Bold: the best mean among the settings on the same data and those that do not differ from it, where any"
@@ -325,14 +172,15 @@ def notes(rows: list[Row], table: Table, runs: list[Run], name: str) -> list[str
     if broken := [
         f"{metric} of {run.folder}"
         for metric, column in table.items()
-        for row, cell in zip(rows, column, strict=True)
-        for run in row.runs
-        if cell and not math.isfinite(run.metrics.get(metric, math.nan))
+        for i in column
+        for run in rows[i].runs
+        if not math.isfinite(run.metrics.get(metric, math.nan))
     ]:
         lines.append(f"No finite number, and so left out: {', '.join(broken)}.")
-    if missing := [str(run.folder) for run in runs if not run.is_finished]:
-        lines.append(f"Without {name} (stopped, diverged or not done yet): {', '.join(missing)}.")
-    return lines
+    absent: dict[str, list[str]] = defaultdict(list)
+    for run in runs:
+        absent[run.missing].append(str(run.folder))
+    return lines + [f"{why}: {', '.join(folders)}." for why, folders in absent.items() if why]
 
 
 def write_csv(path: Path, rows: list[Row], table: Table) -> None:
@@ -341,12 +189,9 @@ def write_csv(path: Path, rows: list[Row], table: Table) -> None:
         writer = csv.writer(file)
         writer.writerow(["setting", "metric", "seeds", "values", "mean", "standard_error", "best"])
         for metric, column in table.items():
-            for row, cell in zip(rows, column, strict=True):
-                if cell is None:
-                    continue
-                sample = Sample.of(cell.values) if cell.values else Sample(0, math.nan, math.nan)
-                mark = "" if cell.is_best is None else int(cell.is_best)
-                writer.writerow([row.label, metric, cell.seeds, sample.n, sample.mean, sample.error, mark])
+            for i, cell in column.items():
+                sample, mark = cell.sample, "" if cell.is_best is None else int(cell.is_best)
+                writer.writerow([rows[i].label, metric, cell.seeds, sample.n, sample.mean, sample.error, mark])
 
 
 # -------------------------------------------------------------------------------------------------------- pictures
@@ -354,31 +199,25 @@ def write_csv(path: Path, rows: list[Row], table: Table) -> None:
 
 def draw_table(rows: list[Row], table: Table) -> "Figure":
     """An axes for each metric: every setting's mean with its standard error, and every seed as a small dot."""
-    panels = [(metric, column) for metric, column in table.items() if any(cell and cell.values for cell in column)]
+    finite = {m: {i: cell for i, cell in column.items() if cell.values} for m, column in table.items()}
+    panels = {metric: column for metric, column in finite.items() if column}
     if not panels:
         raise UsageError("--figure has nothing to draw, as no run has val/...: name its metrics by --metrics.")
     text_width = 0.08 * max(len(row.label) for row in rows)
     figure, grid = panel_grid(len(panels), 0.9 + 0.3 * len(rows), margin=(text_width, 0.2), share_y=True)
-    for axes, (metric, column) in zip(grid, panels, strict=True):
-        for i, cell in enumerate(column):
-            if cell and cell.values:
-                draw_cell(axes, i, cell)
+    for axes, (metric, column) in zip(grid, panels.items(), strict=True):
+        for i, cell in column.items():
+            sample, marker = cell.sample, "D" if cell.is_best else "o"
+            error = sample.error if sample.n > 1 else None
+            axes.plot(cell.values, [i] * sample.n, ".", color=f"C{i}", alpha=0.4, markersize=5)
+            axes.errorbar(sample.mean, i, xerr=error, fmt=marker, color=f"C{i}", capsize=3, markersize=6)
         axes.set_title(title(metric), fontsize=10, loc="left")
         axes.set_yticks(range(len(rows)), [row.label for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.grid(axis="y", color="0.92")
-        set_scale(axes.set_xscale, metric, [v for cell in column if cell for v in cell.values])
+        set_scale(axes.set_xscale, metric, [v for cell in column.values() for v in cell.values])
     figure.supxlabel("mean ± standard error; dots: seeds; diamonds: best", fontsize=8)
     return figure
-
-
-def draw_cell(axes: "Axes", i: int, cell: Cell) -> None:
-    """The mean, its error and the seeds at height i."""
-    sample, color = Sample.of(cell.values), line_style(i)[0]
-    axes.plot(cell.values, [i] * sample.n, ".", color=color, alpha=0.4, markersize=5)
-    error = sample.error if sample.n > 1 else None
-    marker = "D" if cell.is_best else "o"
-    axes.errorbar(sample.mean, i, xerr=error, fmt=marker, color=color, capsize=3, markersize=6)
 
 
 def panel_grid(
@@ -401,37 +240,17 @@ def panel_grid(
     return figure, grid[:panels]
 
 
-def line_style(i: int) -> tuple[str, str]:
-    """Colour and dashes of the i-th setting, the same in both pictures."""
-    return f"C{i % 10}", ("-", "--", ":", "-.")[i // 10 % 4]
-
-
 def set_scale(set_: Any, metric: str, values: list[float]) -> None:
     """Logarithmic for distances of several orders of magnitude."""
-    if base(metric) in SMALLER and values and 0 < 100 * min(values) < max(values):
+    if arrow(metric) == "↓" and values and 0 < 100 * min(values) < max(values):
         set_("log")
 
 
-Curves = dict[str, dict[int, float]]  # of a run: values by generator update, by name
+Curve = dict[int, float]  # values by generator update
+Bands = dict[str, dict[int, dict[int, Sample]]]  # by metric, row and update, where all seeds have one
 
 
-@dataclass(frozen=True)
-class Band:
-    """Mean over seeds and its standard error at each step that all seeds have; nan for one seed's error."""
-
-    steps: list[int]
-    means: list[float]
-    errors: list[float]
-    seeds: int
-
-    @classmethod
-    def of(cls, curves: list[dict[int, float]]) -> "Band":
-        steps = sorted(set.intersection(*(set(curve) for curve in curves)))
-        samples = [Sample.of([curve[step] for curve in curves]) for step in steps]
-        return cls(steps, [s.mean for s in samples], [s.error for s in samples], len(curves))
-
-
-def read_curves(folder: Path) -> Curves:
+def read_curves(folder: Path) -> dict[str, Curve]:
     """Every scalar that TensorBoard's event files of a run hold."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -442,56 +261,53 @@ def read_curves(folder: Path) -> Curves:
     }
 
 
-def make_bands(rows: list[Row], metrics: list[str]) -> dict[str, list[Band | None]]:
-    """Bands by metric and row, None where no run has the curve; by default of all val/... and the losses."""
+def make_bands(rows: list[Row], metrics: list[str]) -> Bands:
+    """Of the runs that have the curve; by default of all val/... and the losses."""
     read = [[read_curves(run.folder) for run in row.runs] for row in rows]
-    names = {name for curves in read for run in curves for name in run}
+    names = {name for runs in read for run in runs for name in run}
     # value_bound is a constant line for TensorBoard
-    standard = sorted(n for n in names if n.startswith("val/") and n != "val/value_bound") + sorted(
-        n for n in names if n.startswith("loss/")
-    )
-    bands: dict[str, list[Band | None]] = {}
-    for metric in metrics or standard:
-        found = [[run[metric] for run in curves if metric in run] for curves in read]
-        if any(found):
-            bands[metric] = [Band.of(curves) if curves else None for curves in found]
+    standard = [name for name in names if name.startswith(("val/", "loss/")) and name != "val/value_bound"]
+    bands: Bands = defaultdict(dict)
+    for metric in metrics or sorted(standard, key=lambda name: (name.startswith("loss/"), name)):
+        for i, runs in enumerate(read):
+            if curves := [run[metric] for run in runs if metric in run]:
+                steps = sorted(set.intersection(*(set(curve) for curve in curves)))
+                bands[metric][i] = {step: Sample.of([curve[step] for curve in curves]) for step in steps}
     return bands
 
 
-def band_notes(rows: list[Row], bands: dict[str, list[Band | None]]) -> list[str]:
+def band_notes(rows: list[Row], bands: Bands) -> list[str]:
     """A sentence for each curve that is of fewer seeds than the table's, or that is empty."""
     lines = []
     for metric, column in bands.items():
-        for row, band in zip(rows, column, strict=True):
-            if band and band.seeds < len(row.runs):
-                lines.append(f"The curve of {metric} of {row.label} is of {band.seeds} of {len(row.runs)} seeds.")
-            if band and not band.steps:
-                lines.append(f"The curve of {metric} of {row.label} is empty: its seeds share no step.")
+        for i, band in column.items():
+            total, seeds = len(rows[i].runs), next((sample.n for sample in band.values()), 0)
+            if seeds < total:
+                state = f"of {seeds} of {total} seeds" if band else "empty: its seeds share no step"
+                lines.append(f"The curve of {metric} of {rows[i].label} is {state}.")
     return lines
 
 
-def draw_curves(rows: list[Row], bands: dict[str, list[Band | None]]) -> "Figure":
+def draw_curves(rows: list[Row], bands: Bands) -> "Figure":
     """An axes for each metric: the mean over seeds and a band of one standard error, over generator updates."""
     if not bands:
         raise UsageError("--curves has nothing to draw: TensorBoard's event files of the runs have no such curve.")
     figure, grid = panel_grid(len(bands), 2.5, margin=(0.4, 0.4 + 0.18 * len(rows)))
+    lines: dict[int, Line2D] = {}
     for axes, (metric, column) in zip(grid, bands.items(), strict=True):
-        for i, band in enumerate(column):
-            if band is None:
-                continue
-            color, dashes = line_style(i)
-            marker = "." if len(band.steps) < 20 else None
-            label = f"{rows[i].label} ({len(rows[i].runs)})"
-            axes.plot(band.steps, band.means, dashes, color=color, linewidth=1.2, marker=marker, label=label)
-            if band.seeds > 1:
-                lower, upper = ([m + s * e for m, e in zip(band.means, band.errors, strict=True)] for s in (-1, 1))
-                axes.fill_between(band.steps, lower, upper, color=color, alpha=0.2, linewidth=0)
+        for i, band in column.items():
+            style = ("." if len(band) < 20 else "") + DASHES[i // 10 % len(DASHES)]
+            means, errors = [s.mean for s in band.values()], [s.error for s in band.values()]
+            (lines[i],) = axes.plot(list(band), means, style, color=f"C{i}", linewidth=1.2)
+            if any(map(math.isfinite, errors)):  # one seed has none
+                lower, upper = ([m + s * e for m, e in zip(means, errors, strict=True)] for s in (-1, 1))
+                axes.fill_between(list(band), lower, upper, color=f"C{i}", alpha=0.2, linewidth=0)
         axes.set_title(title(metric), fontsize=10, loc="left")
         axes.set_xlabel("generator updates", fontsize=8)
-        set_scale(axes.set_yscale, metric, [mean for band in column if band for mean in band.means])
-    lines = {str(line.get_label()): line for axes in grid for line in axes.lines}
-    lines = {label: lines[label] for row in rows if (label := f"{row.label} ({len(row.runs)})") in lines}
-    legend = figure.legend(handles=list(lines.values()), loc="outside lower left", frameon=False, fontsize=8)
+        set_scale(axes.set_yscale, metric, [s.mean for band in column.values() for s in band.values()])
+    settings = [f"{rows[i].label} ({len(rows[i].runs)})" for i in sorted(lines)]
+    handles = [lines[i] for i in sorted(lines)]
+    legend = figure.legend(handles, settings, loc="outside lower left", frameon=False, fontsize=8)
     legend.set_title("setting (seeds)")
     legend.set_alignment("left")
     return figure
@@ -540,7 +356,7 @@ def report(options: argparse.Namespace) -> None:
     if "seconds" in known:
         table |= tabulate(rows, ["seconds"])
 
-    remarks = [*notes(rows, table, runs, name), *twins, *band_notes(rows, bands)]
+    remarks = [*notes(rows, table, runs), *twins, *band_notes(rows, bands)]
     print("\n".join(markdown(rows, table)), *remarks, sep="\n\n")
     for path in filter(None, (options.csv, *drawings)):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,14 +6,17 @@ import sys
 from collections.abc import Callable
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from conftest import ROOT
 from omegaconf import DictConfig
+from PIL import Image
 from test_configs import write_mnist
+from test_features import stripes
+from torchmetrics import Metric
 
 from gan_lightning.build import train
 from gan_lightning.data.loader import stream_seed
@@ -67,13 +70,13 @@ def test_the_figures_are_those_that_validation_logged(
     capsys.readouterr()
     result = evaluate(script, run)
     assert result["metrics"] == logged(run)
-    assert (result["n"], result["seed"], result["step"], result["features"]) == (300, 2014, 20, None)
+    assert (result["n"], result["seed"], result["step"], result["weights"]) == (300, 2014, 20, "average")
+    assert (result["features"], result["held_out"]) == (None, None)
     printed = capsys.readouterr().out
-    assert "step 20: n 300, seed 2014\n" in printed
+    assert f"{run}/checkpoints/last.ckpt, step 20, averaged generator: n 300, seed 2014\n" in printed
     for name, value in result["metrics"].items():
         assert f"| {name.removeprefix('val/')} | {value:.5g} |" in printed
-    again = evaluate(script, run / "checkpoints" / "last.ckpt")
-    assert again["metrics"] == result["metrics"]
+    assert evaluate(script, run / "checkpoints" / "last.ckpt") == result
 
 
 def test_n_and_seed_are_what_is_asked_for(configure: Configure, tmp_path: Path, script: ModuleType) -> None:
@@ -91,6 +94,63 @@ def test_the_floor_is_that_of_fresh_samples(configure: Configure, tmp_path: Path
     fresh = sample_from(gaussian(), 10_000, stream_seed("floor", 2014))
     assert result["floor"]["val/ks"] == kolmogorov_smirnov(fresh, gaussian()).float().item() < 1.95 / 100
     assert result["floor"].keys() == result["metrics"].keys() - {"val/value"}
+
+
+def change(run: Path, alter: Callable[[dict[str, Any]], None]) -> None:
+    """Rewrite the run's last checkpoint."""
+    path = run / "checkpoints" / "last.ckpt"
+    saved = torch.load(path, weights_only=True)
+    alter(saved)
+    torch.save(saved, path)
+
+
+def test_the_raw_generator_is_the_one_that_was_trained(
+    configure: Configure, tmp_path: Path, script: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def copy_to_the_average(saved: dict[str, Any]) -> None:
+        weights = saved["state_dict"]
+        raw = {name: value for name, value in weights.items() if name.startswith("generator.")}
+        weights |= {name.replace("generator.", "average.network.", 1): value for name, value in raw.items()}
+
+    train(configure("data=gaussian", *PLAIN, *POINTS, "model.ema_decay=0.99"), tmp_path)
+    average, raw = (evaluate(script, tmp_path, f"weights={name}") for name in ("average", "raw"))
+    assert "step 20, raw generator" in capsys.readouterr().out
+    assert (average["weights"], raw["weights"]) == ("average", "raw")
+    assert average["metrics"] == logged(tmp_path) == evaluate(script, tmp_path)["metrics"]
+    assert raw["metrics"]["val/ks"] != average["metrics"]["val/ks"]
+    change(tmp_path, copy_to_the_average)
+    assert evaluate(script, tmp_path)["metrics"] == raw["metrics"]
+
+
+def test_a_run_from_a_gpu_needs_none(configure: Configure, tmp_path: Path, script: ModuleType) -> None:
+    train(configure("data=gaussian", *PLAIN, *POINTS), tmp_path)
+    change(tmp_path, lambda saved: saved["gan"]["config"]["trainer"].update(accelerator="gpu"))
+    assert evaluate(script, tmp_path)["metrics"].keys() == logged(tmp_path).keys()
+
+
+class Seen(Metric):
+    """How many samples arrived on the device "meta"."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = 0
+
+    def update(self, generated: torch.Tensor, real: torch.Tensor) -> None:
+        self.seen += sum(len(x) for x in (generated, real) if x.device.type == "meta")
+
+    def compute(self) -> torch.Tensor:
+        return torch.tensor(float(self.seen))
+
+
+def test_the_floor_is_computed_where_validation_is(script: ModuleType) -> None:
+    data = SimpleNamespace(
+        trainer=SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("meta"))),
+        validation_samples=5,
+        metrics=lambda: {"seen": Seen()},
+        val_dataloader=lambda: torch.zeros(5, 2).split(3),
+        training_samples=lambda n, seed: torch.zeros(n, 2),
+    )
+    assert script.floor(data, 0) == {"val/seen": 10}
 
 
 # ---------------------------------------------------------------------------------------------------------- images
@@ -125,8 +185,10 @@ def test_image_metrics_of_validation_and_of_the_script(
     assert 0 <= result["floor"]["val/fid"] < result["metrics"]["val/fid"]
     best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     (state,) = (s for name, s in best["callbacks"].items() if name.startswith("RunCheckpoint"))
-    assert state["features"] == result["features"]
-    assert evaluate(script, run / "checkpoints" / "best.ckpt")["metrics"]["val/fid"] == state["best"]
+    assert state["measured_by"] == [result["features"], 100]
+    result = evaluate(script, run / "checkpoints" / "best.ckpt")
+    assert result["metrics"]["val/fid"] == state["best"]
+    assert Path(result["checkpoint"]).name == "best.ckpt"
 
 
 def test_validation_leaves_training_and_checkpoints_alone(
@@ -154,6 +216,53 @@ def test_a_run_without_validation_is_evaluated_on_all_held_out_images(
     assert evaluate(script, tmp_path / "run")["n"] == 512
 
 
+@pytest.fixture
+def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Striped pictures of two classes in the folders train, test and other."""
+    monkeypatch.setattr(features, "UPDATES", 10)
+    for seed, part in enumerate(("train", "test", "other")):
+        for i, (image, label) in enumerate(zip(*stripes(40, seed, 32), strict=True)):
+            (tmp_path / part / str(label.item())).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image[0].numpy()).save(tmp_path / part / str(label.item()) / f"{i:02}.png")
+    return tmp_path
+
+
+def small_folder(pictures: Path, *options: str) -> tuple[str, ...]:
+    return (
+        *("model=mlp", "data=image_folder", f"data.root={pictures / 'train'}", "data.size=32", "data.channels=1"),
+        *("model.generator.widths=[8]", "model.discriminator.widths=[8]", f"data.cache={pictures / 'cache'}"),
+        *("data.batch_size=8", *PLAIN, *options),
+    )
+
+
+def test_held_out_images_are_known_by_their_digest(
+    configure: Configure, script: ModuleType, pictures: Path, tmp_path: Path
+) -> None:
+    digests = []
+    for i, (part, range_) in enumerate((("test", "signed"), ("test", "unit"), ("other", "signed"))):
+        run = tmp_path / "runs" / str(i)
+        train(configure(*small_folder(pictures, f"data.range={range_}")), run)
+        digests.append(evaluate(script, run, f"held_out={pictures / part}")["held_out"])
+    assert digests[0] == digests[1] != digests[2]
+    assert evaluate(script, run, f"held_out={pictures / 'other'}", "n=20")["held_out"] not in digests
+
+
+def test_a_run_from_before_there_were_held_out_images(
+    configure: Configure, script: ModuleType, pictures: Path, tmp_path: Path
+) -> None:
+    def forget(saved: dict[str, Any]) -> None:
+        for name in ("held_out", "validation_samples", "features", "inception_weights"):
+            del saved["gan"]["config"]["data"][name]
+
+    run = tmp_path / "run"
+    train(configure(*small_folder(pictures)), run)
+    change(run, forget)
+    result = evaluate(script, run, f"held_out={pictures / 'test'}", "features=own")
+    assert (result["n"], result["features"].split("-")[0]) == (40, "imagefolder")
+    sentence = "held_out is not set: image metrics compare with images that are not trained on, so give a folder of"
+    assert refusal(script, run) == f"Error: {sentence} such."
+
+
 # ------------------------------------------------------------------------------------------------- what is refused
 
 
@@ -175,7 +284,7 @@ def test_what_images_cannot_give_is_one_sentence(
     run = tmp_path / "run"
     train(configure(*digits), run)
     assert "Error: n is 513, but there are 512 held-out images" in refusal(script, run, "n=513")
-    assert "Error: n is 9: give at least 10" in refusal(script, run, "n=9")
+    assert refusal(script, run, "n=9") == "Error: n is 9: give at least 10 images."
     assert f"MNIST is not in root={tmp_path}/gone" in refusal(script, run, f"root={tmp_path}/gone")
     assert "held_out is no option of this run's data" in refusal(script, run, "held_out=here")
     assert "features is 'other': give one of own, inception or null" in refusal(script, run, "features=other")

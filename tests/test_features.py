@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 
-from gan_lightning.data.images import MNIST, ImageData, ImageFolder
+from gan_lightning.data.images import MNIST, ImageData, ImageFolder, scale
 from gan_lightning.metrics import features
 from gan_lightning.metrics.features import Classifier, Features, inception_features, own_features, train_classifier
 
@@ -243,6 +243,10 @@ def test_chosen_classes_are_held_out_too_and_the_network_knows_all(tmp_path: Pat
     across = [100 + i for i, label in enumerate(stripes(40, 0)[1].tolist()) if label == 1]
     assert set(numbers(one)) <= set(across)
     assert one.features_name == all_.features_name
+    for data, classes in ((all_, 2), (one, 1)):
+        metric = data.metrics()["images"]
+        metric.update(scale(stripes(40)[0]), scale(stripes(40)[0]))  # generated ones are of both
+        assert metric.compute()["classes"] == classes
 
 
 def test_none_is_no_validation(tmp_path: Path) -> None:
@@ -318,13 +322,25 @@ def test_labels_pass_over_unreadable_files(folders: Path) -> None:
     [
         ({"held_out": None}, r"data\.held_out is not set: image metrics compare"),
         ({"held_out": "absent"}, r"data\.held_out=.*absent is no folder"),
-        ({"held_out": "."}, r"held_out has folders, such as 'x', that"),
+        ({"held_out": "other"}, r"held_out has folders, such as 'x', that"),
         ({"memory_limit": 1e-9}, r"test takes more than data\.memory_limit=1e-09 GiB.* give a higher limit\.$"),
         ({"memory_limit": 3e-6}, r"train takes more than data\.memory_limit=3e-06 GiB.*or data\.features=inception"),
     ],
 )
 def test_what_folders_cannot_give_is_one_sentence(folders: Path, options: dict[str, Any], sentence: str) -> None:
-    (folders / "x").mkdir()
-    next((folders / "test" / "along").iterdir()).rename(folders / "x" / "a.png")
+    (folders / "other" / "x").mkdir(parents=True)
+    next((folders / "test" / "along").iterdir()).rename(folders / "other" / "x" / "a.png")
     with pytest.raises((ValueError, FileNotFoundError), match=sentence):
         ready(folder(folders, **options))
+
+
+@pytest.mark.parametrize("held_out", [".", "train", "train/along", "test/../train", "link"])
+def test_images_that_are_trained_on_are_not_held_out(folders: Path, held_out: str) -> None:
+    (folders / "link").symlink_to(folders / "train" / "across")
+    with pytest.raises(ValueError, match=r"^data\.held_out=.* have images in common"):
+        folder(folders, held_out)
+
+
+def test_a_folder_whose_name_begins_alike_is_another(folders: Path) -> None:
+    (folders / "test").rename(folders / "train_not")
+    assert len(ready(folder(folders, "train_not")).held_out_images()) == 40

@@ -248,6 +248,25 @@ def test_the_metric_is_its_parts_on_all_batches(value_range: tuple[float, float]
     assert_close(values["class_kl"].double(), class_divergence(*counts), rtol=1e-5, atol=1e-8)
 
 
+class Pixels(nn.Module):
+    """The pixels are features and logits."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        pixels = images.flatten(1).float()
+        return pixels, pixels
+
+
+@pytest.mark.parametrize(("chosen", "classes"), [(None, 4), ([0, 1], 2), ([2], 1), ([3, 1], 2)])
+def test_only_chosen_classes_are_counted(chosen: list[int] | None, classes: int) -> None:
+    """Noise has all four; what is real has one and an image that is taken for another."""
+    metric = ImageMetrics(Features("pixels", Pixels(), 0.9), chosen=chosen)
+    noise, real = images(80), images(80)
+    noise.flatten(1)[range(80), [i % 4 for i in range(80)]] = 1.0
+    real[:, 0, 0, 0] = 1.0
+    metric.update(noise, real)
+    assert metric.compute()["classes"] == classes
+
+
 def test_a_network_that_does_not_know_the_classes_counts_none() -> None:
     metric = ImageMetrics(Features("brightness", Brightness()))
     metric.update(images(20), images(20))

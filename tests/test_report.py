@@ -21,6 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.tensorboard import SummaryWriter
 
 from gan_lightning.build import train
+from gan_lightning.runs import labels as label_settings
+from gan_lightning.runs import setting_of
 
 Configure = Callable[..., DictConfig]
 
@@ -214,12 +216,11 @@ def test_labels_name_what_differs_among_runs_of_a_name(report: Script, tmp_path:
     ]
 
 
-def labels(script: ModuleType, *configs: dict[str, Any]) -> list[str]:
-    texts: list[str] = script.labels([script.setting_of(config) for config in configs])
-    return texts
+def labels(*configs: dict[str, Any]) -> list[str]:
+    return label_settings([setting_of(config) for config in configs])
 
 
-def test_labels_leave_out_what_follows(script: ModuleType) -> None:
+def test_labels_leave_out_what_follows() -> None:
     """What a class brings along, and what is the model's value in another place."""
     r1 = {"r1": {"_target_": "package.R1", "weight": 0.1, "every": 16}}
     configs = [
@@ -227,29 +228,29 @@ def test_labels_leave_out_what_follows(script: ModuleType) -> None:
         for lr in (0.1, 0.2)
         for regularizer in ({}, r1)
     ]
-    assert labels(script, *configs) == [
+    assert labels(*configs) == [
         "model.lr=0.1 regularizer=none",
         "model.lr=0.1 regularizer.r1=R1",
         "model.lr=0.2 regularizer=none",
         "model.lr=0.2 regularizer.r1=R1",
     ]
     strong = {"r1": {**r1["r1"], "weight": 0.9}}
-    assert labels(script, *({"regularizer": part} for part in ({}, r1, strong))) == [
+    assert labels(*({"regularizer": part} for part in ({}, r1, strong))) == [
         "regularizer=none",
         "regularizer.r1=R1 regularizer.r1.weight=0.1",
         "regularizer.r1=R1 regularizer.r1.weight=0.9",
     ]
 
 
-def test_labels_hide_no_difference_of_another_part(script: ModuleType) -> None:
+def test_labels_hide_no_difference_of_another_part() -> None:
     pairs = [("Hinge", 0.1), ("Minimax", 0.2)]  # the rate goes with the loss by the user's choice
     configs = [{"loss": {"_target_": f"losses.{loss}"}, "sgd": {"lr": lr}} for loss, lr in pairs]
-    assert labels(script, *configs) == ["loss=Hinge sgd.lr=0.1", "loss=Minimax sgd.lr=0.2"]
+    assert labels(*configs) == ["loss=Hinge sgd.lr=0.1", "loss=Minimax sgd.lr=0.2"]
 
 
-def test_classes_are_as_long_as_tells_them_apart(script: ModuleType) -> None:
+def test_classes_are_as_long_as_tells_them_apart() -> None:
     classes = ("package.networks.mlp.Generator", "package.networks.dcgan.Generator", "package.networks.Linear")
-    assert labels(script, *({"generator": {"_target_": c}} for c in classes)) == [
+    assert labels(*({"generator": {"_target_": c}} for c in classes)) == [
         "generator=mlp.Generator",
         "generator=dcgan.Generator",
         "generator=Linear",
@@ -259,6 +260,21 @@ def test_classes_are_as_long_as_tells_them_apart(script: ModuleType) -> None:
 def test_runs_without_a_name_or_a_difference_are_all(report: Script, tmp_path: Path) -> None:
     write(tmp_path / "a", options(0, None), val__ks=0.5)
     assert report(tmp_path).column("setting") == ["all"]
+
+
+def test_how_it_was_measured_is_in_the_label_once(report: Script, tmp_path: Path) -> None:
+    for n in (100, 200):
+        data = {"validation_samples": n, "features": f"own{n}", "cache": str(n), "inception_weights": n}
+        changes = {"data": data, "callbacks": {"samples": {"images": n}}}
+        write(tmp_path / str(n), options(0) | changes, features="cnn", val__fid=0.5)  # type: ignore[arg-type]
+    assert report(tmp_path).column("setting") == ["ring n=100", "ring n=200"]
+
+
+@pytest.mark.parametrize("callbacks", [{}, {"samples": {"points": 10}}])
+def test_callbacks_make_no_setting(report: Script, tmp_path: Path, callbacks: dict[str, Any]) -> None:
+    write(tmp_path / "0", options(0), val__ks=0.5)
+    write(tmp_path / "1", options(1) | {"callbacks": callbacks}, val__ks=0.5)
+    assert [row[:2] for row in report(tmp_path).rows] == [["ring", "2"]]
 
 
 # ------------------------------------------------------------------------------------------------------- the marks
@@ -389,9 +405,12 @@ def test_metrics_without_a_config_are_one_sentence(report: Script, runs: Path) -
 # ---------------------------------------------------------------------------------------------------- evaluations
 
 
-def evaluate(folder: Path, features: str | None, n: int, **metrics: float | None) -> None:
-    content = {"step": 10, "n": n, "seed": 3, "features": features, "metrics": metrics}
-    (folder / "evaluation.json").write_text(json.dumps(content))
+def evaluate(folder: Path, features: str | None, n: int, changes: dict[str, Any] | None = None, **metrics: Any) -> None:
+    content = {
+        **{"checkpoint": f"{folder}/checkpoints/last.ckpt", "step": 10, "weights": "average", "n": n, "seed": 3},
+        **{"held_out": features and f"digest of {n}", "features": features, "metrics": metrics},
+    }
+    (folder / "evaluation.json").write_text(json.dumps(content | (changes or {})))
 
 
 def test_evaluations_of_other_features_or_sizes_are_neither_averaged_nor_ranked(report: Script, runs: Path) -> None:
@@ -418,6 +437,57 @@ def test_final_scores_of_other_features_are_neither_averaged_nor_ranked(report: 
         ["ring features=a", "2", "1.050 ± 0.050"],
         ["ring features=b", "2", "50.050 ± 0.050"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told_by", "is_ranked"),
+    [
+        ({"held_out": "other"}, ["held_out=digest of 100", "held_out=other"], False),
+        ({"checkpoint": "a/checkpoints/best.ckpt", "step": 7}, ["checkpoint=last.ckpt", "checkpoint=best.ckpt"], True),
+        ({"weights": "raw"}, ["weights=average", "weights=raw"], True),
+    ],
+)
+def test_evaluations_of_other_things_are_not_averaged(
+    report: Script, tmp_path: Path, changes: dict[str, Any], told_by: list[str], is_ranked: bool
+) -> None:
+    write_group(tmp_path, "ring", [0.1] * 6)
+    for seed, fid in enumerate((1.0, 1.1, 1.2, 50.0, 50.1, 50.2)):
+        evaluate(tmp_path / "ring" / str(seed), "cnn", 100, changes if seed > 2 else None, fid=fid)
+    printed = report(tmp_path, "--evaluation")
+    assert {row[0]: row[2].strip("*") for row in printed.rows} == {
+        f"ring {told_by[0]}": "1.100 ± 0.058",
+        f"ring {told_by[1]}": "50.100 ± 0.058",
+    }
+    assert any(bold(printed.column("fid ↓"))) == is_ranked
+
+
+def test_the_raw_generator_of_a_run_without_average_follows(report: Script, tmp_path: Path) -> None:
+    for name, decay in (("average", 0.99), ("raw", 0.0)):
+        write(tmp_path / name, options(0) | {"model": {"ema_decay": decay}}, val__fid=0.5)
+        evaluate(tmp_path / name, "cnn", 100, {"weights": name}, fid=1.0)
+    printed = report(tmp_path, "--evaluation")
+    assert printed.column("setting") == ["ring model.ema_decay=0.0", "ring model.ema_decay=0.99"]
+
+
+def test_an_evaluation_from_before_the_run_went_on_is_left_out(report: Script, tmp_path: Path) -> None:
+    write_group(tmp_path, "a", [0.1, 0.1, 0.1, 0.1])
+    for seed, fid in enumerate((1.0, 3.0, 9.0, 9.0)):
+        evaluate(tmp_path / "a" / str(seed), "cnn", 100, {"step": 6} if seed == 2 else None, fid=fid)
+    (tmp_path / "a" / "3" / "metrics.json").unlink()  # nobody knows its last step
+    printed = report(tmp_path, "--evaluation")
+    assert printed.rows == [["a", "2 of 4", "2.0 ± 1.0 (2 of 4)"]]
+    left_out = ", ".join(str(tmp_path / "a" / seed) for seed in "23")
+    assert printed.notes[1:] == [
+        f"Evaluated at another step than the run ended with, and so left out (evaluate again): {left_out}."
+    ]
+
+
+@pytest.mark.parametrize("lost", ["held_out", "checkpoint", "weights", "metrics"])
+def test_an_evaluation_that_does_not_say_of_what_is_one_sentence(report: Script, runs: Path, lost: str) -> None:
+    evaluate(runs / "Hinge" / "0", "cnn", 100, fid=1.0)
+    path = runs / "Hinge" / "0" / "evaluation.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != lost}))
+    assert f"{path} lacks what is compared: make it again with" in refusal(report, runs, "--evaluation")
 
 
 def test_evaluations_of_one_kind_are_ranked(report: Script, runs: Path) -> None:
@@ -544,6 +614,7 @@ def test_curves_are_joined_on_the_steps_of_all_seeds(report: Script, drawn: dict
     assert [axes.get_title(loc="left") for axes in (ks, loss)] == ["ks ↓", "loss/generator"]
     assert ks.get_xlabel() == "generator updates"
     a, b = ks.lines
+    assert [(line.get_linestyle(), line.get_marker()) for line in (a, b)] == [("-", "."), ("-", ".")]
     at_10, at_30 = [1.0, 3.0, 8.0], [7.0, 8.0, 0.0]
     assert a.get_xydata().tolist() == [[10, pytest.approx(4)], [30, pytest.approx(5)]]
     assert b.get_xydata().tolist() == [[10, 5], [20, 6]]
@@ -555,6 +626,18 @@ def test_curves_are_joined_on_the_steps_of_all_seeds(report: Script, drawn: dict
     (legend,) = drawn["c.png"].legends
     assert [text.get_text() for text in legend.get_texts()] == ["a (3)", "b (1)"]
     assert [line.get_color() for line in legend.get_lines()] == [a.get_color(), b.get_color()]
+
+
+def test_many_settings_are_told_apart(report: Script, drawn: dict[str, Figure], tmp_path: Path) -> None:
+    for i in range(12):
+        write(tmp_path / str(i), options(0, f"{i:02}"), val__ks=0.1)
+        write_curve(tmp_path / str(i), "val/ks", dict.fromkeys(range(20), 0.1 * i))
+    report(tmp_path, "--curves", tmp_path / "c.png")
+    lines = drawn["c.png"].axes[0].lines
+    assert [(line.get_linestyle(), line.get_marker()) for line in lines] == [("-", "None")] * 10 + [("--", "None")] * 2
+    assert lines[0].get_color() != lines[1].get_color()
+    (legend,) = drawn["c.png"].legends
+    assert [text.get_text() for text in legend.get_texts()] == [f"{i:02} (1)" for i in range(12)]
 
 
 def test_curves_are_chosen_and_their_gaps_named(report: Script, drawn: dict[str, Figure], tmp_path: Path) -> None:

@@ -107,6 +107,11 @@ class ImageData(RealData):
                 f"data.validation_samples is {validation_samples}: give at least {FEWEST_HELD_OUT}, or 0 for no image "
                 "metrics while training."
             )
+        is_list = isinstance(classes, Sequence) and not isinstance(classes, str)
+        if classes is not None and not (is_list and classes and all(type(name) in (int, str) for name in classes)):
+            raise ValueError(
+                f"data.classes is {classes!r}: give a list of names or numbers, one or more, or null for all."
+            )
         self.value_range = RANGES[range]
         self.root = Path(root).expanduser()
         self.classes = classes
@@ -130,7 +135,7 @@ class ImageData(RealData):
             self._held_out = self._validation_images()
             features = self._feature_network()
             self.features_name, self.features_accuracy = features.name, features.accuracy
-            self._metric = ImageMetrics(features, self.value_range)
+            self._metric = ImageMetrics(features, self.value_range, self._chosen_classes())
             # Lightning validates only where this method is defined, and an empty loader would make it warn
             self.val_dataloader = self._validation_batches  # type: ignore[method-assign]
 
@@ -157,9 +162,11 @@ class ImageData(RealData):
         return own_features(type(self).__name__.lower(), train, held_out, len(self.class_names), self.cache, device)
 
     def _of_chosen_classes(self, images: Tensor, labels: Tensor) -> Tensor:
-        if self.classes is None:
-            return images
-        return images[torch.isin(labels, torch.tensor([self._class_index(c) for c in self.classes]))]
+        chosen = self._chosen_classes()
+        return images if chosen is None else images[torch.isin(labels, torch.tensor(chosen))]
+
+    def _chosen_classes(self) -> list[int] | None:
+        return None if self.classes is None else sorted({self._class_index(name) for name in self.classes})
 
     def _class_index(self, name: int | str) -> int:
         raise TypeError(f"{type(self).__name__} must define _class_index")
@@ -398,6 +405,13 @@ class ImageFolder(ImageData):
         self.unreadable = unreadable
         self.memory_limit = memory_limit
         self.held_out = None if held_out is None else Path(held_out).expanduser()
+        if self.held_out is not None:
+            train, test = self.root.resolve(), self.held_out.resolve()
+            if train.is_relative_to(test) or test.is_relative_to(train):
+                raise ValueError(
+                    f"data.held_out={held_out} and data.root={root} have images in common, which would be trained on: "
+                    "give two folders of which none is in the other."
+                )
 
     def setup(self, stage: str | None = None) -> None:
         if not hasattr(self, "images"):
@@ -420,7 +434,7 @@ class ImageFolder(ImageData):
         if folder is None:
             raise ValueError(
                 "data.held_out is not set: image metrics compare with images that are not trained on, so give a folder "
-                "of such, or data.validation_samples=0."
+                "of such."
             )
         files = self._files(folder)
         if not self._fits(files):

@@ -1,7 +1,7 @@
 """Scores of generated images by the features of a frozen network."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -98,7 +98,10 @@ def class_divergence(generated: Tensor, real: Tensor) -> Tensor:
 
 
 class ImageMetrics(Metric):
-    """All scores of generated against real images by one network's features, which are computed once a batch."""
+    """All scores of generated against real images by one network's features, which are computed once a batch.
+
+    ``classes`` counts which of the ``chosen`` classes, of all by default, are among the generated images.
+    """
 
     full_state_update = False
     generated: list[Tensor]
@@ -106,10 +109,16 @@ class ImageMetrics(Metric):
     generated_logits: list[Tensor]
     real_logits: list[Tensor]
 
-    def __init__(self, features: Features, value_range: tuple[float, float] = (-1.0, 1.0)) -> None:
+    def __init__(
+        self,
+        features: Features,
+        value_range: tuple[float, float] = (-1.0, 1.0),
+        chosen: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
         self.features = features
         self.value_range = value_range
+        self.chosen = slice(None) if chosen is None else list(chosen)
         for name in ("generated", "real", "generated_logits", "real_logits"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
@@ -134,7 +143,7 @@ class ImageMetrics(Metric):
         if self.features.accuracy is not None:  # the network knows the data's classes
             classes = real_logits.shape[1]
             counts = torch.bincount(generated_logits.argmax(1), minlength=classes).double()
-            values["classes"] = (counts > 0).sum()
+            values["classes"] = (counts > 0)[self.chosen].sum()
             values["class_kl"] = class_divergence(counts, torch.bincount(real_logits.argmax(1), minlength=classes))
         return {name: value.float() for name, value in values.items()}
 

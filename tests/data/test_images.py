@@ -6,6 +6,7 @@ import io
 import math
 import os
 import pickle
+import re
 import struct
 import traceback
 from itertools import islice
@@ -179,6 +180,12 @@ def test_classes_by_number_and_by_name(tmp_path: Path, classes: list[int | str])
     images = write_mnist(tmp_path)
     chosen = images[(LABELS == 1) | (LABELS == 4)]
     assert torch.equal(ready(mnist(tmp_path, classes=classes)).images[:, 0], torch.from_numpy(chosen).to(torch.uint8))
+
+
+@pytest.mark.parametrize("classes", [[], [True], [1, False], [None], "3", 3, [1.0]])
+def test_what_is_no_list_of_classes_is_refused(tmp_path: Path, classes: Any) -> None:
+    with pytest.raises(ValueError, match=rf"^data\.classes is {re.escape(repr(classes))}: give a list of names"):
+        mnist(tmp_path, classes=classes)
 
 
 def test_fashion_classes_by_name(tmp_path: Path) -> None:

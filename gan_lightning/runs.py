@@ -1,0 +1,166 @@
+"""Run folders as what tables are made of: settings, their labels, and metrics; no import here is slow."""
+
+import json
+import math
+import os
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gan_lightning.errors import UsageError
+
+# what tells two runs of one setting apart, only says where things lie, only watches, or is in the protocol
+IGNORED = {
+    *("seed", "resume", "callbacks", "data.seed", "data.download", "data.cache", "data.inception_weights"),
+    *("data.features", "data.validation_samples"),
+}
+COMPARED = ("features", "n", "held_out")  # scores are of these features of that many samples
+PROTOCOL = (*COMPARED, "checkpoint", "weights")  # how evaluate.py measured
+FOLLOWING = {"held_out": {"n"}, "weights": {"model.ema_decay"}}  # n samples have one digest; without average it is raw
+OUTDATED = "Evaluated at another step than the run ended with, and so left out (evaluate again)"
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
+
+Setting = tuple[tuple[str, str], ...]  # options and their values
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder: its options but the seed, its metrics, how they were measured, and why they do not count."""
+
+    folder: Path
+    seed: str
+    options: Setting
+    metrics: dict[str, float]
+    protocol: Setting
+    missing: str
+
+
+def find_runs(folders: list[Path], name: str) -> list[Run]:
+    """Every run below the folders, whether or not it has the file ``name``, in order of their paths.
+
+    Raises:
+        UsageError: a folder does not exist, or a run's file cannot be read.
+    """
+    found = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise UsageError(f"{folder} is not a folder: give a folder of runs, such as multirun/TIME.")
+        for place, _, files in os.walk(folder):
+            if name in files or "config.yaml" in files:
+                found[Path(place).resolve()] = Path(place)
+    return [run for path in sorted(found.values()) if (run := read_run(path, name)) is not None]
+
+
+def read_run(folder: Path, name: str) -> Run | None:
+    """The run of a folder; None where its config.yaml is not of a run.
+
+    Raises:
+        UsageError: the file ``name`` lies beside no run's config.yaml, or one of the two cannot be read.
+    """
+    config, metrics = read_mapping(folder / "config.yaml"), read_mapping(folder / name)
+    if config is None or not {"data", "model"} <= set(config):
+        if metrics is None:
+            return None
+        raise UsageError(f"{folder} has a {name} but no config.yaml of a run: put it back, or leave the folder out.")
+    missing = f"Without {name} (stopped, diverged or not done yet)" if metrics is None else ""
+    metrics = metrics or {}
+    protocol = {"features": metrics.get("features"), "n": config["data"].get("validation_samples")}
+    if name == "evaluation.json" and not missing:
+        if not isinstance(metrics.get("metrics"), dict) or not set(PROTOCOL) <= set(metrics):
+            raise UsageError(f"{folder / name} lacks what is compared: make it again with python scripts/evaluate.py.")
+        protocol = {key: metrics[key] for key in PROTOCOL} | {"checkpoint": Path(metrics["checkpoint"]).name}
+        last = (read_mapping(folder / "metrics.json") or {}).get("step")
+        missing = OUTDATED if protocol["checkpoint"] == "last.ckpt" and metrics.get("step") != last else ""
+        metrics = metrics["metrics"]
+    numbers = {k: v if isinstance(v, int | float) else math.nan for k, v in metrics.items() if not isinstance(v, str)}
+    how = tuple((key, str(value)) for key, value in protocol.items())
+    return Run(folder, str(config.get("seed")), setting_of(config), numbers, how, missing)
+
+
+def read_mapping(path: Path) -> dict[str, Any] | None:
+    """A YAML or JSON file; None where there is none.
+
+    Raises:
+        UsageError: it holds something else than a mapping.
+    """
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_bytes()) if path.suffix == ".json" else yaml.load(path.read_bytes(), LOADER)
+    except (ValueError, yaml.YAMLError):
+        content = None
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} cannot be read: run it again, or leave the folder out.")
+    return content
+
+
+def setting_of(config: dict[str, Any]) -> Setting:
+    """Every option that makes a setting."""
+    options = flatten({key: value for key, value in config.items() if key not in IGNORED})
+    # images have a name wherever they lie, except those of a folder, which are known by nothing else
+    if not options.get("data._target_", "").endswith(".ImageFolder"):
+        options.pop("data.root", None)
+    return tuple(sorted((key, value) for key, value in options.items() if key not in IGNORED))
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Dotted names to values as text; an empty part is none."""
+    flat: dict[str, str] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict) and value:
+            flat |= flatten(value, f"{name}.")
+        else:
+            flat[name] = "none" if value == {} else str(value)
+    return flat
+
+
+def labels(settings: list[Setting]) -> list[str]:
+    """For each setting its name and the options that tell it from others of that name."""
+    peers: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for setting in settings:
+        options = {"name": "None", **dict(setting)}
+        peers[options["name"]].append(options)
+    telling = {name: telling_options(group) for name, group in peers.items()}
+    texts = []
+    for setting in settings:
+        options = {"name": "None", **dict(setting)}
+        name = options["name"]
+        words = [
+            f"{key.removesuffix('._target_')}={short_value(key, options[key], peers[name])}"
+            for key in telling[name]
+            if key in options
+        ]
+        texts.append(" ".join(words if name == "None" else [name, *words]) or "all")
+    return texts
+
+
+def telling_options(peers: list[dict[str, str]]) -> list[str]:
+    """The options that differ, but for those that follow from the class of their part, or from one of the model's."""
+    columns = {key: [peer.get(key) for peer in peers] for key in sorted({key for peer in peers for key in peer})}
+    columns = {key: values for key, values in columns.items() if len(set(values)) > 1}
+    sources = [key for key in columns if key.startswith("model.") and key.count(".") == 1]  # of ${model.lr} and others
+
+    def follows(key: str) -> bool:
+        values, parts = columns[key], key.split(".")
+        causes = {f"{'.'.join(parts[:i])}._target_" for i in range(1, len(parts))} - {key}
+        causes |= FOLLOWING.get(key, set())
+        return any(values == columns[other] for other in sources if other != key) or any(
+            len(set(zip(columns[other], values, strict=True))) == len(set(columns[other]))
+            for other in causes & columns.keys()
+        )
+
+    return [key for key in columns if not follows(key)]
+
+
+def short_value(key: str, value: str, peers: list[dict[str, str]]) -> str:
+    """A class by as many of its last names as tell it from the peers' classes; any other value as it is."""
+    if not key.endswith("_target_"):
+        return value
+    others = {peer[key] for peer in peers if key in peer} - {value}
+    names = value.split(".")
+    suffixes = [".".join(names[-i:]) for i in range(1, len(names) + 1)]
+    return next((s for s in suffixes if not any(f".{other}".endswith(f".{s}") for other in others)), value)
