@@ -134,7 +134,7 @@ def fidelity(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_missing_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
     with pytest.raises(ValueError, match=r"needs the package torch-fidelity: pip install 'gan-lightning\[inception\]'"):
         inception_features(None)
 
