@@ -80,13 +80,15 @@ def best(samples: Sequence[Sample], larger: bool, complete: Sequence[bool]) -> l
     """Mark the best mean and those that do not differ from it; nothing where no sample differs from the best.
 
     Welch's test with Holm's correction over all pairs tells which differ: the numbers that choose the best are those
-    that it is tested by, so its own pairs are not all that count. A sample of one value, or one that is not
-    ``complete``, cannot be told from any: it is not marked, and nothing is where its mean is the best.
+    that it is tested by, so its own pairs are not all that count. What is no better than a sample that differs is not
+    marked either, however wide its errors. A sample of one value, or one that is not ``complete``, cannot be told from
+    any: it is not marked, and nothing is where its mean is the best.
     """
     able = [sample.n > 1 and whole for sample, whole in zip(samples, complete, strict=True)]
     pairs = [pair for pair in combinations(range(len(samples)), 2) if all(able[i] for i in pair)]
     rejected = holm([welch(samples[i], samples[j]) for i, j in pairs])
-    first = (max if larger else min)(range(len(samples)), key=lambda i: samples[i].mean)
+    means = [sample.mean if larger else -sample.mean for sample in samples]
+    first = max(range(len(means)), key=means.__getitem__)
     different = [pair for pair, differs in zip(pairs, rejected, strict=True) if differs and first in pair]
-    worse = {i for pair in different for i in pair} - {first}
-    return [bool(worse) and able[i] and i not in worse for i in range(len(samples))]
+    bar = max((means[i] for pair in different for i in pair if i != first), default=math.inf)
+    return [able[i] and means[i] > bar for i in range(len(samples))]

@@ -95,6 +95,7 @@ ALL = [True] * 4
         ([[1.0], [9.0]], False, [False, False]),  # single seeds
         ([GOOD, BAD, [5.0]], False, [True, False, False]),  # a single seed beside others
         ([GOOD, BAD, [0.5]], False, [False, False, False]),  # nobody knows whether it is the best
+        ([[0.569, 0.523], [0.046, 0.076], [0.0029, 0.0028]], True, [True, False, False]),  # the last ties by its errors
         ([GOOD], False, [False]),
     ],
 )
