@@ -288,7 +288,7 @@ def test_what_images_cannot_give_is_one_sentence(
     assert f"MNIST is not in root={tmp_path}/gone" in refusal(script, run, f"root={tmp_path}/gone")
     assert "held_out is no option of this run's data" in refusal(script, run, "held_out=here")
     assert "features is 'other': give one of own, inception or null" in refusal(script, run, "features=other")
-    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
     assert "Error: features=inception needs the package torch-fidelity: pip install" in refusal(
         script, run, "features=inception"
     )
