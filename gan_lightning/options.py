@@ -1,7 +1,10 @@
 """The options of scripts, name=value as train.py's; no import here is slow."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
+from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -37,6 +40,17 @@ def read_options(options: type[T], doc: str) -> T:
         return parse(options, arguments)
     except UsageError as error:
         sys.exit(f"Error: {error}")
+
+
+@contextmanager
+def refusals(out: str | Path) -> Iterator[None]:
+    """What cannot be used, or written to ``out``, ends the script with one sentence and exit status 1."""
+    try:
+        yield
+    except UsageError as error:
+        sys.exit(f"Error: {error}")
+    except OSError as error:
+        sys.exit(f"Error: {out} cannot be written: {error}.")
 
 
 def parse(options: type[T], arguments: list[str]) -> T:

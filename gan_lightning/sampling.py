@@ -17,6 +17,7 @@ from gan_lightning.config import one_line
 from gan_lightning.data.loader import RealData
 from gan_lightning.errors import UsageError
 from gan_lightning.gan import GAN
+from gan_lightning.metrics.images import to_bytes
 
 SECONDS_PER_FRAME = 0.06
 
@@ -71,9 +72,7 @@ def write_images(folder: Path, batches: Iterable[Tensor], data: RealData) -> Non
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty: choose a new folder.")
     folder.mkdir(parents=True, exist_ok=True)
-    low, high = data.value_range
-    pixels = (((images - low) / (high - low)).clamp(0, 1).mul(255).round().byte() for images in batches)
-    for i, image in enumerate(image for images in pixels for image in images):
+    for i, image in enumerate(image for images in batches for image in to_bytes(images, data.value_range)):
         # of one channel without its dimension, which Pillow takes for gray
         Image.fromarray(image.permute(1, 2, 0).squeeze(2).numpy()).save(folder / f"{i:05d}.png")
 

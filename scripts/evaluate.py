@@ -12,7 +12,6 @@ import hashlib
 import inspect
 import json
 import re
-import sys
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -22,7 +21,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from gan_lightning.config import SEED, SIZE, one_line
 from gan_lightning.errors import UsageError
-from gan_lightning.options import Weights, read_options
+from gan_lightning.options import Weights, read_options, refusals
 
 if TYPE_CHECKING:
     from gan_lightning.data.loader import RealData
@@ -204,18 +203,13 @@ def run_folder(checkpoint: Path) -> Path:
 
 def main() -> None:
     options = read_options(Options, __doc__)
-    try:
-        result = evaluate(options)
-    except UsageError as error:
-        sys.exit(f"Error: {error}")
-    print(table(result))
     path = run_folder(Path(options.checkpoint)) / "evaluation.json"
-    aside = path.with_suffix(".tmp")
-    try:
+    with refusals(path):
+        result = evaluate(options)
+        print(table(result))
+        aside = path.with_suffix(".tmp")
         aside.write_text(json.dumps(result, indent=2) + "\n")
         aside.replace(path)
-    except OSError as error:
-        sys.exit(f"Error: {path} cannot be written: {error}.")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ are in it: in a .pt2 the extra file metadata.json, in ONNX the model's metadata,
 again and its samples of fresh latents are compared with the checkpoint's.
 """
 
-import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Annotated
 from omegaconf import MISSING
 
 from gan_lightning.errors import UsageError
-from gan_lightning.options import Weights, read_options
+from gan_lightning.options import Weights, read_options, refusals
 
 TOLERANCE = 1e-5
 INSTALL = "pip install 'gan-lightning[export]'"
@@ -70,12 +69,8 @@ def export(options: Options) -> None:
 
 def main() -> None:
     options = read_options(Options, __doc__)
-    try:
+    with refusals(options.out):
         export(options)
-    except UsageError as error:
-        sys.exit(f"Error: {error}")
-    except OSError as error:
-        sys.exit(f"Error: {options.out} cannot be written: {error}.")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ the arrays samples (float32, in the model's range), latents, seed and value_rang
 images. The same seed gives the same samples, whatever the batch size.
 """
 
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -22,7 +21,7 @@ from omegaconf import MISSING, OmegaConf
 
 from gan_lightning.config import POSITIVE, SEED, SIZE
 from gan_lightning.errors import UsageError
-from gan_lightning.options import Weights, read_options
+from gan_lightning.options import Weights, read_options, refusals
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -148,12 +147,8 @@ def sample(options: Options) -> None:
 
 def main() -> None:
     options = read_options(Options, __doc__)
-    try:
+    with refusals(options.out):
         sample(options)
-    except UsageError as error:
-        sys.exit(f"Error: {error}")
-    except OSError as error:
-        sys.exit(f"Error: {options.out} cannot be written: {error}.")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
 """Small runs of the real GAN on data that the test holds in its hand."""
 
+import sys
 from collections.abc import Callable
 from functools import partial
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import lightning
 import torch
+from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
@@ -67,3 +71,14 @@ def fit(gan: GAN, data: RealData, steps: int, **options: Any) -> lightning.Train
     trainer = lightning.Trainer(max_steps=steps, **defaults | options)
     trainer.fit(gan, datamodule=data)
     return trainer
+
+
+def load_script(name: str) -> ModuleType:
+    """scripts/NAME.py, which is no part of the package."""
+    spec = spec_from_file_location(f"{name}_script", ROOT / "scripts" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look up their annotations
+    spec.loader.exec_module(module)
+    return module

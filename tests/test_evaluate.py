@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT
+from helpers import load_script
 from omegaconf import DictConfig
 from PIL import Image
 from test_configs import write_mnist
@@ -38,14 +38,7 @@ POINTS = ("data.batch_size=16", "data.rounds_per_epoch=10", "data.validation_sam
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    """scripts/evaluate.py, which is no part of the package."""
-    spec = spec_from_file_location("evaluate", ROOT / "scripts" / "evaluate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules["evaluate"] = module  # its options' annotations are looked up there
-    spec.loader.exec_module(module)
-    return module
+    return load_script("evaluate")
 
 
 def evaluate(script: ModuleType, checkpoint: Path, *options: str) -> dict[str, Any]:

@@ -3,15 +3,13 @@
 import json
 import subprocess
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
-from helpers import trained
+from helpers import load_script, trained
 from PIL import Image
 from test_sample import command
 
@@ -55,13 +53,7 @@ BATCHES = (1, 2, 7)
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    """scripts/export.py, which is no part of the package."""
-    spec = spec_from_file_location("export_script", ROOT / "scripts" / "export.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("export")
 
 
 def run(script: ModuleType, *arguments: object) -> None:

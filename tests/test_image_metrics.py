@@ -313,7 +313,7 @@ class Linear(nn.Module):
 
 
 def test_floor_of_real_digits(mnist_root: Path) -> None:
-    """Pixels of training against test digits: far closer than digits and their negatives."""
+    """Pixels of training against test digits, and two halves: far closer than digits and their negatives."""
     from gan_lightning.data.images import MNIST
 
     data = MNIST(str(mnist_root), 10, download=False)
@@ -322,4 +322,6 @@ def test_floor_of_real_digits(mnist_root: Path) -> None:
     assert floor["precision"] > 0.7
     assert floor["coverage"] > 0.8
     assert negative["precision"] < 0.05
+    halves = frechet_distance(test[:500], test[500:])
+    assert 0 < halves < 0.02 * frechet_distance(test, 1 - train)
     assert frechet_distance(test, train) < 0.02 * frechet_distance(test, 1 - train)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from helpers import load_script
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.tensorboard import SummaryWriter
@@ -29,16 +30,7 @@ Configure = Callable[..., DictConfig]
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    """scripts/report.py, which is no part of the package."""
-    from importlib.util import module_from_spec, spec_from_file_location
-
-    spec = spec_from_file_location("report", ROOT / "scripts" / "report.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules["report"] = module  # where dataclasses look up their annotations
-    spec.loader.exec_module(module)
-    return module
+    return load_script("report")
 
 
 def write(folder: Path, config: dict[str, Any], **metrics: float) -> None:

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from helpers import trained
+from helpers import load_script, trained
 from omegaconf import OmegaConf
 from PIL import Image
 from test_cli import WRAPPER
@@ -31,13 +30,7 @@ MLP = [
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    """scripts/sample.py, which is no part of the package."""
-    spec = spec_from_file_location("sample", ROOT / "scripts" / "sample.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("sample")
 
 
 def image_run(folder: Path, *overrides: str) -> Path:
