@@ -3,7 +3,7 @@
 from copy import deepcopy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class MovingAverage(nn.Module):
@@ -21,16 +21,20 @@ class MovingAverage(nn.Module):
         self.decay = decay
         self.warmup = warmup
 
+    def follow(self, network: nn.Module) -> None:
+        """Take the tensors of the network to follow, once both are where they are trained."""
+        self._averages, self._averaged = _state(self.network, True), _state(network, True)
+        self._copies, self._copied = _state(self.network, False), _state(network, False)
+
     @torch.no_grad()
-    def update(self, network: nn.Module, step: int) -> None:
+    def update(self, step: int) -> None:
         """Follow the network after its update number ``step``, from 0."""
         decay = min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
-        old, new = self._floating(self.network), self._floating(network)
-        torch._foreach_lerp_(old, new, 1.0 - decay)
-        for old_counter, new_counter in zip(self.network.buffers(), network.buffers(), strict=True):
-            if not old_counter.is_floating_point():
-                old_counter.copy_(new_counter)
+        torch._foreach_lerp_(self._averages, self._averaged, 1.0 - decay)
+        if self._copies:
+            torch._foreach_copy_(self._copies, self._copied)
 
-    @staticmethod
-    def _floating(network: nn.Module) -> list[torch.Tensor]:
-        return [p.data for p in network.parameters()] + [b for b in network.buffers() if b.is_floating_point()]
+
+def _state(network: nn.Module, is_floating: bool) -> list[Tensor]:
+    """The weights and buffers that are of a floating-point type, or those that are not."""
+    return [t for t in (*network.parameters(), *network.buffers()) if t.is_floating_point() == is_floating]

@@ -34,9 +34,8 @@ VALIDATION_SEED = 2014  # validation draws its latents from a stream of its own,
 
 
 @contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
-    """The network's weights take no gradient inside, whatever is raised."""
-    weights = [weight for weight in network.parameters() if weight.requires_grad]
+def frozen(weights: Sequence[nn.Parameter]) -> Iterator[None]:
+    """The weights, which do otherwise, take no gradient inside, whatever is raised."""
     for weight in weights:
         weight.requires_grad_(False)
     try:
@@ -55,6 +54,22 @@ def evaluating(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         network.train(training)
+
+
+class Player:
+    """One of the game's two networks while it trains: what every update of it needs at hand."""
+
+    def __init__(self, name: str, network: nn.Module, optimizer: Optimizer) -> None:
+        self.name = name
+        self.optimizer = optimizer
+        self.weights = [weight for weight in network.parameters() if weight.requires_grad]
+        self.updates = 0
+        self.loss = torch.empty(0)  # of its last update
+
+    def forget_gradients(self) -> None:
+        """What optimizer.zero_grad does, without the profiler's mark, which costs a toy more than the act."""
+        for weight in self.weights:
+            weight.grad = None
 
 
 class GAN(LightningModule):
@@ -122,10 +137,10 @@ class GAN(LightningModule):
         self.images_seen: Tensor
         self._is_compiled = False
         self.log_step = -1  # of the last line of the log
-        self.log_line: dict[str, float] = {}
+        self.log_line: dict[str, float] = {}  # for progress bars too: self.log costs more than a toy's updates
         self.validated_step = -1  # the global step of the last validation
         self._saved_streams: dict[str, Any] | None = None
-        self._losses: list[Tensor] = []  # (L_D, L_G) of every round since the last line of the log
+        self._losses: list[tuple[Tensor, Tensor]] = []  # (L_D, L_G) of every round since the last line of the log
         self._observed: dict[str, Tensor] = {}  # what a line of the log shows of its round, besides the losses
 
     # ------------------------------------------------------------------------------------------------ sampling
@@ -157,21 +172,18 @@ class GAN(LightningModule):
 
     def training_step(self, batch: Tensor, batch_idx: int) -> None:
         """Train the rounds that the batch carries."""
-        optimizers = self.optimizers()
-        assert isinstance(optimizers, list)
-        self._generator_step, self._discriminator_step = (optimizer.optimizer for optimizer in optimizers)
         self._batch_size = batch.shape[3]
-        for reals in batch:
+        for reals in batch.unbind():
             step = self.trainer.global_step
             self._is_logging = (step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-            self._discriminator_updates = step * self.critic_steps
-            self._round(reals)
-            self._after_round()
+            self._d.updates = step * self.critic_steps
+            self._round(reals.unbind())
+            self._after_round(step)
         self.images_seen += batch.shape[:4].numel() * self.trainer.world_size
         # Lightning's own loggers count batches: make them count generator updates
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step
 
-    def _round(self, reals: Tensor) -> None:
+    def _round(self, reals: Sequence[Tensor]) -> None:
         """``critic_steps`` updates of D, on reals[0], reals[1], ..., and one of G, in the chosen order."""
         if self.order == "generator_first":
             shared = self._fakes() if self.reuse_fakes else None
@@ -194,19 +206,16 @@ class GAN(LightningModule):
 
     def _update_discriminator(self, reals: Tensor, fakes: list[Tensor] | None = None) -> None:
         """One step of D on (accumulate_grad_batches, N, *sample_shape) real samples and as many of G's."""
-        optimizer = self._discriminator_step
-        due = [regularizer for regularizer in self.regularizers if regularizer.is_due(self._discriminator_updates)]
+        due = [regularizer for regularizer in self.regularizers if regularizer.is_due(self._d.updates)]
         losses = []
-        optimizer.zero_grad()
-        for i, real in enumerate(reals):
+        self._d.forget_gradients()
+        for i, real in enumerate(reals.unbind()):
             fake = fakes[i].detach() if fakes else self._fake(graph=False)
             with self._twice_differentiable() if due else nullcontext():
-                loss = self._discriminator_loss(real, fake, due) / len(reals)
-                self._backward(loss)
-            losses.append(loss.detach())
-        self._step(optimizer)
-        self._discriminator_updates += 1
-        self._loss_of_d = _total(losses)
+                losses.append(self._backward(self._discriminator_loss(real, fake, due)))
+        self._step(self._d)
+        self._d.updates += 1
+        self._d.loss = _total(losses)
 
     def _discriminator_loss(self, real: Tensor, fake: Tensor, due: Sequence[Regularizer]) -> Tensor:
         """The mean over the batch of D's loss and of the penalties that are due."""
@@ -222,37 +231,39 @@ class GAN(LightningModule):
 
     def _update_generator(self, reals: Tensor, fakes: list[Tensor] | None = None) -> None:
         """One step of G through the frozen D, against the real samples where the loss compares with them."""
-        optimizer = self._generator_step
         losses = []
-        optimizer.zero_grad()
+        self._g.forget_gradients()
         # cheaper than toggle_optimizer, and D's weight gradients are not even computed
-        with frozen(self.discriminator):
-            for i, real in enumerate(reals):
+        with frozen(self._d.weights):
+            for i in range(self.accumulate_grad_batches):
                 fake_logits = self._logits(fakes[i] if fakes else self._fake())
-                real_logits = self._logits(real) if self.loss.generator_needs_real else None
-                loss = self.loss.generator(real_logits=real_logits, fake_logits=fake_logits).mean() / len(reals)
-                self._backward(loss)
-                losses.append(loss.detach())
-        self._step(optimizer)
+                real_logits = self._logits(reals[i]) if self.loss.generator_needs_real else None
+                loss = self.loss.generator(real_logits=real_logits, fake_logits=fake_logits).mean()
+                losses.append(self._backward(loss))
+        self._step(self._g)
         # LightningOptimizer.step would count D's steps too: a global step is a step of G
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         progress.increment_ready()
         progress.increment_completed()
-        self._loss_of_g = _total(losses)
+        self._g.loss = _total(losses)
 
-    def _backward(self, loss: Tensor) -> None:
+    def _backward(self, loss: Tensor) -> Tensor:
+        """Add the gradient of a micro-batch's share in the update's loss, and return that share."""
+        if self.accumulate_grad_batches > 1:
+            loss = loss / self.accumulate_grad_batches
         if self._is_bare:
             loss.backward()
         else:
             self.manual_backward(loss)
+        return loss.detach()
 
-    def _step(self, optimizer: Optimizer) -> None:
+    def _step(self, player: Player) -> None:
         if self._is_bare:
-            self.on_before_optimizer_step(optimizer)
-            optimizer.step()
+            self.on_before_optimizer_step(player.optimizer)
+            player.optimizer.step()
         else:
             with self.trainer.profiler.profile("optimizer_step"):  # type: ignore[attr-defined]
-                self.trainer.strategy.optimizer_step(optimizer, _no_closure, self)
+                self.trainer.strategy.optimizer_step(player.optimizer, _no_closure, self)
 
     def _lightning_adds_nothing(self) -> bool:
         """Whether backward passes and steps may do without Lightning's wrappers, which cost a toy GAN half its time.
@@ -271,20 +282,20 @@ class GAN(LightningModule):
             and not any(is_overridden(method, self) for method in own)
         )
 
-    def _after_round(self) -> None:
+    def _after_round(self, step: int) -> None:
         """What follows G's step: its average, the schedules, a line of the log when one is due."""
         if self.average is not None:
-            self.average.update(self.generator, self.trainer.global_step - 1)
+            self.average.update(step)
         if self.schedule is not None:
             for config in self.trainer.lr_scheduler_configs:
                 config.scheduler.step()  # type: ignore[call-arg]
-        self._losses.append(torch.stack((self._loss_of_d, self._loss_of_g)))
+        self._losses.append((self._d.loss, self._g.loss))
         if self._is_logging:
             self._log_line()
 
     def _logits(self, x: Tensor) -> Tensor:
         logits = self.discriminator(x)
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return logits.float() if logits.dtype.itemsize < 4 else logits
 
     def _fake(self, graph: bool = True) -> Tensor:
         """N new samples of G, with its graph or without."""
@@ -299,7 +310,7 @@ class GAN(LightningModule):
         """This rank's part of one draw for all ranks, so that k devices see the noise that one would see."""
         n, ranks = self._batch_size, self.trainer.world_size
         latents = self.prior.sample(n * ranks, self._noise).to(self.dtype)
-        return latents[self.global_rank * n :][:n]
+        return latents.narrow(0, self.global_rank * n, n)
 
     @contextmanager
     def _twice_differentiable(self) -> Iterator[None]:
@@ -310,20 +321,21 @@ class GAN(LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip, after unscaling under fp16, which Lightning leaves to a fused optimizer's own step."""
+        if self.gradient_clip_val is None and not self._is_logging:
+            return
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
             scaler.unscale_(optimizer)
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        player = self._g if optimizer is self._g.optimizer else self._d
         if self._is_logging:
-            name = "generator" if optimizer is self._generator_step else "discriminator"
-            gradients = [p.grad for p in parameters if p.grad is not None]
-            self._observed[f"gradient_norm/{name}"] = nn.utils.get_total_norm(gradients)
+            gradients = [weight.grad for weight in player.weights if weight.grad is not None]
+            self._observed[f"gradient_norm/{player.name}"] = nn.utils.get_total_norm(gradients)
         if self.gradient_clip_val is None:
             return
         if self.gradient_clip_algorithm == "norm":
-            nn.utils.clip_grad_norm_(parameters, self.gradient_clip_val)
+            nn.utils.clip_grad_norm_(player.weights, self.gradient_clip_val)
         else:
-            nn.utils.clip_grad_value_(parameters, self.gradient_clip_val)
+            nn.utils.clip_grad_value_(player.weights, self.gradient_clip_val)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """G's and D's optimizer, in this order, and their schedules over the whole run."""
@@ -368,13 +380,11 @@ class GAN(LightningModule):
         self._losses.clear()
         # one transfer from the device for all of them
         values = dict(zip(observed, torch.stack([v.float() for v in observed.values()]).tolist(), strict=True))
-        values["learning_rate/generator"] = self._generator_step.param_groups[0]["lr"]
-        values["learning_rate/discriminator"] = self._discriminator_step.param_groups[0]["lr"]
+        values["learning_rate/generator"] = self._g.optimizer.param_groups[0]["lr"]
+        values["learning_rate/discriminator"] = self._d.optimizer.param_groups[0]["lr"]
         for logger in self.loggers:
             logger.log_metrics(values, step=self.trainer.global_step)
         self.log_step, self.log_line = self.trainer.global_step, values
-        shown = {"loss_d": values["loss/discriminator"], "loss_g": values["loss/generator"]}
-        self.log_dict(shown, prog_bar=True, logger=False)
 
     def _finite_losses(self) -> Tensor:
         """The losses since the last line of the log, means over ranks, (rounds, 2).
@@ -382,7 +392,8 @@ class GAN(LightningModule):
         Raises:
             Diverged: one of them is not finite.
         """
-        losses = self.trainer.strategy.reduce(torch.stack(self._losses), reduce_op="mean")
+        flat = torch.stack([loss for pair in self._losses for loss in pair])
+        losses = self.trainer.strategy.reduce(flat.view(-1, 2), reduce_op="mean")
         assert isinstance(losses, Tensor)
         broken = (~losses.isfinite()).nonzero()
         if len(broken):
@@ -433,7 +444,12 @@ class GAN(LightningModule):
     # ------------------------------------------------------------------------------- checkpoints and resume
 
     def on_train_start(self) -> None:
-        """Start this rank's random streams, or go on with the checkpoint's."""
+        """Take the optimizers, and start this rank's random streams or go on with the checkpoint's."""
+        generator_step, discriminator_step = (optimizer.optimizer for optimizer in self.optimizers())  # type: ignore[union-attr]
+        self._g = Player("generator", self.generator, generator_step)
+        self._d = Player("discriminator", self.discriminator, discriminator_step)
+        if self.average is not None:
+            self.average.follow(self.generator)
         seed = torch.initial_seed()
         self._noise = torch.Generator(self.device).manual_seed(seed)
         torch.manual_seed(stream_seed(seed, "rank", self.global_rank, self.trainer.global_step))
@@ -446,7 +462,8 @@ class GAN(LightningModule):
                 torch.cuda.set_rng_state(state, self.device)
         self._saved_streams = None
         self._is_bare = self._lightning_adds_nothing()
-        self._losses = [losses.to(self.device) for losses in self._losses]  # loaded before the module was moved
+        # loaded before the module was moved
+        self._losses = [(of_d.to(self.device), of_g.to(self.device)) for of_d, of_g in self._losses]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the configuration and every rank's random state, all in plain containers.
@@ -470,7 +487,7 @@ class GAN(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._losses = list(checkpoint["gan"]["losses"])
+        self._losses = [(of_d, of_g) for of_d, of_g in checkpoint["gan"]["losses"]]
         self._saved_streams = checkpoint["gan"]["streams"]
 
 

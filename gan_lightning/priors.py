@@ -36,12 +36,12 @@ class Uniform(Prior):
         self.low, self.high = low, high
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        uniform = torch.rand(n, self.size, generator=generator, device=generator.device)
-        return self.low + (self.high - self.low) * uniform
+        latents = torch.empty(n, self.size, device=generator.device)
+        return latents.uniform_(self.low, self.high, generator=generator)
 
 
 class Bernoulli(Prior):
     """z in {0, 1}, fair and independent bits."""
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        return torch.randint(2, (n, self.size), generator=generator, device=generator.device).float()
+        return torch.randint(2, (n, self.size), generator=generator, device=generator.device, dtype=torch.float32)

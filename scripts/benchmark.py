@@ -3,17 +3,19 @@
     python scripts/benchmark.py data=FOLDER_WITH_MNIST cifar=FOLDER [json=FILE memory=true start=true quality=true]
     python scripts/benchmark.py 'workloads=[ring,gaussian_mlp]' rounds=3
 
-ours      this package as a user runs it: Trainer.fit with progress bar, logging, averaging, validation and pictures;
+complete  this package as it comes: Trainer.fit with all that an experiment draws and validates;
+ours      the same with progress bar, logging, averaging and checkpoints, but no pictures and no validation, which
+          the loops below have none of either;
 tutorial  the loop that tutorials write: a DataLoader with ToTensor or new samples at every step, optimizers as they
           come, D's weight gradients in G's step too, item() of both losses;
 limit     the leanest loop of the same updates: data in memory, fused optimizers, no graph for the samples of D's step,
           no gradient of D's weights in G's step, nothing else.
 
-All three train the same networks with the same loss, batch size and rates, in turn, in one process. A speed is
+All of them train the same networks with the same loss, batch size and rates, in turn, in one process. A speed is
 generator updates a second, after a warm-up of a quarter of the measured seconds. Prints every round, and tables of
 medians; a ratio is the median of the rounds' own ratios, with the smallest and the largest.
 
-speed    the three, round by round;
+speed    of all four, round by round;
 memory   peak resident memory of each, in a process of its own;
 start    train.py --help, and train.py to its first update, as processes;
 quality  seconds and updates of ours to a validation that is good enough, over seeds.
@@ -50,7 +52,9 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 ROOT = Path(__file__).resolve().parent.parent
-KINDS = ("ours", "tutorial", "limit")
+KINDS = ("complete", "ours", "tutorial", "limit")
+SPARED = ("progress", "checkpoint", "diagnosis")  # the callbacks that ours keeps
+RATIOS = (("ours", "tutorial"), ("ours", "limit"), ("complete", "tutorial"))
 WARM_UP = 0.25  # of the seconds that are measured
 ENDLESS = 10**9  # updates
 OFFICIAL = "cifar-10-batches-py"
@@ -186,23 +190,27 @@ def composed(overrides: Sequence[str]) -> "DictConfig":
         return compose("config", overrides=[*overrides, f"trainer.accelerator={accelerator}"])
 
 
-def train_ours(overrides: Sequence[str], **hooks: Callable[..., None]) -> None:
-    """``python train.py OVERRIDES`` in a folder that is forgotten, with a callback of these hooks."""
+def train_ours(config: "DictConfig", **hooks: Callable[..., None]) -> None:
+    """Train a configuration in a folder that is forgotten, with a callback of these hooks."""
     from lightning.pytorch.callbacks import LambdaCallback
 
     from gan_lightning.build import train
 
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(Terminal()):
-        train(composed(overrides), Path(folder), extra_callbacks=[LambdaCallback(**hooks)])
+        train(config, Path(folder), extra_callbacks=[LambdaCallback(**hooks)])
 
 
-def ours(overrides: Sequence[str], watch: Stopwatch) -> None:
-    """Train as a user does until the watch is over."""
+def ours(kind: str, overrides: Sequence[str], watch: Stopwatch) -> None:
+    """Train as a user does until the watch is over, with pictures and validations where that is ``complete``."""
+    config = composed([*overrides, f"trainer.max_steps={ENDLESS}"])
+    if kind == "ours":
+        config.callbacks = {name: config.callbacks[name] for name in SPARED}
+        config.trainer.limit_val_batches = 0
 
     def tick(trainer: Any, *_: Any) -> None:
         trainer.should_stop |= watch.is_over(trainer.global_step)
 
-    train_ours([*overrides, f"trainer.max_steps={ENDLESS}"], on_train_batch_end=tick)
+    train_ours(config, on_train_batch_end=tick)
 
 
 def build_system(workload: Workload, options: Options) -> "System":
@@ -239,7 +247,7 @@ def build_system(workload: Workload, options: Options) -> "System":
 
 
 def measure_speed(name: str, options: Options) -> dict[str, list[float]]:
-    """Updates a second of each of the three, round by round."""
+    """Updates a second of each kind, round by round."""
     from loops import LOOPS
 
     system = build_system(WORKLOADS[name], options)
@@ -247,10 +255,10 @@ def measure_speed(name: str, options: Options) -> dict[str, list[float]]:
     for i in range(options.rounds):
         for kind in KINDS:
             watch = Stopwatch(options.seconds)
-            if kind == "ours":
-                ours(WORKLOADS[name].located(options), watch)
-            else:
+            if kind in LOOPS:
                 LOOPS[kind](system).train(watch.is_over)
+            else:
+                ours(kind, WORKLOADS[name].located(options), watch)
             speeds[kind].append(watch.speed)
         latest = ", ".join(f"{kind} {values[-1]:.4g}" for kind, values in speeds.items())
         print(f"{name}, round {i + 1}: {latest} updates/s", flush=True)
@@ -258,7 +266,7 @@ def measure_speed(name: str, options: Options) -> dict[str, list[float]]:
 
 
 def measure_memory(name: str, options: Options) -> dict[str, float]:
-    """Peak resident memory of each of the three, MiB."""
+    """Peak resident memory of each kind, MiB."""
     system = build_system(WORKLOADS[name], options)
     # each hand-written loop gets its own form of the images
     parts = {"tutorial": replace(system, images=None), "limit": replace(system, dataset=None)}
@@ -276,8 +284,8 @@ def measure_memory(name: str, options: Options) -> dict[str, float]:
 def peak_of(kind: str, overrides: Sequence[str], file: Path, seconds: float) -> float:
     """Train in this process, which imports what that needs and no more; its peak resident memory, MiB."""
     watch = Stopwatch(seconds)
-    if kind == "ours":
-        ours(overrides, watch)
+    if kind in ("complete", "ours"):
+        ours(kind, overrides, watch)
     else:
         from loops import LOOPS
 
@@ -330,7 +338,7 @@ def measure_quality(goal: Goal, seed: int) -> dict[str, float | None]:
     def started(*_: Any) -> None:
         began.append(now())
 
-    train_ours([*goal.overrides, f"seed={seed}"], on_train_start=started, on_validation_end=validated)
+    train_ours(composed([*goal.overrides, f"seed={seed}"]), on_train_start=started, on_validation_end=validated)
     return reached
 
 
@@ -374,9 +382,9 @@ def speed_table(results: dict[str, dict[str, list[float]]]) -> str:
     rows = []
     for name, speeds in results.items():
         medians = [f"{median(speeds[kind]):.4g}" for kind in KINDS]
-        ratios = [[a / b for a, b in zip(speeds["ours"], speeds[kind], strict=True)] for kind in KINDS[1:]]
+        ratios = [[a / b for a, b in zip(speeds[one], speeds[other], strict=True)] for one, other in RATIOS]
         rows.append([name, *medians, *map(spread, ratios)])
-    return table(["updates/s", *KINDS, *(f"ours/{kind}" for kind in KINDS[1:])], rows)
+    return table(["updates/s", *KINDS, *map("/".join, RATIOS)], rows)
 
 
 def memory_table(results: dict[str, dict[str, float]]) -> str:

@@ -263,7 +263,7 @@ def test_the_stopwatch_leaves_out_the_warm_up(script: ModuleType, monkeypatch: p
 def test_ours_is_what_a_user_runs(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     trainers = []
     script.train_ours(
-        ["experiment=gaussian_mlp", "trainer.max_steps=10", *SMALL],
+        script.composed(["experiment=gaussian_mlp", "trainer.max_steps=10", *SMALL]),
         on_train_end=lambda trainer, *_: trainers.append((trainer, list(Path(trainer.default_root_dir).rglob("*")))),
     )
     (trainer, files) = trainers[0]
@@ -277,7 +277,8 @@ def test_ours_is_what_a_user_runs(script: ModuleType, capsys: pytest.CaptureFixt
     assert capsys.readouterr().out == ""
 
 
-def test_ours_trains_until_the_watch_is_over(script: ModuleType) -> None:
+@pytest.mark.parametrize("kind", ["complete", "ours"])
+def test_ours_trains_until_the_watch_is_over(script: ModuleType, kind: str) -> None:
     ticks = []
 
     class Watch:
@@ -286,7 +287,7 @@ def test_ours_trains_until_the_watch_is_over(script: ModuleType) -> None:
             return updates >= 40
 
     # the experiment's own end would come first
-    script.ours(["experiment=gaussian_tutorial", "trainer.max_steps=20", *SMALL], Watch())
+    script.ours(kind, ["experiment=gaussian_tutorial", "trainer.max_steps=20", *SMALL], Watch())
     assert ticks == [10, 20, 30, 40]
 
 
@@ -380,8 +381,13 @@ def test_memory_gives_each_loop_its_own_form_of_the_data(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(script, "ProcessPoolExecutor", Here)
     options = script.Options(cifar=str(picture_folder(tmp_path / "pictures")))
-    assert script.measure_memory("cifar_dcgan", options) == {"ours": 1.0, "tutorial": 2.0, "limit": 3.0}
-    assert seen == {"ours": None, "tutorial": (False, True), "limit": (True, False)}
+    assert script.measure_memory("cifar_dcgan", options) == {
+        "complete": 1.0,
+        "ours": 2.0,
+        "tutorial": 3.0,
+        "limit": 4.0,
+    }
+    assert seen == {"complete": None, "ours": None, "tutorial": (False, True), "limit": (True, False)}
 
 
 # --------------------------------------------------------------------------------------------------------- printed
@@ -395,12 +401,15 @@ def cells(text: str) -> list[list[str]]:
 
 
 def test_tables_have_medians_and_the_rounds_own_ratios(script: ModuleType) -> None:
-    speeds = {"ours": [10.0, 30.0, 20.0], "tutorial": [5.0, 10.0, 40.0], "limit": [40.0, 60.0, 50.0]}
+    speeds = {"complete": [5.0, 5.0, 8.0], "ours": [10.0, 30.0, 20.0]}
+    speeds |= {"tutorial": [5.0, 10.0, 40.0], "limit": [40.0, 60.0, 50.0]}
     header, row = cells(script.speed_table({"ring": speeds}))
-    assert header == ["updates/s", "ours", "tutorial", "limit", "ours/tutorial", "ours/limit"]
-    assert row == ["ring", "20", "10", "50", "2.00 (0.50 to 3.00)", "0.40 (0.25 to 0.50)"]
-    peaks = {"ours": 500.4, "tutorial": 450.0, "limit": 400.0}
-    assert cells(script.memory_table({"ring": peaks}))[1] == ["ring", "500", "450", "400", "100"]
+    kinds = ["complete", "ours", "tutorial", "limit"]
+    assert header == ["updates/s", *kinds, "ours/tutorial", "ours/limit", "complete/tutorial"]
+    ratios = ["2.00 (0.50 to 3.00)", "0.40 (0.25 to 0.50)", "0.50 (0.20 to 1.00)"]
+    assert row == ["ring", "5", "20", "10", "50", *ratios]
+    peaks = {"complete": 600.0, "ours": 500.4, "tutorial": 450.0, "limit": 400.0}
+    assert cells(script.memory_table({"ring": peaks}))[1] == ["ring", "600", "500", "450", "400", "100"]
     starts = {"help": [0.3, 0.5, 0.4], "first update": [3.0, 2.0, 9.0]}
     assert cells(script.start_table(starts))[1:] == [
         ["help", "0.40 (0.30 to 0.50)"],
@@ -430,12 +439,12 @@ def test_a_small_benchmark(
     assert set(written) == {"machine", "seconds", "speed"}
     assert list(written["speed"]) == ["even_integers"]
     speeds = written["speed"]["even_integers"]
-    assert {kind: len(values) for kind, values in speeds.items()} == dict.fromkeys(("ours", "tutorial", "limit"), 2)
+    assert {kind: len(values) for kind, values in speeds.items()} == dict.fromkeys(script.KINDS, 2)
     assert all(value > 0 for values in speeds.values() for value in values)
     latest = ", ".join(f"{kind} {values[1]:.4g}" for kind, values in speeds.items())
     assert f"\neven_integers, round 2: {latest} updates/s\n" in printed
     ratios = np.array(speeds["ours"]) / np.array(speeds["limit"])
-    assert cells(printed)[1][5] == f"{np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f})"
+    assert cells(printed)[1][6] == f"{np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f})"
 
 
 # --------------------------------------------------------------------------------------------------------- options

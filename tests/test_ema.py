@@ -27,9 +27,10 @@ def wander(net: nn.Module) -> None:
 def follow(average: MovingAverage, net: nn.Module, updates: int) -> list[dict[str, Tensor]]:
     """The network's states at each of the updates."""
     states = []
+    average.follow(net)
     for step in range(updates):
         wander(net)
-        average.update(net, step)
+        average.update(step)
         states.append(deepcopy(net.state_dict()))
     return states
 
@@ -75,13 +76,15 @@ def test_warmup_forgets_the_start() -> None:
     warm, cold = MovingAverage(net, 0.999), MovingAverage(net, 0.999, warmup=False)
     with torch.no_grad():
         net[0].weight.zero_()
-    warm.update(net, 0)
-    cold.update(net, 0)
+    for each in (warm, cold):
+        each.follow(net)
+        each.update(0)
     assert_close(warm.network[0].weight, 0.1 * start, **EXACT)
     assert_close(cold.network[0].weight, 0.999 * start, **EXACT)
     late = MovingAverage(net, 0.999)
     late.network.load_state_dict(cold.network.state_dict())
-    late.update(net, 8_990)  # 8,991 / 9,000 is .999
+    late.follow(net)
+    late.update(8_990)  # 8,991 / 9,000 is .999
     assert_close(late.network[0].weight, 0.999 * 0.999 * start, **EXACT)
 
 
@@ -91,7 +94,8 @@ def test_the_network_is_left_alone() -> None:
     assert all(p.requires_grad for p in net.parameters())
     wander(net)
     before = deepcopy(net.state_dict())
-    average.update(net, 0)
+    average.follow(net)
+    average.update(0)
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
     shared = {p.data_ptr() for p in net.parameters()} & {p.data_ptr() for p in average.network.parameters()}
     assert not shared
@@ -100,7 +104,8 @@ def test_the_network_is_left_alone() -> None:
 def test_the_average_takes_no_gradient() -> None:
     net = network()
     average = MovingAverage(net, 0.9)
-    average.update(net, 0)
+    average.follow(net)
+    average.update(0)
     assert not any(p.requires_grad for p in average.parameters())
     assert not average.network(torch.randn(4, 3, dtype=torch.double)).requires_grad
 
@@ -113,7 +118,8 @@ def test_state_goes_on_in_another_average() -> None:
     other.load_state_dict(average.state_dict())
     wander(net)
     for each in (average, other):
-        each.update(net, 3)
+        each.follow(net)
+        each.update(3)
     for name, value in average.state_dict().items():
         assert torch.equal(other.state_dict()[name], value)
 

@@ -7,10 +7,20 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
 
+from gan_lightning.gan import GAN
+
+SHOWN = {"images/s": "images_per_second", "loss_d": "loss/discriminator", "loss_g": "loss/generator"}
+
 
 def progress(every_seconds: float = 5.0) -> ProgressBar:
     """What suits the place that the output goes to."""
     return TerminalProgress(refresh_rate=10) if sys.stdout.isatty() else ProgressLines(every_seconds)
+
+
+def last_line(module: LightningModule) -> dict[str, Any]:
+    """What a bar shows of the last line of the log."""
+    assert isinstance(module, GAN)
+    return {name: module.log_line[key] for name, key in SHOWN.items() if key in module.log_line}
 
 
 class TerminalProgress(RichProgressBar):
@@ -20,7 +30,7 @@ class TerminalProgress(RichProgressBar):
         return super()._get_train_description(current_epoch).removesuffix("/-2")
 
     def get_metrics(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
-        metrics = super().get_metrics(trainer, module)
+        metrics = last_line(module) | super().get_metrics(trainer, module)
         return {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in metrics.items()}
 
 
@@ -56,7 +66,8 @@ class ProgressLines(ProgressBar):
     def _print(self, trainer: Trainer, module: LightningModule) -> None:
         if not self._enabled:
             return
-        metrics = {k: v for k, v in self.get_metrics(trainer, module).items() if k != "v_num"}
+        metrics = last_line(module) | self.get_metrics(trainer, module)
+        metrics.pop("v_num", None)
         steps = f"step {trainer.global_step}" + (f"/{trainer.max_steps}" if trainer.max_steps >= 0 else "")
         epochs = f"epoch {trainer.current_epoch}" + (
             f"/{trainer.max_epochs}" if (trainer.max_epochs or -1) >= 0 else ""

@@ -42,7 +42,7 @@ class Throughput(Callback):
         images, seconds = self._images, self._logged_seconds
         self._mark(trainer, module)
         speed = (self._images - images) / max(self._logged_seconds - seconds, 1e-9)
-        module.log("images_per_second", speed, prog_bar=True, logger=False)
+        module.log_line["images_per_second"] = speed  # type: ignore[index,operator]
         for logger in trainer.loggers:
             logger.log_metrics({"images_per_second": speed}, step=trainer.global_step)
 

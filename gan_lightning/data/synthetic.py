@@ -12,6 +12,8 @@ from gan_lightning.distributions import GaussianMixture
 from gan_lightning.metrics.distribution import JensenShannon, KolmogorovSmirnov, Wasserstein
 from gan_lightning.metrics.modes import HighQuality, Modes, ModesJensenShannon, ReverseKL
 
+BLOCK = 10  # rounds
+
 
 class Synthetic(RealData):
     """Samples of a known distribution over one or two dimensions, with the metrics that know it.
@@ -26,7 +28,7 @@ class Synthetic(RealData):
         rounds_per_epoch: int,
         validation_samples: int,
         seed: int = 0,
-        rounds_per_batch: int = 10,
+        rounds_per_batch: int = 50,
     ) -> None:
         super().__init__(batch_size, seed, rounds_per_batch)
         if validation_samples < 1:
@@ -42,13 +44,13 @@ class Synthetic(RealData):
         return self._rounds_per_epoch
 
     def fetcher(self) -> Callable[[int, int], Tensor]:
-        shape, block = self.round_shape, self.rounds_per_batch
+        shape = self.round_shape
 
         def fetch(start: int, stop: int) -> Tensor:
             # a block of rounds is one draw from a stream of its own, and a part of it is a slice
             parts = []
-            for first in range(start - start % block, stop, block):
-                draw = sample_from(self.distribution, block * shape.samples, stream_seed("data", self.seed, first))
+            for first in range(start - start % BLOCK, stop, BLOCK):
+                draw = sample_from(self.distribution, BLOCK * shape.samples, stream_seed("data", self.seed, first))
                 parts.append(shape.shard(draw)[max(start - first, 0) : stop - first])
             return torch.cat(parts)
 

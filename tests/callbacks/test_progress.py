@@ -86,7 +86,7 @@ def test_the_losses_of_a_line_are_those_that_are_logged(
 
     class Watch(Callback):
         def on_train_batch_end(self, trainer: Any, module: GAN, *_: Any) -> None:
-            losses = [trainer.callback_metrics[name].item() for name in ("loss_d", "loss_g")]
+            losses = [module.log_line[f"loss/{name}"] for name in ("discriminator", "generator")]
             seen.append("loss_d {:.4g}, loss_g {:.4g}".format(*losses))
 
     printed = lines(capsys, Clock(1.0, monkeypatch), Watch(), ProgressLines(1.0), steps=5)

@@ -57,6 +57,7 @@ def test_the_rounds_do_not_depend_on_how_they_are_cut() -> None:
     alone = rounds(synthetic(), 0, 20)
     whole = torch.cat(list(synthetic().train_dataloader()))
     assert torch.equal(whole, alone)
+    assert torch.equal(torch.cat(list(synthetic(rounds_per_batch=7).train_dataloader())), alone)
     ragged = torch.cat([synthetic().fetcher()(a, b) for a, b in ((0, 2), (2, 5), (5, 6), (6, 10), (10, 15), (15, 20))])
     assert torch.equal(ragged, alone)
 
