@@ -25,6 +25,7 @@ from gan_lightning.config import PLACES, check, one_line
 from gan_lightning.data.loader import RealData
 from gan_lightning.errors import UsageError
 from gan_lightning.gan import GAN
+from gan_lightning.strategy import Replicas
 
 # in manual optimization Lightning refuses these, and the module does them
 MANUAL = ("gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches")
@@ -73,8 +74,9 @@ def build_trainer(config: DictConfig, folder: Path, callbacks: list[Callback]) -
         callbacks = [callback for callback in callbacks if not isinstance(callback, Checkpoint)]
     if not options["enable_progress_bar"]:
         callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
-    if options["strategy"] in ("auto", "ddp") and options["devices"] != 1:
-        options["strategy"] = "ddp_find_unused_parameters_true"  # plain ddp fails at the second network's backward
+    is_alone = options["devices"] == 1 and options["num_nodes"] == 1
+    if options["strategy"] == "ddp" or (options["strategy"] == "auto" and not is_alone):
+        options["strategy"] = Replicas()
     # what conf/callbacks leaves out, Lightning must not put in
     options["enable_checkpointing"] = any(isinstance(callback, Checkpoint) for callback in callbacks)
     options["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in callbacks)
@@ -122,6 +124,9 @@ def train(config: DictConfig, folder: Path, extra_callbacks: Sequence[Callback] 
     trainer.strategy.connect(gan)  # which tells the data how many samples a round takes
     _call(data.check_size)
     if trainer.is_global_zero:
+        if trainer.world_size > 1:
+            n, k = data.batch_size, trainer.world_size
+            print(f"data.batch_size={n} is each device's: an update sees {n * k} samples on {k} devices")
         _write_config(config, folder)
         if saved:
             # TensorBoard forgets what the interrupted run wrote after its checkpoint

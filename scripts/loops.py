@@ -140,6 +140,8 @@ class Tutorial(Loop):
 
     def __init__(self, system: System) -> None:
         super().__init__(system)
+        for network in (self.generator, self.discriminator):
+            network.to(memory_format=torch.contiguous_format)
         self.criterion = nn.BCEWithLogitsLoss()
         self.total_d = self.total_g = 0.0
 

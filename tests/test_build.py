@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 from lightning import Callback
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from omegaconf import DictConfig, OmegaConf
 
 from gan_lightning.build import build_trainer, load, train
 from gan_lightning.errors import UsageError
 from gan_lightning.gan import GAN
+from gan_lightning.strategy import Replicas
 
 Configure = Callable[..., DictConfig]
 TINY = (
@@ -154,17 +156,20 @@ def test_a_target_outside_the_package_is_not_loaded(configure: Configure, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("overrides", "unused"),
+    ("overrides", "strategy", "ranks"),
     [
-        ([], False),
-        (["trainer.devices=2"], True),
-        (["trainer.devices=2", "trainer.strategy=ddp"], True),
-        (["trainer=ddp", "trainer.devices=2"], True),
+        ([], SingleDeviceStrategy, 1),
+        (["trainer.devices=2"], Replicas, 2),
+        (["trainer.num_nodes=3"], Replicas, 3),
+        (["trainer.devices=2", "trainer.strategy=ddp"], Replicas, 2),
+        (["trainer=ddp", "trainer.devices=2"], Replicas, 2),
+        (["trainer.devices=2", "trainer.strategy=ddp_find_unused_parameters_true"], DDPStrategy, 2),
     ],
     ids=str,
 )
 def test_several_devices_get_the_strategy_that_works(
-    configure: Configure, tmp_path: Path, overrides: list[str], unused: bool
+    configure: Configure, tmp_path: Path, overrides: list[str], strategy: type, ranks: int
 ) -> None:
     trainer = build_trainer(configure("trainer.accelerator=cpu", *overrides), tmp_path, [])
-    assert getattr(trainer.strategy, "_ddp_kwargs", {}).get("find_unused_parameters", False) is unused
+    assert type(trainer.strategy) is strategy
+    assert trainer.world_size == ranks

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,23 +25,42 @@ COMMON = (
 )
 
 
-def train(folder: Path, *overrides: str) -> None:
+def train(folder: Path, *overrides: str) -> str:
+    """What the run printed."""
     folder.mkdir()
-    ended = subprocess.run(
-        [sys.executable, str(WORKER), str(folder), "0", *COMMON, *overrides], capture_output=True, check=False
-    )
-    assert ended.returncode == 0, ended.stderr.decode()
+    command = [sys.executable, str(WORKER), str(folder), "0", *COMMON, *overrides]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
 
 
-@pytest.mark.parametrize("regularizer", ["none", "r1"])
-def test_two_processes_are_one(tmp_path: Path, regularizer: str) -> None:
+def saved(path: Path) -> Any:
+    return torch.load(path, weights_only=True)
+
+
+@pytest.mark.parametrize(("regularizer", "accumulate"), [("none", 2), ("r1", 1)])
+def test_two_processes_are_one(tmp_path: Path, regularizer: str, accumulate: int) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    train(one, f"regularizer={regularizer}", "data.batch_size=64")
-    train(two, f"regularizer={regularizer}", "data.batch_size=32", "trainer.devices=2", "trainer=ddp")
-    single, first, second = (
-        torch.load(path, weights_only=True) for path in (one / "rank0.pt", two / "rank0.pt", two / "rank1.pt")
-    )
+    common = f"regularizer={regularizer}", f"trainer.accumulate_grad_batches={accumulate}"
+    assert "data.batch_size" not in train(one, *common, "data.batch_size=64")
+    printed = train(two, *common, "data.batch_size=32", "trainer.devices=2", "trainer=ddp")
+    assert printed.count("data.batch_size=32 is each device's: an update sees 64 samples on 2 devices\n") == 1
+    single, first, second = (saved(path) for path in (one / "rank0.pt", two / "rank0.pt", two / "rank1.pt"))
     assert_close(first, second, rtol=0, atol=0)
     assert_close(first, single, rtol=1e-4, atol=1e-6)
     moved = (single["generator.layers.0.weight"] - single["average.network.layers.0.weight"]).abs().max()
     assert moved > 1e-3  # the comparison is of trained weights
+    # each update exchanges its own network's gradients, once
+    sizes = {name: sum(w.numel() for k, w in single.items() if k.startswith(name)) for name in ("gen", "disc")}
+    traffic = saved(two / "traffic0.pt")
+    assert {name: traffic.count(size) for name, size in sizes.items()} == {"gen": 30, "disc": 60}
+    assert sum(n for n in traffic if n not in sizes.values()) < 1000  # losses for the log, metrics
+
+
+def test_processes_share_batch_norm_statistics(tmp_path: Path) -> None:
+    options = ("model.generator.batch_norm=true", "trainer.max_steps=10", "trainer.devices=2", "trainer.strategy=ddp")
+    train(tmp_path / "run", *options)
+    first, second = (saved(tmp_path / "run" / f"rank{rank}.pt") for rank in (0, 1))
+    assert_close(first, second, rtol=0, atol=0)
+    assert first["generator.layers.1.running_mean"].abs().max() > 1e-3
+    assert first["average.network.layers.1.running_mean"].abs().max() > 1e-3

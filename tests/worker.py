@@ -35,6 +35,26 @@ class SaveWeights(Callback):
         torch.save(module.state_dict(), self.folder / f"rank{trainer.global_rank}.pt")
 
 
+class Traffic(Callback):
+    """How many numbers this rank exchanged, exchange by exchange, as trafficN.pt."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.numbers: list[int] = []
+
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        self.exchange = torch.distributed.all_reduce
+        torch.distributed.all_reduce = self.counted
+
+    def counted(self, numbers: torch.Tensor, *args: Any, **options: Any) -> Any:
+        self.numbers.append(numbers.numel())
+        return self.exchange(numbers, *args, **options)
+
+    def on_train_end(self, trainer: Any, module: Any) -> None:
+        torch.distributed.all_reduce = self.exchange
+        torch.save(self.numbers, self.folder / f"traffic{trainer.global_rank}.pt")
+
+
 def main(folder: Path, kill_at: int, overrides: list[str]) -> None:
     torch.set_num_threads(1)
     if (folder / "config.yaml").exists() and "LOCAL_RANK" not in os.environ:
@@ -42,7 +62,7 @@ def main(folder: Path, kill_at: int, overrides: list[str]) -> None:
     else:
         with initialize_config_dir(str(Path(__file__).parent.parent / "conf"), version_base="1.3"):
             configuration = compose("config", overrides=overrides)
-    build.train(configuration, folder, extra_callbacks=[KillSelf(kill_at), SaveWeights(folder)])
+    build.train(configuration, folder, extra_callbacks=[KillSelf(kill_at), SaveWeights(folder), Traffic(folder)])
 
 
 if __name__ == "__main__":
