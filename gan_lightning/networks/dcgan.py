@@ -5,23 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-# side of the smallest feature map, number of doublings
-PYRAMIDS = {28: (7, 2), 32: (4, 3), 64: (4, 4)}
-
-
-def _pyramid(sample_shape: tuple[int, ...]) -> tuple[int, int]:
-    """The smallest side and the doublings from there to the images.
-
-    Raises:
-        ValueError: the shape is not (1 or 3, n, n) with n among 28, 32 and 64.
-    """
-    image = len(sample_shape) == 3 and sample_shape[0] in (1, 3) and sample_shape[1] == sample_shape[2]
-    if not image or sample_shape[1] not in PYRAMIDS:
-        raise ValueError(
-            f"model=dcgan makes images of 28, 32 or 64 pixels with 1 or 3 channels, but the data has samples of shape "
-            f"{tuple(sample_shape)}: choose a data set of such images (data.size for image_folder), or another model."
-        )
-    return PYRAMIDS[sample_shape[1]]
+from gan_lightning.networks.pyramid import pyramid
 
 
 def _prepare(network: nn.Module) -> None:
@@ -40,7 +24,7 @@ class Generator(nn.Module):
 
     def __init__(self, latent_size: int, sample_shape: tuple[int, ...], width: int = 64) -> None:
         super().__init__()
-        side, doublings = _pyramid(sample_shape)
+        side, doublings = pyramid("dcgan", sample_shape)
         widths = [width * 2**i for i in reversed(range(doublings))]
         layers: list[nn.Module] = [nn.ConvTranspose2d(latent_size, widths[0], side, bias=False)]
         for inputs, outputs in pairwise(widths):
@@ -58,7 +42,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, sample_shape: tuple[int, ...], width: int = 64) -> None:
         super().__init__()
-        side, doublings = _pyramid(sample_shape)
+        side, doublings = pyramid("dcgan", sample_shape)
         widths = [width * 2**i for i in range(doublings)]
         layers: list[nn.Module] = [nn.Conv2d(sample_shape[0], width, 4, 2, 1), nn.LeakyReLU(0.2)]
         for inputs, outputs in pairwise(widths):

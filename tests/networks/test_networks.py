@@ -1,6 +1,8 @@
 """The networks' shapes, sizes and layers, by hand."""
 
 import math
+from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.testing import assert_close
 
-from gan_lightning.networks import dcgan, linear, mlp
+from gan_lightning.networks import dcgan, linear, mlp, resnet
 
 POINTS = [(1,), (2,)]
 IMAGES = [(1, 28, 28), (1, 32, 32), (3, 32, 32), (1, 64, 64), (3, 64, 64), (3, 28, 28)]
@@ -16,6 +18,7 @@ PAIRS = [
     *[(linear.Generator(5, shape), linear.Discriminator(shape), shape) for shape in POINTS + IMAGES],
     *[(mlp.Generator(5, shape, [8, 9]), mlp.Discriminator(shape, [9, 8]), shape) for shape in POINTS + IMAGES],
     *[(dcgan.Generator(5, shape, 4), dcgan.Discriminator(shape, 4), shape) for shape in IMAGES],
+    *[(resnet.Generator(5, shape, 4), resnet.Discriminator(shape, 4), shape) for shape in IMAGES],
 ]
 TUTORIAL = {"latent_size": 64, "sample_shape": (1, 28, 28), "widths": [128, 256, 512, 1024]}
 
@@ -120,7 +123,11 @@ def test_mlp_without_hidden_layers_is_linear() -> None:
 def test_images_stay_in_range_and_points_do_not() -> None:
     """Latents this large drive every output layer to its ends."""
     z = 1e4 * torch.randn(16, 5)
-    for net in (mlp.Generator(5, (1, 28, 28), [8], batch_norm=False), dcgan.Generator(5, (1, 28, 28), 4).eval()):
+    for net in (
+        mlp.Generator(5, (1, 28, 28), [8], batch_norm=False),
+        dcgan.Generator(5, (1, 28, 28), 4).eval(),
+        resnet.Generator(5, (1, 28, 28), 4),
+    ):
         assert net(z).abs().max() <= 1
     assert mlp.Generator(5, (1, 28, 28), [8], batch_norm=False)(z).abs().max() > 0.99
     for net in (mlp.Generator(5, (2,), [8], batch_norm=False), linear.Generator(5, (2,))):
@@ -199,9 +206,61 @@ def test_dcgan_starts_small(network: nn.Module) -> None:
             assert module.bias.abs().max() == 0
 
 
+@pytest.mark.parametrize("module", [dcgan, resnet], ids=lambda module: module.__name__.rpartition(".")[2])
 @pytest.mark.parametrize("shape", [(3, 48, 48), (2, 28, 28), (1, 28, 32), (2,), (28, 28)])
-def test_dcgan_refuses_other_shapes(shape: tuple[int, ...]) -> None:
-    for make in (lambda: dcgan.Generator(8, shape), lambda: dcgan.Discriminator(shape)):
-        with pytest.raises(ValueError, match="28, 32 or 64 pixels with 1 or 3 channels") as error:
+def test_convolutions_refuse_other_shapes(module: ModuleType, shape: tuple[int, ...]) -> None:
+    model = module.__name__.rpartition(".")[2]
+    for make in (lambda: module.Generator(8, shape), lambda: module.Discriminator(shape)):
+        with pytest.raises(ValueError, match=f"model={model} makes images of 28, 32 or 64 pixels with 1 or 3") as error:
             make()
         assert str(shape) in str(error.value)
+
+
+def test_a_residual_block_by_hand() -> None:
+    block, x = resnet.Block(24).double(), torch.randn(2, 24, 5, 5, dtype=torch.double)
+    state = block.state_dict()
+    first, last = (state[f"layers.{layer}.weight"][:, :, 0, 0] for layer in (0, 4))
+    h = torch.einsum("oc,ncyx->noyx", first, x) + state["layers.0.bias"][:, None, None]
+    h = torch.where(h > 0, h, 0.2 * h)
+    groups, grouped = [slice(i, i + 16) for i in (0, 16, 32)], state["layers.2.weight"]
+    h = torch.cat([functional.conv2d(h[:, group], grouped[group], padding=1) for group in groups], 1)
+    h = h + state["layers.2.bias"][:, None, None]
+    h = torch.where(h > 0, h, 0.2 * h)
+    assert_close(block(x).detach(), x + torch.einsum("oc,ncyx->noyx", last, h), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [lambda: resnet.Generator(64, (3, 32, 32)), lambda: resnet.Discriminator((3, 32, 32))])
+def test_residual_networks_start_as_fixup_says(make: Callable[[], nn.Module]) -> None:
+    """Blocks are the identity; a deviation's standard error is sigma/sqrt(2n), and n thousands."""
+    network = make()
+    blocks = [module for module in network.modules() if isinstance(module, resnet.Block)]
+    assert len(blocks) == 4
+    for block in blocks:
+        channels = block.layers[4].out_channels
+        x = torch.randn(2, channels, 4, 4)
+        assert torch.equal(block(x), x)
+        first, second = block.layers[0].weight, block.layers[2].weight
+        for weight, inputs in ((first, channels), (second, 16 * 9)):
+            sigma = math.sqrt(2 / (1 + 0.2**2) / inputs) / 4**0.25
+            assert weight.std().item() == pytest.approx(sigma, rel=4 / math.sqrt(2 * weight.numel()))
+    linear = network.weights if isinstance(network, resnet.Generator) else network.layers[-1]
+    assert linear.weight.std().item() == pytest.approx(
+        linear.in_features**-0.5, rel=4 / math.sqrt(2 * linear.weight.numel())
+    )
+
+
+def test_residual_networks_have_no_batch_statistics() -> None:
+    """R1 is exact only for critics that treat samples one by one, in training too."""
+    images, critic = torch.randn(4, 1, 28, 28), resnet.Discriminator((1, 28, 28), 4).train()
+    assert_close(torch.cat([critic(image[None]) for image in images]), critic(images))
+    generator, z = resnet.Generator(5, (1, 28, 28), 4).train(), torch.randn(4, 5)
+    assert_close(torch.cat([generator(one[None]) for one in z]), generator(z))
+
+
+@pytest.mark.parametrize("module", [dcgan, resnet], ids=lambda module: module.__name__.rpartition(".")[2])
+def test_convolutions_compute_with_channels_last(module: ModuleType) -> None:
+    for network in (module.Generator(8, (3, 32, 32), 8), module.Discriminator((3, 32, 32), 8)):
+        weights = [w for w in network.parameters() if w.dim() == 4 and min(w.shape[1:]) > 1]
+        assert weights
+        assert all(w.is_contiguous(memory_format=torch.channels_last) for w in weights)
+        assert not any(w.is_contiguous() for w in weights)

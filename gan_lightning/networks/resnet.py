@@ -1,0 +1,93 @@
+"""Residual networks without normalization for square images of 28, 32 or 64 pixels (Huang et al. 2024, R3GAN)."""
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from gan_lightning.networks.pyramid import pyramid
+
+EXPANSION = 2
+GROUP = 16  # channels
+SLOPE = 0.2
+
+
+class Block(nn.Module):
+    """x + f(x), f of a 1x1, a grouped 3x3 and a 1x1 convolution over twice the channels, LeakyReLU between."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = EXPANSION * channels
+        groups = hidden // math.gcd(hidden, GROUP)
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, hidden, 1),
+            nn.LeakyReLU(SLOPE),
+            nn.Conv2d(hidden, hidden, 3, padding=1, groups=groups),
+            nn.LeakyReLU(SLOPE),
+            nn.Conv2d(hidden, channels, 1, bias=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+def _prepare(network: nn.Module) -> None:
+    """Weights that keep the variance; in L blocks the first two over L^(1/4), the last 0 (Zhang et al. 2019, Fixup)."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    blocks = [module for module in network.modules() if isinstance(module, Block)]
+    for block in blocks:
+        first, second, last = (layer.weight for layer in block.layers if isinstance(layer, nn.Conv2d))
+        for weight in (first, second):
+            nn.init.kaiming_normal_(weight, SLOPE)
+            with torch.no_grad():
+                weight /= len(blocks) ** 0.25
+        nn.init.zeros_(last)
+    network.to(memory_format=torch.channels_last)  # convolutions follow their weights' layout, this one is faster
+
+
+class Generator(nn.Module):
+    """Latents weigh learned maps, which grow by bilinear doubling, (N, latent_size) to tanh images.
+
+    There are ``blocks`` for each size of map; the largest maps have ``width`` channels, and each halving doubles them.
+    """
+
+    def __init__(self, latent_size: int, sample_shape: tuple[int, ...], width: int = 32, blocks: int = 1) -> None:
+        super().__init__()
+        side, doublings = pyramid("resnet", sample_shape)
+        widths = [width * 2**i for i in reversed(range(doublings + 1))]
+        self.weights = nn.Linear(latent_size, widths[0], bias=False)
+        self.maps = nn.Parameter(torch.randn(widths[0], side, side))
+        layers: list[nn.Module] = [Block(widths[0]) for _ in range(blocks)]
+        for inputs, outputs in pairwise(widths):
+            layers += [nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(inputs, outputs, 1, bias=False)]
+            layers += [Block(outputs) for _ in range(blocks)]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(width, sample_shape[0], 1), nn.Tanh())
+        _prepare(self)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.layers(self.weights(z)[:, :, None, None] * self.maps)
+
+
+class Discriminator(nn.Module):
+    """The generator's mirror image, halving by averages, (N, *sample_shape) to logits (N,)."""
+
+    def __init__(self, sample_shape: tuple[int, ...], width: int = 32, blocks: int = 1) -> None:
+        super().__init__()
+        side, doublings = pyramid("resnet", sample_shape)
+        widths = [width * 2**i for i in range(doublings + 1)]
+        layers: list[nn.Module] = [nn.Conv2d(sample_shape[0], width, 1)]
+        layers += [Block(width) for _ in range(blocks)]
+        for inputs, outputs in pairwise(widths):
+            layers += [nn.AvgPool2d(2), nn.Conv2d(inputs, outputs, 1, bias=False)]
+            layers += [Block(outputs) for _ in range(blocks)]
+        layers.append(nn.Conv2d(widths[-1], widths[-1], side, groups=widths[-1], bias=False))
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1], 1))
+        _prepare(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x).squeeze(1)
