@@ -29,7 +29,7 @@ from gan_lightning.strategy import Replicas
 
 # in manual optimization Lightning refuses these, and the module does them
 MANUAL = ("gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches")
-OWN = (*MANUAL, "compile")  # options of conf/trainer that are none of Lightning's Trainer's
+OWN = (*MANUAL, "compile", "float32_matmul_precision")  # options of conf/trainer that are none of Lightning's Trainer's
 
 
 class EventFile(TensorBoardLogger):
@@ -108,9 +108,11 @@ def train(config: DictConfig, folder: Path, extra_callbacks: Sequence[Callback] 
         if config.data.get(place) is not None:
             config.data[place] = os.path.abspath(os.path.expanduser(config.data[place]))
 
+    torch.set_float32_matmul_precision(config.trainer.get("float32_matmul_precision", "highest"))
     seed_everything(config.seed, verbose=False)
     data = build_data(config)
     gan = build_gan(config, data.sample_shape)
+    gan.to(memory_format=torch.channels_last)  # convolutions follow their weights' layout, and this one is faster
     if config.trainer.get("compile"):
         print("The networks are compiled while they first run, which may take some minutes")
         gan.compile_networks()

@@ -72,7 +72,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("batch_size", "critic_steps", "latent_size", "rounds_per_batch", "rounds_per_epoch"), SIZE),
     **dict.fromkeys(("size", "width", "modes", "side", "interval", "images", "points"), SIZE),
     **dict.fromkeys(("every_n_steps", "log_every_n_steps", "accumulate_grad_batches"), SIZE),
-    **dict.fromkeys(("pieces", "units", "unit_pieces", "saturate"), SIZE),
+    **dict.fromkeys(("blocks", "pieces", "units", "unit_pieces", "saturate"), SIZE),
     "seed": SEED,
     **dict.fromkeys(("workers", "validation_samples"), COUNT),
     **dict.fromkeys(("lr", "std", "sigma", "spacing", "radius", "memory_limit"), POSITIVE),
@@ -95,6 +95,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "unreadable": _one_of("refuse", "skip"),
     "features": _one_of("own", "inception"),
     "gradient_clip_algorithm": _one_of("norm", "value"),
+    "float32_matmul_precision": _one_of("highest", "high", "medium"),
     "precision": _one_of("32-true", "bf16-mixed", "16-mixed", "64-true"),
 }
 OPTIONAL = {"gradient_clip_val", "gradient_clip_algorithm", "max_epochs", "weights"}

@@ -63,6 +63,10 @@ class Player:
         self.name = name
         self.optimizer = optimizer
         self.weights = [weight for weight in network.parameters() if weight.requires_grad]
+        # a fused step on a state of another layout, as a checkpoint may have it, mixes up the elements and says nothing
+        for weight, state in optimizer.state.items():
+            aligned = {k: torch.empty_like(weight).copy_(v) for k, v in state.items() if v.shape == weight.shape}
+            state.update(aligned)
         self.updates = 0
         self.loss = torch.empty(0)  # of its last update
 

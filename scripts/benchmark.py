@@ -87,6 +87,7 @@ WORKLOADS = {
     "mnist_mlp": Workload(("model=mlp", "data=mnist"), "mnist", "data"),
     "mnist_dcgan": Workload(("experiment=dcgan_mnist",), "mnist", "data"),
     "cifar_dcgan": Workload(("experiment=dcgan_cifar10",), "cifar", "cifar"),
+    "cifar_r3gan": Workload(("experiment=r3gan_cifar10", "data.horizontal_flips=false"), "cifar", "cifar"),
 }
 
 

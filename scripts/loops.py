@@ -140,8 +140,6 @@ class Tutorial(Loop):
 
     def __init__(self, system: System) -> None:
         super().__init__(system)
-        for network in (self.generator, self.discriminator):
-            network.to(memory_format=torch.contiguous_format)
         self.criterion = nn.BCEWithLogitsLoss()
         self.total_d = self.total_g = 0.0
 
@@ -202,6 +200,8 @@ class Limit(Loop):
 
     def __init__(self, system: System) -> None:
         super().__init__(system)
+        for network in (self.generator, self.discriminator):
+            network.to(memory_format=torch.channels_last)
         self.weights_g = list(self.generator.parameters())
         self.weights_d = list(self.discriminator.parameters())
 

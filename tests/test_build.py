@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from lightning import Callback
+from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from omegaconf import DictConfig, OmegaConf
 
@@ -153,6 +154,14 @@ def test_a_target_outside_the_package_is_not_loaded(configure: Configure, tmp_pa
     torch.save(saved, last)
     with pytest.raises(UsageError, match=r"loss\._target_ is 'os.getcwd'"):
         load(last)
+
+
+def test_matrices_are_multiplied_as_precisely_as_asked(configure: Configure, tmp_path: Path) -> None:
+    seen: list[str] = []
+    watch = LambdaCallback(on_train_start=lambda *_: seen.append(torch.get_float32_matmul_precision()))
+    for i, overrides in enumerate((["trainer.float32_matmul_precision=high"], [])):
+        train(configure(*TINY, *overrides), tmp_path / str(i), [watch])
+    assert seen == ["high", "highest"]
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ RING = (
     *TINY,
     "data=ring",
     "data.rounds_per_epoch=40",
+    "data.rounds_per_batch=10",
     "data.batch_size=16",
     "model.discriminator.widths=[16]",
     "model.critic_steps=2",
@@ -94,12 +95,15 @@ def test_parts_of_a_run_are_the_run(configure: Configure, tmp_path: Path, stops:
 
 
 def test_a_stop_within_a_batch_changes_no_weight(configure: Configure, tmp_path: Path) -> None:
-    # a batch has ten rounds; only the moments of validation move, by the batch that was cut
+    # a batch has ten rounds; later batches and epochs end where they would have ended
     overrides = tuple(o for o in RING if o != "schedule=linear")
     in_parts(configure, tmp_path / "whole", overrides, [100])
     in_parts(configure, tmp_path / "parts", overrides, [37, 43, 100])
-    for key in ("state_dict", "optimizer_states", "gan", "global_step"):
-        assert_same_state(checkpoint(tmp_path / "parts")[key], checkpoint(tmp_path / "whole")[key])
+    parts, whole = checkpoint(tmp_path / "parts"), checkpoint(tmp_path / "whole")
+    for key in ("state_dict", "optimizer_states", "gan", "global_step", "epoch"):
+        assert_same_state(parts[key], whole[key])
+    batches = "epoch_loop.batch_progress"
+    assert_same_state(parts["loops"]["fit_loop"][batches], whole["loops"]["fit_loop"][batches])
 
 
 @pytest.mark.parametrize("memory_limit", ["1.0", "1.0e-9"])  # one tensor, worker processes
@@ -174,3 +178,26 @@ def test_resume_of_a_broken_checkpoint_is_refused(configure: Configure, tmp_path
     (tmp_path / "run" / "checkpoints" / "last.ckpt").write_text("no checkpoint")
     with pytest.raises(UsageError, match=r"last\.ckpt is not a checkpoint"):
         build.train(config.resume(str(tmp_path / "run"), []), tmp_path / "run")
+
+
+def test_an_optimizers_state_of_another_layout_is_the_same_state(
+    configure: Configure, tmp_path: Path, pictures: Path
+) -> None:
+    """torch's fused Adam, on weights and moments of two layouts, would pair the wrong elements."""
+    small = [f"model.{network}.width=4" for network in ("generator", "discriminator")]
+    data = ["data=image_folder", f"data.root={pictures}", "data.size=28", "data.channels=1", "data.batch_size=8"]
+    overrides = ("model=dcgan", *small, *data, f"data.cache={tmp_path}/cache")
+    for name in ("whole", "relaid"):
+        in_parts(configure, tmp_path / name, overrides, [5])
+    last = tmp_path / "relaid" / "checkpoints" / "last.ckpt"
+    saved = torch.load(last, weights_only=True)
+    states = [state for optimizer in saved["optimizer_states"] for state in optimizer["state"].values()]
+    assert any(not moment.is_contiguous() for state in states for moment in state.values())  # channels last
+    for state in states:
+        state.update({name: moment.contiguous() for name, moment in state.items()})
+    torch.save(saved, last)
+    for name in ("whole", "relaid"):
+        build.train(config.resume(str(tmp_path / name), ["trainer.max_steps=10"]), tmp_path / name)
+    whole, relaid = (checkpoint(tmp_path / name) for name in ("whole", "relaid"))
+    for key in ("state_dict", "optimizer_states"):
+        assert_same_state(relaid[key], whole[key])

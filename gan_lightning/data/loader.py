@@ -53,7 +53,8 @@ class RoundLoader:
 
     ``fetch(start, stop)`` makes the rounds [start, stop) and nothing else decides what is in them, so that a loader
     set to a position goes on exactly. Batches end at multiples of ``rounds_per_batch`` within an epoch, at the epoch's
-    end and at ``last_round``.
+    end and at ``last_round``; what that cut off a batch comes with the next one when a longer run goes on, so that
+    later batches and epochs end where they would have ended.
     """
 
     def __init__(
@@ -76,12 +77,17 @@ class RoundLoader:
     def __iter__(self) -> Iterator[Tensor]:
         for _ in range(len(self)):
             start = self.position
-            within = start % self.rounds_per_epoch
-            stop = start + min(self.rounds_per_batch - within % self.rounds_per_batch, self.rounds_per_epoch - within)
+            stop = self._end_of_batch(start)
+            if start % self.rounds_per_epoch % self.rounds_per_batch:
+                stop = self._end_of_batch(stop)
             if self.last_round is not None and start < self.last_round:
                 stop = min(stop, self.last_round)
             self.position = stop
             yield self.fetch(start, stop)
+
+    def _end_of_batch(self, start: int) -> int:
+        within = start % self.rounds_per_epoch
+        return start + min(self.rounds_per_batch - within % self.rounds_per_batch, self.rounds_per_epoch - within)
 
     def state_dict(self) -> dict[str, int]:
         return {"position": self.position}

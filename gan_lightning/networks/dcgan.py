@@ -2,21 +2,19 @@
 
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 
 from gan_lightning.networks.pyramid import pyramid
 
 
-def _prepare(network: nn.Module) -> None:
-    """Weights from N(0, 0.02), BatchNorm's scale from N(1, 0.02) (Radford et al. 2015, section 4), channels last."""
+def _initialize(network: nn.Module) -> None:
+    """Weights from N(0, 0.02), BatchNorm's scale from N(1, 0.02) (Radford et al. 2015, section 4)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(module.weight, 0.0, 0.02)
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.weight, 1.0, 0.02)
             nn.init.zeros_(module.bias)
-    network.to(memory_format=torch.channels_last)  # convolutions follow their weights' layout, this one is faster
 
 
 class Generator(nn.Module):
@@ -31,7 +29,7 @@ class Generator(nn.Module):
             layers += [nn.BatchNorm2d(inputs), nn.ReLU(), nn.ConvTranspose2d(inputs, outputs, 4, 2, 1, bias=False)]
         layers += [nn.BatchNorm2d(width), nn.ReLU(), nn.ConvTranspose2d(width, sample_shape[0], 4, 2, 1), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
-        _prepare(self)
+        _initialize(self)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.layers(z[:, :, None, None])
@@ -49,7 +47,7 @@ class Discriminator(nn.Module):
             layers += [nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False), nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2)]
         layers.append(nn.Conv2d(widths[-1], 1, side))
         self.layers = nn.Sequential(*layers)
-        _prepare(self)
+        _initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x).flatten()

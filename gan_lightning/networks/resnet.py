@@ -32,7 +32,7 @@ class Block(nn.Module):
         return x + self.layers(x)
 
 
-def _prepare(network: nn.Module) -> None:
+def _initialize(network: nn.Module) -> None:
     """Weights that keep the variance; in L blocks the first two over L^(1/4), the last 0 (Zhang et al. 2019, Fixup)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -47,7 +47,6 @@ def _prepare(network: nn.Module) -> None:
             with torch.no_grad():
                 weight /= len(blocks) ** 0.25
         nn.init.zeros_(last)
-    network.to(memory_format=torch.channels_last)  # convolutions follow their weights' layout, this one is faster
 
 
 class Generator(nn.Module):
@@ -67,7 +66,7 @@ class Generator(nn.Module):
             layers += [nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(inputs, outputs, 1, bias=False)]
             layers += [Block(outputs) for _ in range(blocks)]
         self.layers = nn.Sequential(*layers, nn.Conv2d(width, sample_shape[0], 1), nn.Tanh())
-        _prepare(self)
+        _initialize(self)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.layers(self.weights(z)[:, :, None, None] * self.maps)
@@ -87,7 +86,7 @@ class Discriminator(nn.Module):
             layers += [Block(outputs) for _ in range(blocks)]
         layers.append(nn.Conv2d(widths[-1], widths[-1], side, groups=widths[-1], bias=False))
         self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1], 1))
-        _prepare(self)
+        _initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x).squeeze(1)

@@ -38,12 +38,17 @@ def test_batches_end_at_multiples_and_at_the_last_round() -> None:
 
 
 def test_a_longer_run_falls_back_into_step() -> None:
-    """A run of 7 rounds that goes on to 12 ends its batches where one of 12 would."""
+    """The fourth batch ends where that of one run would, though the run stopped in the third."""
     first = RoundLoader(numbers, 12, 3, last_round=7)
     assert served(first, 3) == [[0, 1, 2], [3, 4, 5], [6]]
     second = RoundLoader(numbers, 12, 3, last_round=12)
     second.load_state_dict(first.state_dict())
-    assert served(second, 2) == [[7, 8], [9, 10, 11]]
+    assert served(second, 1) == [[7, 8, 9, 10, 11]]
+    across = RoundLoader(numbers, 7, 3)  # a cut last batch goes on into the next epoch
+    across.load_state_dict({"position": 5})
+    assert served(across, 2) == [[5, 6], [7, 8, 9]]
+    across.load_state_dict({"position": 4})
+    assert served(across, 2) == [[4, 5, 6], [7, 8, 9]]
 
 
 @pytest.mark.parametrize(("rounds", "per_batch"), [(10, 3), (10, 4), (7, 5), (5, 7), (12, 4), (1, 10)])
@@ -95,7 +100,8 @@ def test_a_restored_loader_yields_exactly_the_rest(per_batch: int, last_round: i
 def test_any_position_will_do(position: int) -> None:
     loader = RoundLoader(numbers, 12, 4, last_round=11)
     loader.load_state_dict({"position": position})
-    rounds = [r for batch in served(loader, 3 - position // 4) for r in batch]
+    left = max(1, 3 - -(-position // 4))  # what is left of a batch comes with the next one
+    rounds = [r for batch in served(loader, left) for r in batch]
     assert rounds == list(range(position, 11))
 
 

@@ -255,12 +255,3 @@ def test_residual_networks_have_no_batch_statistics() -> None:
     assert_close(torch.cat([critic(image[None]) for image in images]), critic(images))
     generator, z = resnet.Generator(5, (1, 28, 28), 4).train(), torch.randn(4, 5)
     assert_close(torch.cat([generator(one[None]) for one in z]), generator(z))
-
-
-@pytest.mark.parametrize("module", [dcgan, resnet], ids=lambda module: module.__name__.rpartition(".")[2])
-def test_convolutions_compute_with_channels_last(module: ModuleType) -> None:
-    for network in (module.Generator(8, (3, 32, 32), 8), module.Discriminator((3, 32, 32), 8)):
-        weights = [w for w in network.parameters() if w.dim() == 4 and min(w.shape[1:]) > 1]
-        assert weights
-        assert all(w.is_contiguous(memory_format=torch.channels_last) for w in weights)
-        assert not any(w.is_contiguous() for w in weights)
