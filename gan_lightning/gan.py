@@ -177,17 +177,19 @@ class GAN(LightningModule):
     def training_step(self, batch: Tensor, batch_idx: int) -> None:
         """Train the rounds that the batch carries."""
         self._batch_size = batch.shape[3]
-        for reals in batch.unbind():
+        micro_batches, n = batch.flatten(0, 2).unbind(), self.accumulate_grad_batches
+        updates = [micro_batches[i : i + n] for i in range(0, len(micro_batches), n)]
+        for first in range(0, len(updates), self.critic_steps):
             step = self.trainer.global_step
             self._is_logging = (step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
             self._d.updates = step * self.critic_steps
-            self._round(reals.unbind())
+            self._round(updates[first : first + self.critic_steps])
             self._after_round(step)
         self.images_seen += batch.shape[:4].numel() * self.trainer.world_size
         # Lightning's own loggers count batches: make them count generator updates
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step
 
-    def _round(self, reals: Sequence[Tensor]) -> None:
+    def _round(self, reals: Sequence[Sequence[Tensor]]) -> None:
         """``critic_steps`` updates of D, on reals[0], reals[1], ..., and one of G, in the chosen order."""
         if self.order == "generator_first":
             shared = self._fakes() if self.reuse_fakes else None
@@ -208,12 +210,12 @@ class GAN(LightningModule):
             self._update_discriminator(reals[-1], shared)
             self._update_generator(reals[-1], shared)
 
-    def _update_discriminator(self, reals: Tensor, fakes: list[Tensor] | None = None) -> None:
-        """One step of D on (accumulate_grad_batches, N, *sample_shape) real samples and as many of G's."""
+    def _update_discriminator(self, reals: Sequence[Tensor], fakes: list[Tensor] | None = None) -> None:
+        """One step of D on micro-batches of real samples, (N, *sample_shape) each, and as many of G's."""
         due = [regularizer for regularizer in self.regularizers if regularizer.is_due(self._d.updates)]
         losses = []
         self._d.forget_gradients()
-        for i, real in enumerate(reals.unbind()):
+        for i, real in enumerate(reals):
             fake = fakes[i].detach() if fakes else self._fake(graph=False)
             with self._twice_differentiable() if due else nullcontext():
                 losses.append(self._backward(self._discriminator_loss(real, fake, due)))
@@ -233,15 +235,15 @@ class GAN(LightningModule):
             self._observe(real_logits.detach(), fake_logits.detach())
         return losses.mean()
 
-    def _update_generator(self, reals: Tensor, fakes: list[Tensor] | None = None) -> None:
+    def _update_generator(self, reals: Sequence[Tensor], fakes: list[Tensor] | None = None) -> None:
         """One step of G through the frozen D, against the real samples where the loss compares with them."""
         losses = []
         self._g.forget_gradients()
         # cheaper than toggle_optimizer, and D's weight gradients are not even computed
         with frozen(self._d.weights):
-            for i in range(self.accumulate_grad_batches):
+            for i, real in enumerate(reals):
                 fake_logits = self._logits(fakes[i] if fakes else self._fake())
-                real_logits = self._logits(reals[i]) if self.loss.generator_needs_real else None
+                real_logits = self._logits(real) if self.loss.generator_needs_real else None
                 loss = self.loss.generator(real_logits=real_logits, fake_logits=fake_logits).mean()
                 losses.append(self._backward(loss))
         self._step(self._g)
