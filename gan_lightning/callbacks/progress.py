@@ -1,5 +1,6 @@
 """Progress: a Rich bar in a terminal, one line every few seconds elsewhere."""
 
+import math
 import sys
 import time
 from typing import Any
@@ -31,7 +32,7 @@ class TerminalProgress(RichProgressBar):
 
     def get_metrics(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
         metrics = last_line(module) | super().get_metrics(trainer, module)
-        return {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in metrics.items()}
+        return {name: _short(value) if isinstance(value, float) else value for name, value in metrics.items()}
 
 
 class ProgressLines(ProgressBar):
@@ -77,4 +78,6 @@ class ProgressLines(ProgressBar):
 
 
 def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, int | float) else str(value)
+    if not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,.0f}" if 1000 <= value < math.inf else f"{value:.4g}"
