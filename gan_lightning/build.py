@@ -112,7 +112,9 @@ def train(config: DictConfig, folder: Path, extra_callbacks: Sequence[Callback] 
     seed_everything(config.seed, verbose=False)
     data = build_data(config)
     gan = build_gan(config, data.sample_shape)
-    gan.to(memory_format=torch.channels_last)  # convolutions follow their weights' layout, and this one is faster
+    for module in gan.modules():
+        if layout := getattr(module, "memory_format", None):
+            module.to(memory_format=layout)
     if config.trainer.get("compile"):
         print("The networks are compiled while they first run, which may take some minutes")
         gan.compile_networks()

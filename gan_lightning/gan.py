@@ -35,7 +35,8 @@ VALIDATION_SEED = 2014  # validation draws its latents from a stream of its own,
 
 @contextmanager
 def frozen(weights: Sequence[nn.Parameter]) -> Iterator[None]:
-    """The weights, which do otherwise, take no gradient inside, whatever is raised."""
+    """The weights take no gradient inside, whatever is raised; those that took none before take none after."""
+    weights = [weight for weight in weights if weight.requires_grad]
     for weight in weights:
         weight.requires_grad_(False)
     try:
@@ -62,11 +63,12 @@ class Player:
     def __init__(self, name: str, network: nn.Module, optimizer: Optimizer) -> None:
         self.name = name
         self.optimizer = optimizer
-        self.weights = [weight for weight in network.parameters() if weight.requires_grad]
+        self.weights = list(network.parameters())
         # a fused step on a state of another layout, as a checkpoint may have it, mixes up the elements and says nothing
         for weight, state in optimizer.state.items():
-            aligned = {k: torch.empty_like(weight).copy_(v) for k, v in state.items() if v.shape == weight.shape}
-            state.update(aligned)
+            for name, value in state.items():
+                if isinstance(value, Tensor) and value.shape == weight.shape:
+                    state[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
         self.updates = 0
         self.loss = torch.empty(0)  # of its last update
 

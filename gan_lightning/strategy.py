@@ -30,8 +30,11 @@ class Replicas(DDPStrategy):
 
     def optimizer_step(self, optimizer: Optimizer, closure: Callable[[], Any], model: Any = None, **kwargs: Any) -> Any:
         """The step on the gradients' means; under a scaler too, since all processes scale alike."""
-        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-        average([weight.grad for weight in weights if weight.grad is not None])
+        weights = [weight for group in optimizer.param_groups for weight in group["params"] if weight.requires_grad]
+        for weight in weights:
+            if weight.grad is None:  # it may have one in another process
+                weight.grad = torch.zeros_like(weight)
+        average([weight.grad for weight in weights])
         return super().optimizer_step(optimizer, closure, model, **kwargs)
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers import GivenData, fit, small_gan
 from lightning import Callback
+from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.nn.functional import relu, softplus
@@ -16,7 +17,7 @@ from torch.testing import assert_close
 
 from gan_lightning import losses, optim, priors
 from gan_lightning.errors import Diverged
-from gan_lightning.gan import GAN
+from gan_lightning.gan import GAN, Player
 from gan_lightning.regularizers import R1, R2, GradientPenalty
 
 N = 4
@@ -236,6 +237,40 @@ def test_weights_frozen_by_the_user_stay_frozen() -> None:
     fit(gan, GivenData(rounds(3), N), 3)
     assert not gan.discriminator[0].weight.requires_grad
     assert_close(gan.discriminator[0].weight, first, rtol=0, atol=0)
+
+
+class SameLatents(priors.Normal):
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        return torch.linspace(-1, 1, n * self.size).view(n, self.size)
+
+
+def test_weights_frozen_and_thawed_while_training() -> None:
+    """Whether a weight trains is asked at every update; where nothing moves, D's gradient is the same in each."""
+    still = partial(torch.optim.SGD, lr=0.0)
+    gan = small_gan(prior=SameLatents(3), generator_optimizer=still, discriminator_optimizer=still)
+    first, last = gan.discriminator[0], gan.discriminator[2]
+    first.requires_grad_(False)
+    seen = []
+
+    def ended(trainer: Any, *_: Any) -> None:
+        seen.append(first.weight.grad)
+        if trainer.global_step == 2:
+            first.requires_grad_(True)
+            last.requires_grad_(False)
+
+    fit(gan, GivenData(rounds(1).expand(6, -1, -1), N), 6, callbacks=[LambdaCallback(on_train_batch_end=ended)])
+    assert seen[:2] == [None, None]
+    assert seen[2].abs().max() > 0
+    assert_close(seen[3:], [seen[2]] * 3, rtol=0, atol=0)
+    assert [weight.requires_grad for weight in last.parameters()] == [False, False]
+
+
+def test_an_optimizers_state_may_hold_numbers() -> None:
+    network = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(network.parameters())
+    optimizer.state[network.weight] = {"step": 3, "none": None, "mean": torch.ones(1, 2)}
+    assert Player("generator", network, optimizer).weights == list(network.parameters())
+    assert optimizer.state[network.weight]["step"] == 3
 
 
 @pytest.mark.parametrize("algorithm", ["norm", "value"])

@@ -53,8 +53,8 @@ class RoundLoader:
 
     ``fetch(start, stop)`` makes the rounds [start, stop) and nothing else decides what is in them, so that a loader
     set to a position goes on exactly. Batches end at multiples of ``rounds_per_batch`` within an epoch, at the epoch's
-    end and at ``last_round``; what that cut off a batch comes with the next one when a longer run goes on, so that
-    later batches and epochs end where they would have ended.
+    end and at ``last_round``; what that cut off a batch comes with the next one when a longer run goes on, so that the
+    n-th batch ends where it would have ended.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class RoundLoader:
         self.rounds_per_batch = rounds_per_batch
         self.last_round = last_round
         self.position = 0
+        self.ahead = 0  # how many batches more were served than reach to the position, because some were cut
 
     def __len__(self) -> int:
         """Batches of one epoch."""
@@ -77,23 +78,28 @@ class RoundLoader:
     def __iter__(self) -> Iterator[Tensor]:
         for _ in range(len(self)):
             start = self.position
-            stop = self._end_of_batch(start)
-            if start % self.rounds_per_epoch % self.rounds_per_batch:
-                stop = self._end_of_batch(stop)
+            number = self._batches(start) + self.ahead + 1
+            stop = self._end(number)
             if self.last_round is not None and start < self.last_round:
                 stop = min(stop, self.last_round)
-            self.position = stop
+            self.position, self.ahead = stop, number - self._batches(stop)
             yield self.fetch(start, stop)
 
-    def _end_of_batch(self, start: int) -> int:
-        within = start % self.rounds_per_epoch
-        return start + min(self.rounds_per_batch - within % self.rounds_per_batch, self.rounds_per_epoch - within)
+    def _end(self, batches: int) -> int:
+        """The round that so many batches end with, where none is cut."""
+        epochs, within = divmod(batches, len(self))
+        return epochs * self.rounds_per_epoch + within * self.rounds_per_batch
+
+    def _batches(self, rounds: int) -> int:
+        """The batches that so many rounds fill, or begin to fill."""
+        epochs, within = divmod(rounds, self.rounds_per_epoch)
+        return epochs * len(self) + -(-within // self.rounds_per_batch)
 
     def state_dict(self) -> dict[str, int]:
-        return {"position": self.position}
+        return {"position": self.position, "ahead": self.ahead}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self.position = state["position"]
+        self.position, self.ahead = state["position"], state.get("ahead", 0)
 
 
 class Batches:

@@ -1,6 +1,7 @@
 """Data of known density: a torch.distributions object, sampled afresh for every update."""
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -46,13 +47,15 @@ class Synthetic(RealData):
     def fetcher(self) -> Callable[[int, int], Tensor]:
         shape = self.round_shape
 
+        @lru_cache(maxsize=1)
+        def block(first: int) -> Tensor:
+            seed = stream_seed("data", self.seed, first)
+            return shape.shard(sample_from(self.distribution, BLOCK * shape.samples, seed))
+
         def fetch(start: int, stop: int) -> Tensor:
             # a block of rounds is one draw from a stream of its own, and a part of it is a slice
-            parts = []
-            for first in range(start - start % BLOCK, stop, BLOCK):
-                draw = sample_from(self.distribution, BLOCK * shape.samples, stream_seed("data", self.seed, first))
-                parts.append(shape.shard(draw)[max(start - first, 0) : stop - first])
-            return torch.cat(parts)
+            firsts = range(start - start % BLOCK, stop, BLOCK)
+            return torch.cat([block(first)[max(start - first, 0) : stop - first] for first in firsts])
 
         return fetch
 

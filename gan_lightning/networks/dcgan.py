@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 from gan_lightning.networks.pyramid import pyramid
@@ -20,6 +21,8 @@ def _initialize(network: nn.Module) -> None:
 class Generator(nn.Module):
     """Transposed convolutions from z to tanh images, (N, latent_size) to (N, *sample_shape)."""
 
+    memory_format = torch.channels_last  # while it trains: convolutions are faster
+
     def __init__(self, latent_size: int, sample_shape: tuple[int, ...], width: int = 64) -> None:
         super().__init__()
         side, doublings = pyramid("dcgan", sample_shape)
@@ -37,6 +40,8 @@ class Generator(nn.Module):
 
 class Discriminator(nn.Module):
     """Strided convolutions with LeakyReLU(0.2), BatchNorm but in the first, (N, *sample_shape) to logits (N,)."""
+
+    memory_format = torch.channels_last  # while it trains: convolutions are faster
 
     def __init__(self, sample_shape: tuple[int, ...], width: int = 64) -> None:
         super().__init__()

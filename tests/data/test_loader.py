@@ -44,6 +44,16 @@ def test_a_longer_run_falls_back_into_step() -> None:
     second = RoundLoader(numbers, 12, 3, last_round=12)
     second.load_state_dict(first.state_dict())
     assert served(second, 1) == [[7, 8, 9, 10, 11]]
+    for stops in ([7, 8, 24], [1, 2, 3, 24]):  # cut more than once in a batch
+        batches, state = 0, first.state_dict() | {"position": 0}
+        for stop in stops:
+            loader = RoundLoader(numbers, 12, 3, last_round=stop)
+            loader.load_state_dict(state)
+            while loader.position < stop:
+                served(loader, 1)
+                batches += 1
+            state = loader.state_dict()
+        assert batches == 8
     across = RoundLoader(numbers, 7, 3)  # a cut last batch goes on into the next epoch
     across.load_state_dict({"position": 5})
     assert served(across, 2) == [[5, 6], [7, 8, 9]]
@@ -109,7 +119,7 @@ def test_the_state_is_saved_before_the_batch_is_used() -> None:
     """A checkpoint inside a training step must not repeat the batch of that step."""
     loader = RoundLoader(numbers, 4, 2)
     assert next(iter(loader)).tolist() == [0, 1]
-    assert loader.state_dict() == {"position": 2}
+    assert loader.state_dict() == {"position": 2, "ahead": 0}
 
 
 SHAPE = {"critic_steps": 2, "accumulate_grad_batches": 3, "batch_size": 4}
