@@ -65,6 +65,10 @@ BETAS = (
     lambda v: isinstance(v, ListConfig) and len(v) == 2 and all(map(SHARE[0], v)),
     "a list of two numbers from 0 up to, not including, 1",
 )
+DEVICES = (
+    lambda v: v in ("auto", -1) or (_is_whole(v) and v >= 1) or (isinstance(v, ListConfig | str) and len(v) > 0),
+    "a whole number, at least 1, -1 or auto for all, or a list of devices",
+)
 UNLIMITED = (lambda v: _is_whole(v) and (v >= 1 or v == -1), "a whole number, at least 1, or -1 for no limit")
 
 # by the last part of an option's name, so that a new network or data set is checked as soon as its YAML is there
@@ -83,6 +87,8 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("reuse_fakes", "ema_warmup", "batch_norm", "horizontal_flips"), FLAG),
     **dict.fromkeys(("download", "fused", "compile"), FLAG),
     **dict.fromkeys(("max_steps", "max_epochs"), UNLIMITED),
+    "devices": DEVICES,
+    "num_nodes": SIZE,
     "widths": SIZES,
     "betas": BETAS,
     "means": NUMBERS,

@@ -1,8 +1,8 @@
 """What k GANs trained as one batched computation cost, against the same k one after another; and whether they agree.
 
-    python scripts/seeds_at_once.py [--rounds 200]
+    python scripts/seeds_at_once.py
 
-The GANs of experiment=gaussian_tutorial and gaussian_mlp, with Adam, from k seeds: torch.func.vmap over stacked
+GANs like those of experiment=gaussian_tutorial and gaussian_mlp, with Adam, from k seeds: torch.func.vmap over stacked
 weights, one optimizer over all of them, against the leanest loop of one. Prints microseconds of the processor for a
 round of all k, the ratio of the two, and the largest difference of any weight after 20 rounds in double precision.
 """
@@ -21,6 +21,7 @@ from gan_lightning.networks import linear, mlp
 N = 256
 LATENT = 10
 SEEDS = (1, 4, 8, 32)
+ROUNDS = 200
 MAKERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module]]] = {
     "one layer each": (lambda: linear.Generator(LATENT, (1,)), lambda: linear.Discriminator((1,))),
     "64-64 hidden": (
@@ -92,15 +93,14 @@ def compare(kind: str, k: int, rounds: int, dtype: torch.dtype) -> tuple[float, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=200)
-    rounds = parser.parse_args().rounds
+    parser.parse_args()
     torch.set_num_threads(1)
     print("| networks | seeds | one after another, us | at once, us | ratio | difference |")
     print("| --- | --- | --- | --- | --- | --- |")
     for kind in MAKERS:
         for k in SEEDS:
             compare(kind, k, 20, torch.float32)
-            apart, together, _ = compare(kind, k, rounds, torch.float32)
+            apart, together, _ = compare(kind, k, ROUNDS, torch.float32)
             gap = compare(kind, k, 20, torch.float64)[2]
             print(f"| {kind} | {k} | {apart:.0f} | {together:.0f} | {apart / together:.2f} | {gap:.1g} |", flush=True)
 

@@ -65,6 +65,9 @@ REFUSED = [
     (["data=image_folder", "data.root=x", "data.channels=2"], "data.channels is 2", "one of 1, 3"),
     (["data=image_folder", "data.root=x", "data.unreadable=no"], "data.unreadable is", "one of refuse, skip"),
     (["trainer.max_steps=0"], "trainer.max_steps is 0", "a whole number, at least 1, or -1 for no limit"),
+    (["trainer.devices=0"], "trainer.devices is 0", "a whole number, at least 1, -1 or auto for all"),
+    (["trainer.devices=[]"], "trainer.devices is []", "or a list of devices"),
+    (["trainer.num_nodes=0"], "trainer.num_nodes is 0", "a whole number, at least 1"),
     (["trainer.max_epochs=-2"], "trainer.max_epochs is -2", "a whole number, at least 1, or -1 for no limit"),
     # a single value where a part belongs
     (["generator_optimizer=sgd"], "generator_optimizer is 'sgd'", "optimizer@generator_optimizer=OPTION"),
@@ -134,6 +137,9 @@ def test_every_rule_refuses_a_value_of_the_wrong_kind() -> None:
     [
         ["trainer.max_steps=-1", "trainer.max_epochs=5"],
         ["trainer.max_epochs=null", "trainer.max_steps=7"],
+        ["trainer.devices=-1"],
+        ["trainer.devices=[0,1]", "trainer.num_nodes=2"],
+        ["trainer.devices=auto"],
         ["trainer.gradient_clip_val=0.5", "trainer.gradient_clip_algorithm=value"],
         ["model.ema_decay=0", "loss.label_smoothing=0.1"],
         ["data=mixture", "data.distribution.weights=[1,2,1]"],
