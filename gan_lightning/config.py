@@ -66,7 +66,12 @@ BETAS = (
     "a list of two numbers from 0 up to, not including, 1",
 )
 DEVICES = (
-    lambda v: v in ("auto", -1) or (_is_whole(v) and v >= 1) or (isinstance(v, ListConfig | str) and len(v) > 0),
+    lambda v: (
+        v in ("auto", "-1", -1)
+        or (_is_whole(v) and v >= 1)
+        or (isinstance(v, ListConfig) and len(v) > 0 and all(map(COUNT[0], v)))
+        or (isinstance(v, str) and re.fullmatch(r"\d+(,\d+)*,?", v) is not None)
+    ),
     "a whole number, at least 1, -1 or auto for all, or a list of devices",
 )
 UNLIMITED = (lambda v: _is_whole(v) and (v >= 1 or v == -1), "a whole number, at least 1, or -1 for no limit")
