@@ -1,0 +1,76 @@
+"""Every random number of a run as a function of (seed, name, step, rank)."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+WORD = 2**32
+ODD = 0x9E3779B1  # times an odd number, modulo 2^32, no two steps coincide
+
+Draw = Callable[[int, torch.Generator | None], Tensor]
+
+
+def stream_seed(*key: object) -> int:
+    """A 32-bit seed for the random stream of that name, such as ("order", seed, epoch)."""
+    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=4).digest())
+
+
+@contextmanager
+def own_stream(seed: int) -> Iterator[None]:
+    """The CPU's random numbers inside follow from the seed; the global random state is as before after it."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+
+
+class Streams:
+    """The random numbers of a run's updates; nothing of them needs to be saved.
+
+    Each update begins two streams: torch's own, which differs between processes (dropout), and one that all processes
+    share, from which ``joint`` draws what belongs to single samples (latents, a penalty's interpolation).
+    """
+
+    def __init__(self, seed: int, rank: int, world_size: int, device: torch.device) -> None:
+        self.seed, self.rank, self.world_size, self.device = seed, rank, world_size, device
+        self.generator = torch.Generator()
+        self._bases: dict[str, tuple[int, int]] = {}
+
+    def begin(self, name: str, step: int) -> None:
+        """Start the streams of the update ``step`` of that name."""
+        if name not in self._bases:
+            self._bases[name] = stream_seed(self.seed, name), stream_seed(self.seed, name, "rank", self.rank)
+        joint, own = self._bases[name]
+        offset = step * ODD % WORD
+        self.generator.manual_seed(joint ^ offset)
+        torch.default_generator.manual_seed(own ^ offset)
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).manual_seed(own ^ offset)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """``joint`` draws from these streams inside."""
+        global _running
+        former, _running = _running, self
+        try:
+            yield
+        finally:
+            _running = former
+
+
+_running: Streams | None = None
+
+
+def joint(draw: Draw, n: int) -> Tensor:
+    """This process's n rows of one draw for all processes, so that k devices see the numbers that one would see.
+
+    Drawn on the CPU, which gives the same numbers whatever the device; outside of a run from torch's own stream.
+    """
+    if _running is None:
+        return draw(n, None)
+    return draw(n * _running.world_size, _running.generator).narrow(0, _running.rank * n, n)
