@@ -1,5 +1,6 @@
 """From a configuration, or a checkpoint, to objects."""
 
+import inspect
 import logging
 import os
 import warnings
@@ -9,13 +10,14 @@ from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_class, get_object, instantiate
 from lightning import Callback, Trainer, seed_everything
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
@@ -24,6 +26,7 @@ from gan_lightning.callbacks.summary import Throughput, write_metrics
 from gan_lightning.config import PLACES, check, one_line
 from gan_lightning.data.loader import RealData
 from gan_lightning.errors import UsageError
+from gan_lightning.game import Game
 from gan_lightning.gan import GAN
 from gan_lightning.strategy import Replicas
 
@@ -45,26 +48,46 @@ def build_data(config: DictConfig) -> RealData:
     return _instantiate(options)
 
 
-def build_gan(config: DictConfig, sample_shape: tuple[int, ...]) -> GAN:
-    """The untrained GAN of a configuration for samples of that shape."""
-    model = {k: v for k, v in config.model.items() if k not in ("needs", "lr", "betas", "latent_size")}
-    generator = _instantiate(model.pop("generator"), sample_shape=sample_shape)
-    discriminator = _instantiate(model.pop("discriminator"), sample_shape=sample_shape)
+def build_gan(config: DictConfig, sample_shape: tuple[int, ...], classes: int) -> GAN:
+    """The untrained GAN of a configuration for samples of that shape, of so many classes."""
+    parts = {str(name): part for name, part in config.model.items() if OmegaConf.is_dict(part) and "_target_" in part}
+    options = {k: v for k, v in config.model.items() if k not in ("needs", "lr", "betas", "latent_size", *parts)}
     manual = {name: config.trainer[name] for name in MANUAL if config.trainer[name] is not None}
-    gan = GAN(
-        generator,
-        discriminator,
-        loss=_instantiate(config.loss),
-        prior=_instantiate(config.prior),
+    gan = _instantiate(
+        options,
+        game=build_game(config, parts, sample_shape, classes),
         generator_optimizer=_instantiate(config.generator_optimizer),
         discriminator_optimizer=_instantiate(config.discriminator_optimizer),
-        regularizers=_instantiate_chosen(config.regularizer),
         schedule=_instantiate(config.schedule) if config.schedule else None,
-        **model,
         **manual,
     )
-    gan.config = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    gan.config = OmegaConf.to_container(config, resolve=True)
     return gan
+
+
+def build_game(config: DictConfig, parts: dict[str, Any], sample_shape: tuple[int, ...], classes: int) -> Game:
+    """The game of a configuration over the networks that are parts of its model."""
+    kind = get_class(config.game._target_)
+    options = {k: v for k, v in config.game.items() if not str(k).startswith("_")}
+    networks = {
+        name: build_network(part, kind.network_options(name, sample_shape, classes, **options))
+        for name, part in parts.items()
+    }
+    return _instantiate(
+        config.game,
+        **networks,
+        prior=_instantiate(config.prior),
+        loss=_instantiate(config.loss),
+        regularizers=_instantiate_chosen(config.regularizer),
+        generator_regularizers=_instantiate_chosen(config.generator_regularizer),
+    )
+
+
+def build_network(config: Any, given: dict[str, Any]) -> nn.Module:
+    """A network from its own options and what it is given: of the data's shape and classes only what it asks for."""
+    asked = inspect.signature(get_object(config._target_)).parameters
+    given = {k: v for k, v in given.items() if k not in config and (k in asked or k not in ("sample_shape", "classes"))}
+    return _instantiate(config, **given)
 
 
 def build_trainer(config: DictConfig, folder: Path, callbacks: list[Callback]) -> Trainer:
@@ -111,15 +134,15 @@ def train(config: DictConfig, folder: Path, extra_callbacks: Sequence[Callback] 
     torch.set_float32_matmul_precision(config.trainer.get("float32_matmul_precision", "highest"))
     seed_everything(config.seed, verbose=False)
     data = build_data(config)
-    gan = build_gan(config, data.sample_shape)
+    gan = build_gan(config, data.sample_shape, data.classes)
     for module in gan.modules():
         if layout := getattr(module, "memory_format", None):
             module.to(memory_format=layout)
     if config.trainer.get("compile"):
         print("The networks are compiled while they first run, which may take some minutes")
-        gan.compile_networks()
+        gan.game.compile_networks()
     throughput = Throughput()
-    callbacks = [throughput, *_instantiate_chosen(config.callbacks), *extra_callbacks]
+    callbacks = [throughput, *_instantiate_chosen(config.callbacks).values(), *extra_callbacks]
     saved = _read_checkpoint(checkpoint, gan) if checkpoint else {}
     trainer = build_trainer(config, folder, callbacks)
     data.trainer = trainer
@@ -157,7 +180,8 @@ def load(path: str | Path) -> GAN:
     saved = _read_checkpoint(path)
     config = OmegaConf.create(saved["gan"]["config"])
     check(config, {})
-    gan = build_gan(config, tuple(saved["gan"]["sample_shape"]))
+    described = saved["gan"]["data"]
+    gan = build_gan(config, tuple(described["sample_shape"]), len(described["class_names"]))
     _check_architecture(path, saved, gan)
     gan.load_state_dict(saved["state_dict"])
     gan.loaded_step = saved["global_step"]
@@ -203,9 +227,9 @@ def _instantiate(config: Any, **extra: Any) -> Any:
         raise UsageError(f"{target} cannot be made: {one_line(cause)}.") from error
 
 
-def _instantiate_chosen(group: DictConfig) -> list[Any]:
-    """The parts of a group, but for those that an experiment sets options of and the command line has left out."""
-    return [_instantiate(part) for part in group.values() if "_target_" in part]
+def _instantiate_chosen(group: DictConfig) -> dict[str, Any]:
+    """The parts of a group by name, but for those that an experiment sets options of and nothing has chosen."""
+    return {str(name): _instantiate(part) for name, part in group.items() if "_target_" in part}
 
 
 def _call(function: Any, *args: Any, **kwargs: Any) -> Any:
@@ -230,7 +254,7 @@ def _read_checkpoint(path: Path, gan: GAN | None = None) -> dict[str, Any]:
         raise UsageError(f"{path} does not exist: give a checkpoint or the folder of a run.")
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-        saved["gan"]["config"], saved["gan"]["sample_shape"], saved["state_dict"]
+        saved["gan"]["config"], saved["gan"]["data"], saved["state_dict"]
     except Exception as error:  # torch.load raises many kinds, all with the same meaning here
         raise UsageError(f"{path} is not a checkpoint of this package: give one that train.py wrote.") from error
     if gan is not None:

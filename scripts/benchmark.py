@@ -222,13 +222,13 @@ def build_system(workload: Workload, options: Options) -> "System":
 
     config = composed(workload.located(options))
     data: Any = build_data(config)
-    gan = build_gan(config, data.sample_shape)
-    penalties: dict[str, Any] = {type(penalty).__name__.lower(): penalty.weight for penalty in gan.regularizers}
+    gan = build_gan(config, data.sample_shape, data.classes)
+    penalties: dict[str, Any] = {name: penalty.weight for name, penalty in gan.game.regularizers.items()}
     system = System(
-        gan.generator,
-        gan.discriminator,
-        gan.loss,
-        gan.prior,
+        gan.game.generator,
+        gan.game.discriminator,
+        gan.game.loss,
+        gan.game.prior,
         gan.generator_optimizer,
         gan.discriminator_optimizer,
         gan.order,

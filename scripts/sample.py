@@ -137,7 +137,7 @@ def sample(options: Options) -> None:
     data = build_data(OmegaConf.create(gan.config))
     weights = Weights.raw if gan.average is None else options.weights
     n = options.n or DEFAULTS[options.mode] or (IMAGES if len(data.sample_shape) == 3 else POINTS)
-    latents = draw_latents(gan.prior, options, n)
+    latents = draw_latents(gan.game.prior, options, n)
     batches = generate(gan, latents.flatten(0, -2), options.batch_size, weights is Weights.raw)
     write(options, latents, batches, data)
     if weights is not options.weights:

@@ -63,25 +63,28 @@ class GivenLatents(priors.Prior):
         super().__init__(batches[0].shape[1])
         self.batches = iter(batches)
 
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         return next(self.batches)
 
 
-def given_gan(latents: list[Tensor], loss: losses.Loss, **options: Any) -> GAN:
+def given_gan(
+    latents: list[Tensor], loss: losses.Loss, regularizers: Mapping[str, Regularizer] | None = None, **options: Any
+) -> GAN:
     """A float64 GAN over the plane, whose BatchNorm remembers every pass and their order."""
     # a bias before BatchNorm has no gradient but for rounding, which Adam would make into steps
     generator = nn.Sequential(nn.Linear(3, 8, bias=False), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 2))
     layers = [nn.Linear(2, 8, bias=False), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 1), nn.Flatten(0)]
     sgd, adam = partial(torch.optim.SGD, lr=0.1), partial(torch.optim.Adam, lr=0.05, betas=(0.5, 0.9), fused=True)
-    return GAN(generator, nn.Sequential(*layers), loss, GivenLatents(latents), sgd, adam, **options).double()
+    game = Game(generator, nn.Sequential(*layers), GivenLatents(latents), loss, regularizers)
+    return GAN(game, sgd, adam, **options).double()
 
 
 def system_of(loops: ModuleType, gan: GAN, **options: Any) -> Any:
     return loops.System(
-        gan.generator,
-        gan.discriminator,
-        gan.loss,
-        gan.prior,
+        gan.game.generator,
+        gan.game.discriminator,
+        gan.game.loss,
+        gan.game.prior,
         gan.generator_optimizer,
         gan.discriminator_optimizer,
         gan.order,
@@ -110,7 +113,7 @@ def test_a_hand_written_round_is_the_packages(
     rounds = 4
     reals = torch.randn(rounds, N, 2, dtype=torch.float64)
     latents = [torch.randn(N, 3, dtype=torch.float64) for _ in range(rounds if reuse else 2 * rounds)]
-    regularizers = [{"r1": R1, "r2": R2}[name](weight) for name, weight in penalties.items()]
+    regularizers = {name: {"r1": R1, "r2": R2}[name](weight) for name, weight in penalties.items()}
     gan = given_gan(latents, loss, order=order, reuse_fakes=reuse, regularizers=regularizers)
     loop = loops.LOOPS[kind](system_of(loops, gan, **penalties))  # it trains copies
     draws = iter(latents)
@@ -119,8 +122,8 @@ def test_a_hand_written_round_is_the_packages(
     assert next(draws, None) is None
     start = [weight.detach().clone() for weight in gan.parameters()]
     fit(gan, GivenData(reals, N), rounds)
-    assert_close(loop.generator.state_dict(), gan.generator.state_dict(), rtol=1e-9, atol=1e-12)
-    assert_close(loop.discriminator.state_dict(), gan.discriminator.state_dict(), rtol=1e-9, atol=1e-12)
+    assert_close(loop.generator.state_dict(), gan.game.generator.state_dict(), rtol=1e-9, atol=1e-12)
+    assert_close(loop.discriminator.state_dict(), gan.game.discriminator.state_dict(), rtol=1e-9, atol=1e-12)
     moved = [(new - old).detach().abs().max().item() for new, old in zip(gan.parameters(), start, strict=True)]
     assert sum(distance > 1e-3 for distance in moved) > len(moved) / 2
 

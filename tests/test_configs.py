@@ -95,9 +95,9 @@ def fit(config: DictConfig, folder: Path, steps: int = 3) -> GAN:
     data = in_memory(build_data(config))
     gan = build_gan(config, data.sample_shape)
     trainer = build_trainer(config, folder, [])
-    before = torch.nn.utils.parameters_to_vector(gan.generator.parameters()).detach().clone()
+    before = torch.nn.utils.parameters_to_vector(gan.game.generator.parameters()).detach().clone()
     trainer.fit(gan, datamodule=data)
-    after = torch.nn.utils.parameters_to_vector(gan.generator.parameters())
+    after = torch.nn.utils.parameters_to_vector(gan.game.generator.parameters())
     assert trainer.global_step == steps
     assert after.isfinite().all()
     assert (after - before).norm() > 0
@@ -114,14 +114,14 @@ def test_every_option_composes_and_is_made(configure: Configure, tmp_path: Path,
     data = build_data(config)
     gan = build_gan(config, data.sample_shape)
     trainer = build_trainer(config, tmp_path, [])
-    latents = gan.prior.sample(3, torch.Generator().manual_seed(0))
-    samples = gan.generator(latents)
+    latents = gan.game.prior.sample(3, torch.Generator().manual_seed(0))
+    samples = gan.game.generator(latents)
     assert samples.shape == (3, *data.sample_shape)
-    assert gan.discriminator(samples).shape == (3,)
-    assert len(gan.regularizers) == sum("_target_" in part for part in config.regularizer.values())
+    assert gan.game.discriminator(samples).shape == (3,)
+    assert len(gan.game.regularizers) == sum("_target_" in part for part in config.regularizer.values())
     for make, network in (
-        (gan.generator_optimizer, gan.generator),
-        (gan.discriminator_optimizer, gan.discriminator),
+        (gan.generator_optimizer, gan.game.generator),
+        (gan.discriminator_optimizer, gan.game.discriminator),
     ):
         optimizer = make(network.parameters())
         assert isinstance(optimizer, torch.optim.Optimizer)
@@ -215,9 +215,9 @@ def test_losses_go_with_regularizers(configure: Configure, tmp_path: Path, loss:
 @pytest.mark.parametrize("prior", options("prior"))
 def test_every_prior_feeds_the_generator(configure: Configure, tmp_path: Path, prior: str) -> None:
     gan = fit(configure(f"prior={prior}", "model.latent_size=3", *SMALL), tmp_path)
-    assert isinstance(gan.prior, priors.Prior)
-    assert type(gan.prior).__name__.lower() == prior
-    assert gan.prior.size == 3
+    assert isinstance(gan.game.prior, priors.Prior)
+    assert type(gan.game.prior).__name__.lower() == prior
+    assert gan.game.prior.size == 3
 
 
 @pytest.mark.parametrize("optimizer", options("optimizer"))
@@ -250,7 +250,7 @@ def test_every_model_takes_its_shape_from_the_data_or_refuses_it(configure: Conf
         made += 1
         samples = gan.sample(2, torch.Generator().manual_seed(0))
         assert samples.shape == (2, *shape)
-        assert gan.discriminator(samples).shape == (2,)
+        assert gan.game.discriminator(samples).shape == (2,)
     assert made
 
 
@@ -267,10 +267,10 @@ def test_the_options_reach_the_networks_and_the_module(configure: Configure) -> 
         "model.lr=0.125",
     )
     gan = build_gan(config, (1,))
-    assert gan.generator.layers[0].weight.shape == (7, 4)
+    assert gan.game.generator.layers[0].weight.shape == (7, 4)
     assert (gan.critic_steps, gan.order, gan.average) == (3, "simultaneous", None)
     assert (gan.gradient_clip_val, gan.accumulate_grad_batches) == (0.5, 2)
-    optimizers = gan.generator_optimizer(gan.generator.parameters()), gan.discriminator_optimizer(gan.parameters())
+    optimizers = gan.generator_optimizer(gan.game.generator.parameters()), gan.discriminator_optimizer(gan.parameters())
     assert [type(o) for o in optimizers] == [torch.optim.SGD, torch.optim.Adam]
     assert [o.param_groups[0]["lr"] for o in optimizers] == [0.25, 0.125]
 

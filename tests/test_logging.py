@@ -177,7 +177,7 @@ def test_a_line_is_what_its_round_was(tmp_path: Path, loss: type[losses.Loss], c
     gan = small_gan(loss=loss(), gradient_clip_val=clip)
     real = rounds(1)[0]
     noise = torch.Generator().manual_seed(torch.initial_seed())
-    g, d = gan.generator, gan.discriminator
+    g, d = gan.game.generator, gan.game.discriminator
     fake = g(torch.randn(N, 3, generator=noise).double()).detach()
     outputs = output(d(real)), output(d(fake))
     right = (outputs[0] > half).double().mean() / 2 + (outputs[1] <= half).double().mean() / 2
@@ -205,11 +205,11 @@ def test_accuracy_counts_both_kinds_of_mistakes(tmp_path: Path) -> None:
     """D's logit is the first coordinate: three of eight real ones and no sample of G's are above zero."""
     real = torch.tensor([1.0, 2.0, 3.0, -1.0, -2.0, -3.0, -4.0, -5.0], dtype=torch.double)
     gan = small_gan(discriminator_optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
-    gan.discriminator = nn.Sequential(nn.Linear(2, 1, bias=False), nn.Flatten(0)).double()
+    gan.game.discriminator = nn.Sequential(nn.Linear(2, 1, bias=False), nn.Flatten(0)).double()
     with torch.no_grad():
-        gan.discriminator[0].weight.copy_(torch.tensor([[1.0, 0.0]]))
-        gan.generator[2].weight.zero_()
-        gan.generator[2].bias.fill_(-1.0)
+        gan.game.discriminator[0].weight.copy_(torch.tensor([[1.0, 0.0]]))
+        gan.game.generator[2].weight.zero_()
+        gan.game.generator[2].bias.fill_(-1.0)
     curves = logged(tmp_path, gan, GivenData(torch.stack([real, real], 1)[None], N), 1)
     assert curves["discriminator/accuracy"][1] == (3 / 8 + 1) / 2
 

@@ -107,7 +107,7 @@ def test_samples_are_the_averaged_generators_of_the_seeds_latents(
     np.testing.assert_array_equal(written["latents"], latents)
     gan = load(gray)
     assert gan.average is not None
-    averaged, raw = (evaluate(network, latents) for network in (gan.average.network, gan.generator))
+    averaged, raw = (evaluate(network, latents) for network in (gan.average.network["generator"], gan.game.generator))
     assert written["samples"].dtype == np.float32
     assert written["samples"].shape == (37, 1, SIDE, SIDE)
     np.testing.assert_allclose(written["samples"], averaged, atol=1e-6)
@@ -219,7 +219,7 @@ def test_interpolations_go_along_arcs_from_end_to_end(script: ModuleType, gray: 
             expected = (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
             np.testing.assert_allclose(latent, expected, atol=1e-6)
     gan = load(gray)
-    expected = evaluate(gan.sampler, written["latents"].reshape(15, 6)).reshape(3, 5, 1, SIDE, SIDE)
+    expected = evaluate(gan, written["latents"].reshape(15, 6)).reshape(3, 5, 1, SIDE, SIDE)
     np.testing.assert_allclose(written["samples"], expected, atol=1e-6)
 
     run(script, f"checkpoint={gray}", "mode=interpolation", "n=3", "frames=5", "seed=2", f"out={tmp_path / 'i.png'}")

@@ -49,7 +49,7 @@ def frozen_gan(mean: float, std: float, loss: losses.Loss | None = None) -> GAN:
 def output(gan: GAN, x: np.ndarray) -> np.ndarray:
     """D(x), a probability."""
     with torch.no_grad():
-        logits = gan.discriminator(torch.from_numpy(x).float()[:, None])
+        logits = gan.game.discriminator(torch.from_numpy(x).float()[:, None])
     return torch.sigmoid(logits.double()).numpy()
 
 
@@ -171,7 +171,7 @@ def separated() -> GAN:
 def gradient_norm(loss: losses.Loss) -> float:
     """The generator's, by one more round of training in which nothing moves."""
     gan, seen = separated(), _GradientNorm()
-    gan.loss, gan.discriminator_optimizer, gan.schedule = loss, STILL, None
+    gan.game.loss, gan.discriminator_optimizer, gan.schedule = loss, STILL, None
     torch.manual_seed(3)
     fit(gan, data_of(gaussian(3.0, 0.2), 1), 1, callbacks=[seen], num_sanity_val_steps=0, log_every_n_steps=1)
     return seen.value
@@ -184,7 +184,7 @@ def gradient_norm_by_hand(factor: Callable[[Tensor], Tensor]) -> float:
         torch.randn(BATCH, 1, generator=noise)  # D's updates
     z = torch.randn(BATCH, 1, generator=noise)
     x = (0.2 * z).requires_grad_()
-    logits = gan.discriminator(x)
+    logits = gan.game.discriminator(x)
     slope = torch.autograd.grad(logits.sum(), x)[0]
     per_sample = factor(torch.sigmoid(logits.detach()))[:, None] * slope
     return torch.cat([(per_sample * z).mean(0), per_sample.mean(0)]).norm().item()

@@ -1,30 +1,15 @@
 """Batches of whole training rounds, resumable from one number."""
 
-import hashlib
+import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
-import torch
 from lightning import LightningDataModule
 from torch import Tensor
 from torchmetrics import Metric
 
-
-def stream_seed(*key: object) -> int:
-    """A 32-bit seed for the random stream of that name, such as ("order", seed, epoch)."""
-    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=4).digest())
-
-
-@contextmanager
-def own_stream(seed: int) -> Iterator[None]:
-    """The CPU's random numbers inside follow from the seed; the global random state is as before after it."""
-    state = torch.get_rng_state()
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)
+from gan_lightning.batch import Rounds
 
 
 @dataclass(frozen=True)
@@ -49,57 +34,45 @@ class RoundShape:
 
 
 class RoundLoader:
-    """An endless stream of rounds, cut into batches and epochs; ``position``, the rounds served, is its whole state.
+    """An endless stream of rounds, cut into batches.
 
-    ``fetch(start, stop)`` makes the rounds [start, stop) and nothing else decides what is in them, so that a loader
-    set to a position goes on exactly. Batches end at multiples of ``rounds_per_batch`` within an epoch, at the epoch's
-    end and at ``last_round``; what that cut off a batch comes with the next one when a longer run goes on, so that the
-    n-th batch ends where it would have ended.
+    It has no state: a batch begins with the round ``trainer.global_step``, and the n-th batch of an epoch ends at round
+    ``n * rounds_per_batch`` of it, at the epoch's end or at ``trainer.max_steps``. What that last cut off comes with
+    the next batch when a longer run goes on. ``fetch(start, stop)`` makes the rounds [start, stop), and nothing else
+    decides what is in them. With ``trainer.overfit_batches`` every epoch has the rounds of the first.
     """
 
     def __init__(
-        self,
-        fetch: Callable[[int, int], Tensor],
-        rounds_per_epoch: int,
-        rounds_per_batch: int = 1,
-        last_round: int | None = None,
+        self, fetch: Callable[[int, int], Rounds], rounds_per_epoch: int, rounds_per_batch: int, trainer: Any
     ) -> None:
         self.fetch = fetch
         self.rounds_per_epoch = rounds_per_epoch
         self.rounds_per_batch = rounds_per_batch
-        self.last_round = last_round
-        self.position = 0
-        self.ahead = 0  # how many batches more were served than reach to the position, because some were cut
+        self.trainer = trainer
 
     def __len__(self) -> int:
         """Batches of one epoch."""
         return -(-self.rounds_per_epoch // self.rounds_per_batch)
 
-    def __iter__(self) -> Iterator[Tensor]:
-        for _ in range(len(self)):
-            start = self.position
-            number = self._batches(start) + self.ahead + 1
-            stop = self._end(number)
-            if self.last_round is not None and start < self.last_round:
-                stop = min(stop, self.last_round)
-            self.position, self.ahead = stop, number - self._batches(stop)
-            yield self.fetch(start, stop)
+    def __iter__(self) -> Iterator[Rounds]:
+        while True:  # Lightning counts the batches of an epoch
+            start, stop = self.next_rounds()
+            shift = start - start % self._epoch() if self.trainer.overfit_batches else 0
+            yield self.fetch(start - shift, stop - shift)
 
-    def _end(self, batches: int) -> int:
-        """The round that so many batches end with, where none is cut."""
-        epochs, within = divmod(batches, len(self))
-        return epochs * self.rounds_per_epoch + within * self.rounds_per_batch
+    def next_rounds(self) -> tuple[int, int]:
+        """Where the next batch begins and ends."""
+        trainer, epoch, rounds = self.trainer, self._epoch(), self.rounds_per_batch
+        start = trainer.global_step
+        batch = trainer.fit_loop.batch_idx + 2  # of the epoch, from 1: Lightning has counted those before
+        stop = trainer.current_epoch * epoch + min(batch * rounds, epoch)
+        if not start < stop <= start + 2 * rounds:  # a resumed run whose epochs have another length
+            stop = start + rounds
+        return start, min(stop, trainer.max_steps) if trainer.max_steps > start else stop
 
-    def _batches(self, rounds: int) -> int:
-        """The batches that so many rounds fill, or begin to fill."""
-        epochs, within = divmod(rounds, self.rounds_per_epoch)
-        return epochs * len(self) + -(-within // self.rounds_per_batch)
-
-    def state_dict(self) -> dict[str, int]:
-        return {"position": self.position, "ahead": self.ahead}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.position, self.ahead = state["position"], state.get("ahead", 0)
+    def _epoch(self) -> int:
+        """Rounds of an epoch, which the Trainer may limit."""
+        return min(self.trainer.num_training_batches * self.rounds_per_batch, self.rounds_per_epoch)
 
 
 class Batches:
@@ -154,10 +127,18 @@ class RealData(LightningDataModule):
     def rounds_per_epoch(self) -> int:
         raise TypeError(f"{type(self).__name__} must define rounds_per_epoch")
 
+    def rounds_in_epoch(self) -> int:
+        """The rounds of one epoch of the Trainer's, which may limit them."""
+        assert self.trainer is not None
+        batches = math.ceil(self.rounds_per_epoch / self.rounds_per_batch)
+        limit = self.trainer.limit_train_batches
+        batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
+        return min(batches * self.rounds_per_batch, self.rounds_per_epoch)
+
     def check_size(self) -> None:
         """Raise a ValueError where one round needs more samples than there are."""
 
-    def fetcher(self) -> Callable[[int, int], Tensor]:
+    def fetcher(self) -> Callable[[int, int], Rounds]:
         """A function that makes this rank's rounds [start, stop)."""
         raise TypeError(f"{type(self).__name__} must define fetcher")
 
@@ -170,6 +151,4 @@ class RealData(LightningDataModule):
         raise TypeError(f"{type(self).__name__} must define training_samples")
 
     def train_dataloader(self) -> RoundLoader:
-        assert self.trainer is not None
-        last_round = self.trainer.max_steps if self.trainer.max_steps >= 0 else None
-        return RoundLoader(self.fetcher(), self.rounds_per_epoch, self.rounds_per_batch, last_round)
+        return RoundLoader(self.fetcher(), self.rounds_per_epoch, self.rounds_per_batch, self.trainer)

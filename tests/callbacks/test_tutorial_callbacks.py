@@ -269,7 +269,7 @@ def test_the_generators_integers_are_printed(capsys: pytest.CaptureFixture[str])
     fit(gan, even_integers(), 5, callbacks=[PrintSamples([0], samples=20)], **QUIET)
     said = printed(capsys.readouterr().out)[5]
     latents = torch.randint(2, (20, 4), generator=torch.Generator().manual_seed(5)).float()
-    bits = (gan.generator(latents) >= 0.5).int().tolist()
+    bits = (gan.game.generator(latents) >= 0.5).int().tolist()
     assert said == [int("".join(map(str, row)), 2) for row in bits]
     assert len(set(said)) > 1
 
@@ -330,10 +330,10 @@ class _Gradients(Callback):
 def test_a_run_at_the_equilibrium_is_healthy(loss: type[losses.Loss]) -> None:
     """G makes what the data is and stays. D, steep at first, falls to 1/2, and G's gradient below a hundredth."""
     gan = line_gan(loss=loss(), generator_optimizer=STILL)
-    nn.init.ones_(gan.generator.weight)
-    nn.init.zeros_(gan.generator.bias)
-    nn.init.constant_(gan.discriminator[0].weight, 1.0)
-    nn.init.constant_(gan.discriminator[2].weight, 0.5)
+    nn.init.ones_(gan.game.generator.weight)
+    nn.init.zeros_(gan.game.generator.bias)
+    nn.init.constant_(gan.game.discriminator[0].weight, 1.0)
+    nn.init.constant_(gan.game.discriminator[2].weight, 0.5)
     seen = _Gradients()
     assert findings(gan, line_data(gaussian(), batch_size=256), 200, 10, seen) == []
     assert min(seen.norms) < 0.01 * max(seen.norms)
@@ -437,7 +437,7 @@ def gap_by_hand(gan: GAN, generator: nn.Module, step: int) -> float:
     p_data = (stats.norm(-2, 0.5).pdf(x) + stats.norm(1, 1).pdf(x)) / 2
     with torch.no_grad():
         p_g = silverman(generator(latents)[:, 0].double().numpy())(x)
-        logits = gan.discriminator(torch.from_numpy(x).float()[:, None]).double().numpy()
+        logits = gan.game.discriminator(torch.from_numpy(x).float()[:, None]).double().numpy()
     gap = np.abs(1 / (1 + np.exp(-logits)) - p_data / (p_data + p_g + 1e-12))
     return np.trapezoid(p_data * gap, x)
 
@@ -448,13 +448,13 @@ def test_the_logged_gap_is_that_of_the_trained_generator(tmp_path: Path) -> None
     truth = mixture([-2.0, 1.0], [0.5, 1.0])
     callbacks = [OptimalDiscriminator(1000, samples=2000)]
     gan = line_gan(ema_decay=0.999, ema_warmup=False, generator_optimizer=partial(torch.optim.SGD, lr=0.2))
-    nn.init.ones_(gan.generator.weight)
-    nn.init.constant_(gan.generator.bias, 2.0)
-    start = copy.deepcopy(gan.generator)
+    nn.init.ones_(gan.game.generator.weight)
+    nn.init.constant_(gan.game.generator.bias, 2.0)
+    start = copy.deepcopy(gan.game.generator)
     fit(gan, line_data(truth), 30, callbacks=callbacks, default_root_dir=tmp_path, logger=log, **QUIET)
-    expected = gap_by_hand(gan, gan.generator, 30)
+    expected = gap_by_hand(gan, gan.game.generator, 30)
     assert abs(expected - gap_by_hand(gan, start, 30)) > 0.01
-    assert abs(expected - gap_by_hand(gan, gan.sampler, 30)) > 0.01
+    assert abs(expected - gap_by_hand(gan, gan, 30)) > 0.01
     assert log.lines["theory/discriminator_gap"][30] == pytest.approx(expected, abs=2e-3)
 
 
