@@ -169,21 +169,27 @@ def train(config: DictConfig, folder: Path, extra_callbacks: Sequence[Callback] 
     return metrics
 
 
-def load(path: str | Path) -> GAN:
+def load(path: str | Path, gan: GAN | None = None) -> GAN:
     """The trained GAN of a checkpoint, or of a run folder's last one, in evaluation mode.
 
+    A checkpoint of a plain Trainer's run has no configuration: ``gan`` is the GAN that its weights belong to.
+
     Raises:
-        UsageError: it is no checkpoint of this package.
+        UsageError: it is no checkpoint of this package, or of another GAN.
     """
     path = Path(path)
     path = checkpoints(path) / "last.ckpt" if path.is_dir() else path
     saved = _read_checkpoint(path)
-    config = OmegaConf.create(saved["gan"]["config"])
-    check(config, {})
-    described = saved["gan"]["data"]
-    gan = build_gan(config, tuple(described["sample_shape"]), len(described["class_names"]))
+    config, described = saved["gan"]["config"], saved["gan"]["data"]
+    if gan is None:
+        if not config:
+            raise UsageError(f"{path} was trained without a configuration: give its GAN, load({path}, gan=GAN(...)).")
+        config = OmegaConf.create(config)
+        check(config, {})
+        gan = build_gan(config, tuple(described["sample_shape"]), len(described["class_names"]))
     _check_architecture(path, saved, gan)
     gan.load_state_dict(saved["state_dict"])
+    gan.described = described
     gan.loaded_step = saved["global_step"]
     return gan.eval()
 

@@ -157,6 +157,7 @@ class GAN(LightningModule):
         with self._streams.running():
             for first in range(0, len(updates), self.critic_steps):
                 self._round(updates[first : first + self.critic_steps])
+        self.described.setdefault("sample_shape", tuple(rounds.x.shape[4:]))  # of a plain loader
         self.images_seen += rounds.x.shape[:4].numel() * self.trainer.world_size
         log_by_steps(self.trainer)
 
@@ -280,7 +281,7 @@ class GAN(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Take the metrics that know the data's truth from the data module, if it has any."""
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        data: Any = getattr(self.trainer, "datamodule", None)
         self.validation = Validation(data.metrics() if hasattr(data, "metrics") else {})
         self.described = {
             name: getattr(data, name) for name in ("sample_shape", "class_names", "value_range") if hasattr(data, name)
@@ -341,6 +342,7 @@ class GAN(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.seed = checkpoint["gan"]["seed"]
+        self.described = checkpoint["gan"]["data"] | self.described
         self._saved_losses = checkpoint["gan"]["losses"]
 
 

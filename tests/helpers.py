@@ -24,7 +24,9 @@ from gan_lightning.gan import GAN
 class GivenData(RealData):
     """The same data in every epoch, one tensor (rounds, critic_steps * accumulate * world_size * N, *sample_shape)."""
 
-    def __init__(self, rounds: Tensor, batch_size: int, rounds_per_batch: int = 1, labels: Tensor | None = None) -> None:
+    def __init__(
+        self, rounds: Tensor, batch_size: int, rounds_per_batch: int = 1, labels: Tensor | None = None
+    ) -> None:
         super().__init__(batch_size, rounds_per_batch=rounds_per_batch)
         self.rounds = rounds
         self.labels = labels  # (rounds, samples)

@@ -64,7 +64,9 @@ def test_a_loaded_generator_makes_the_samples_of_the_trained_one(
         assert int(loaded.images_seen) == 6 * 16
         for name, weight in gan.state_dict().items():
             assert torch.equal(loaded.state_dict()[name], weight), name
-    assert (expected - gan.game.generator(gan.game.prior.sample(32, torch.Generator().manual_seed(4)))).abs().max() > 1e-6
+    assert (
+        expected - gan.game.generator(gan.game.prior.sample(32, torch.Generator().manual_seed(4)))
+    ).abs().max() > 1e-6
 
 
 def test_a_checkpoint_is_plain_and_holds_the_resolved_configuration(configure: Configure, tmp_path: Path) -> None:

@@ -103,7 +103,8 @@ def test_another_process_makes_the_averaged_generators_samples(
     for n, latents in zip(BATCHES, np.load(exported / f"{name}.npz").values(), strict=True):
         with torch.no_grad():
             averaged, raw = (
-                network(torch.from_numpy(latents)).numpy() for network in (gan.average.network["generator"], gan.game.generator)
+                network(torch.from_numpy(latents)).numpy()
+                for network in (gan.average.network["generator"], gan.game.generator)
             )
         found = np.load(exported / f"{name}-{n}.{ending}.npy")
         assert (found.dtype, found.shape) == (np.float32, averaged.shape)
