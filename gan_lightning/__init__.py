@@ -32,7 +32,7 @@ ROOMS = {
     "priors": ["Normal", "Prior"],
     "regularizers": ["R1", "R2", "GradientPenalty", "Regularizer"],
 }
-__all__ = [name for names in ROOMS.values() for name in names]  # noqa: PLE0604
+__all__ = [name for names in ROOMS.values() for name in names]
 __version__ = "0.2.0"
 
 

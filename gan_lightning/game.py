@@ -89,7 +89,7 @@ class Game(nn.Module):
             losses = self.loss.discriminator(real_logits=real_logits, fake_logits=fake_logits)
             terms = {"adversarial": losses.mean()}
             critic = CriticPass(real, fake, real_logits, fake_logits, self.judge)
-            terms |= {name: regularizer(critic) for name, regularizer in due.items()}
+            terms |= {name: regularizer(critic).mean() for name, regularizer in due.items()}
         return Terms(terms, {"real": real_logits, "fake": fake_logits})
 
     def generator_terms(self, real: Batch, fake: Batch, update: int) -> Terms:
@@ -101,7 +101,7 @@ class Game(nn.Module):
             losses = self.loss.generator(real_logits=real_logits, fake_logits=fake_logits)
             terms = {"adversarial": losses.mean()}
             critic = CriticPass(real, fake, real_logits, fake_logits, self.judge)
-            terms |= {name: regularizer(critic) for name, regularizer in due.items()}
+            terms |= {name: regularizer(critic).mean() for name, regularizer in due.items()}
         return Terms(terms, {})
 
     def describe(self, observed: Mapping[str, Tensor]) -> dict[str, Tensor]:

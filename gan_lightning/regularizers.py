@@ -56,8 +56,8 @@ class Regularizer(nn.Module):
         return update % self.interval == 0
 
     def forward(self, critic: CriticPass) -> Tensor:
-        """The weighted mean of the penalty, a scalar."""
-        return self.weight * self.interval * self.penalty(critic).mean()
+        """The weighted penalty of each sample, or of the batch."""
+        return self.weight * self.interval * self.penalty(critic)
 
     def penalty(self, critic: CriticPass) -> Tensor:
         """The penalty of each sample, (N,), or of the batch, a scalar."""

@@ -78,7 +78,7 @@ def penalty_panels() -> list[Panel]:
     """The Dirac-GAN with a penalty, by simultaneous descent, whose factors are known."""
 
     def trained(loss: Minimax | Wasserstein, penalty: R1 | R2 | GradientPenalty) -> Tensor:
-        return trajectory(loss, STEPS, H, order="simultaneous", regularizers=[penalty])
+        return trajectory(loss, STEPS, H, order="simultaneous", regularizers={"penalty": penalty})
 
     factor, critical = (
         by(dynamics.step_factor(dynamics.r1_eigenvalues(gamma)[0], H)) + " near 0"

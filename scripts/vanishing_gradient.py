@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from gan_lightning.data.synthetic import Synthetic
 from gan_lightning.distributions import gaussian
+from gan_lightning.game import Game
 from gan_lightning.gan import GAN
 from gan_lightning.losses import Loss, Minimax, NonSaturating
 from gan_lightning.networks.mlp import Discriminator
@@ -49,10 +50,7 @@ def train(loss: Loss) -> tuple[GAN, Tensor]:
     nn.init.constant_(generator.weight, STD)
     nn.init.zeros_(generator.bias)
     gan = GAN(
-        generator,
-        Discriminator((1,), [64, 64]),
-        loss,
-        Normal(1),
+        Game(generator, Discriminator((1,), [64, 64]), Normal(1), loss),
         generator_optimizer=partial(torch.optim.SGD, lr=0.0),
         discriminator_optimizer=partial(torch.optim.Adam, lr=1e-3),
     )
@@ -80,7 +78,7 @@ def draw_densities(axes: Axes, gan: GAN) -> None:
         density = gaussian(mean, STD).log_prob(x[:, None]).exp()
         axes.fill_between(x, density / density.max(), color=color, alpha=0.3, linewidth=0, label=label)
     with torch.no_grad():
-        axes.plot(x, gan.discriminator(x[:, None]).sigmoid(), color="tab:blue", label="D(x)")
+        axes.plot(x, gan.game.discriminator(x[:, None]).sigmoid(), color="tab:blue", label="D(x)")
     axes.set_title(f"D after {UPDATES} updates", loc="left", fontsize=10)
     axes.set(xlabel="x", ylabel="D(x); densities scaled to 1")
     axes.legend(frameon=False, loc="center left")

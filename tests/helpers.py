@@ -14,7 +14,7 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
-from gan_lightning import build, losses, priors
+from gan_lightning import build, priors
 from gan_lightning.batch import Rounds
 from gan_lightning.data.loader import RealData
 from gan_lightning.game import Game

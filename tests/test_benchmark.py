@@ -6,7 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from functools import partial
 from importlib import import_module
@@ -30,9 +30,10 @@ from gan_lightning import losses, priors
 from gan_lightning.build import build_data
 from gan_lightning.callbacks.progress import TerminalProgress
 from gan_lightning.errors import UsageError
+from gan_lightning.game import Game
 from gan_lightning.gan import GAN
 from gan_lightning.options import parse
-from gan_lightning.regularizers import R1, R2
+from gan_lightning.regularizers import R1, R2, Regularizer
 
 SCRIPTS = ROOT / "scripts"
 N = 16

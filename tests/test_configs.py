@@ -93,7 +93,7 @@ def fit(config: DictConfig, folder: Path, steps: int = 3) -> GAN:
     config.trainer.max_steps, config.trainer.max_epochs = steps, -1
     check(config, {"model": "model", "data": "data"})
     data = in_memory(build_data(config))
-    gan = build_gan(config, data.sample_shape)
+    gan = build_gan(config, data.sample_shape, data.classes)
     trainer = build_trainer(config, folder, [])
     before = torch.nn.utils.parameters_to_vector(gan.game.generator.parameters()).detach().clone()
     trainer.fit(gan, datamodule=data)
@@ -112,7 +112,7 @@ def test_every_option_composes_and_is_made(configure: Configure, tmp_path: Path,
     config = configure(*(p for p in plain if p.split("=")[0] != group), *overrides)
     check(config, {"model": "model", "data": "data"})
     data = build_data(config)
-    gan = build_gan(config, data.sample_shape)
+    gan = build_gan(config, data.sample_shape, data.classes)
     trainer = build_trainer(config, tmp_path, [])
     latents = gan.game.prior.sample(3, torch.Generator().manual_seed(0))
     samples = gan.game.generator(latents)
@@ -187,7 +187,7 @@ def test_an_experiments_options_do_not_force_what_is_left_out(
     config = configure(f"experiment={experiment}", "callbacks=none", "regularizer=none")
     chosen = [part for part in config.regularizer.values() if "_target_" in part]
     check(config, {"model": "model", "data": "data"})
-    assert len(build_gan(config, build_data(config).sample_shape).regularizers) == len(chosen) == 0
+    assert len(build_gan(config, build_data(config).sample_shape, 0).game.regularizers) == len(chosen) == 0
 
 
 def test_callbacks_that_are_left_out_are_not_made(configure: Configure, tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_optimizers_go_with_schedules(configure: Configure, tmp_path: Path, opti
 
 def test_several_regularizers_are_all_built(configure: Configure, tmp_path: Path) -> None:
     config = configure("data=ring", "regularizer=[r1,r2]", "regularizer.r1.weight=0.25", *SMALL)
-    r1, r2 = fit(config, tmp_path).regularizers
+    r1, r2 = fit(config, tmp_path).game.regularizers.values()
     assert isinstance(r1, regularizers.R1)
     assert isinstance(r2, regularizers.R2)
     assert (r1.weight, r2.weight) == (0.25, 1.0)
@@ -242,7 +242,7 @@ def test_every_model_takes_its_shape_from_the_data_or_refuses_it(configure: Conf
     made = 0
     for shape in ((1, 28, 28), (3, 32, 32), (3, 64, 64), (2,), (1,)):
         try:
-            gan = build_gan(config, shape).eval()
+            gan = build_gan(config, shape, 0).eval()
         except UsageError as error:
             assert str(shape) in str(error)  # noqa: PT017
             assert model in str(error)  # noqa: PT017
@@ -266,7 +266,7 @@ def test_the_options_reach_the_networks_and_the_module(configure: Configure) -> 
         "generator_optimizer.lr=0.25",
         "model.lr=0.125",
     )
-    gan = build_gan(config, (1,))
+    gan = build_gan(config, (1,), 0)
     assert gan.game.generator.layers[0].weight.shape == (7, 4)
     assert (gan.critic_steps, gan.order, gan.average) == (3, "simultaneous", None)
     assert (gan.gradient_clip_val, gan.accumulate_grad_batches) == (0.5, 2)
