@@ -1,7 +1,9 @@
 """What travels from the data to the discriminator."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
+import torch
 from torch import Tensor
 
 
@@ -17,3 +19,17 @@ class Rounds(NamedTuple):
 
     x: Tensor
     y: Tensor | None = None
+
+
+B = TypeVar("B", Batch, Rounds)
+
+
+def apply(function: Callable[[Tensor], Tensor], batch: B) -> B:
+    """The function of x, and of what else the batch has."""
+    return type(batch)._make(None if tensor is None else function(tensor) for tensor in batch)
+
+
+def concatenate(batches: Sequence[B]) -> B:
+    """Batches of the same kind as one."""
+    fields = zip(*batches, strict=True)
+    return type(batches[0])._make(None if field[0] is None else torch.cat(field) for field in fields)

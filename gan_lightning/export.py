@@ -25,7 +25,7 @@ def describe(gan: GAN, weights: str) -> dict[str, Any]:
         "latent_size": gan.prior.size,
         "prior": {"name": type(gan.prior).__name__.lower()} | bounds,
         "sample_shape": data.sample_shape,
-        "value_range": data.value_range if len(data.sample_shape) == 3 else None,
+        "value_range": data.value_range,
         "step": gan.loaded_step,
         "weights": weights,
     }

@@ -18,12 +18,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric, MetricCollection
 
-from gan_lightning.data.loader import RealData, stream_seed
+from gan_lightning.batch import Batch, Rounds
+from gan_lightning.data.loader import RealData
 from gan_lightning.ema import MovingAverage
 from gan_lightning.errors import Diverged, UsageError
 from gan_lightning.losses import Loss
 from gan_lightning.priors import Prior
 from gan_lightning.regularizers import CriticPass, Regularizer
+from gan_lightning.streams import stream_seed
 
 Order = Literal["discriminator_first", "generator_first", "simultaneous"]
 ADVICE = (
@@ -176,8 +178,9 @@ class GAN(LightningModule):
         self.discriminator.compile()
         self._is_compiled = True
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> None:
+    def training_step(self, rounds: Rounds, batch_idx: int) -> None:
         """Train the rounds that the batch carries."""
+        batch = rounds.x
         self._batch_size = batch.shape[3]
         micro_batches, n = batch.flatten(0, 2).unbind(), self.accumulate_grad_batches
         updates = [micro_batches[i : i + n] for i in range(0, len(micro_batches), n)]
@@ -427,10 +430,11 @@ class GAN(LightningModule):
     def on_validation_epoch_start(self) -> None:
         self._validation_noise = torch.Generator(self.device).manual_seed(self.validation_seed + self.global_rank)
 
-    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+    def validation_step(self, real: Batch, batch_idx: int) -> None:
         """Compare the averaged generator's samples with held-out real ones, both (N, *sample_shape)."""
+        batch = real.x
         fake = self.sample(len(batch), self._validation_noise)
-        self.metrics.update(fake, batch)
+        self.metrics.update(Batch(fake), real)
         if self.loss.is_probability:
             self.value.update(-softplus(-self._logits(batch)) - softplus(self._logits(fake)))
 

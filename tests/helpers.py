@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
 from gan_lightning import build, losses, priors
+from gan_lightning.batch import Batch, Rounds
 from gan_lightning.data.loader import RealData
 from gan_lightning.gan import GAN
 
@@ -31,9 +32,13 @@ class GivenData(RealData):
     def rounds_per_epoch(self) -> int:
         return len(self.rounds)
 
-    def fetcher(self) -> Callable[[int, int], Tensor]:
+    def fetcher(self) -> Callable[[int, int], Rounds]:
         shape = self.round_shape
-        return lambda start, stop: shape.shard(self.rounds[torch.arange(start, stop) % len(self.rounds)].flatten(0, 1))
+
+        def fetch(start: int, stop: int) -> Rounds:
+            return shape.rounds(Batch(self.rounds[torch.arange(start, stop) % len(self.rounds)].flatten(0, 1)))
+
+        return fetch
 
 
 def small_gan(**options: Any) -> GAN:

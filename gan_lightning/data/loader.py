@@ -1,30 +1,14 @@
 """Batches of whole training rounds, resumable from one number."""
 
-import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
 from lightning import LightningDataModule
 from torch import Tensor
 from torchmetrics import Metric
 
-
-def stream_seed(*key: object) -> int:
-    """A 32-bit seed for the random stream of that name, such as ("order", seed, epoch)."""
-    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=4).digest())
-
-
-@contextmanager
-def own_stream(seed: int) -> Iterator[None]:
-    """The CPU's random numbers inside follow from the seed; the global random state is as before after it."""
-    state = torch.get_rng_state()
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)
+from gan_lightning import pictures
+from gan_lightning.batch import Batch, Rounds
 
 
 @dataclass(frozen=True)
@@ -47,6 +31,10 @@ class RoundShape:
         shape = (-1, self.critic_steps, self.accumulate_grad_batches, self.world_size, self.batch_size)
         return samples.view(*shape, *samples.shape[1:])[:, :, :, self.rank]
 
+    def rounds(self, samples: Batch) -> Rounds:
+        """This rank's part of whole rounds, x and y alike."""
+        return Rounds(self.shard(samples.x), None if samples.y is None else self.shard(samples.y))
+
 
 class RoundLoader:
     """An endless stream of rounds, cut into batches and epochs; ``position``, the rounds served, is its whole state.
@@ -59,7 +47,7 @@ class RoundLoader:
 
     def __init__(
         self,
-        fetch: Callable[[int, int], Tensor],
+        fetch: Callable[[int, int], Rounds],
         rounds_per_epoch: int,
         rounds_per_batch: int = 1,
         last_round: int | None = None,
@@ -75,7 +63,7 @@ class RoundLoader:
         """Batches of one epoch."""
         return -(-self.rounds_per_epoch // self.rounds_per_batch)
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Rounds]:
         for _ in range(len(self)):
             start = self.position
             number = self._batches(start) + self.ahead + 1
@@ -105,25 +93,29 @@ class RoundLoader:
 class Batches:
     """Samples in order, in batches: unlike a DataLoader, it leaves the global random state alone."""
 
-    def __init__(self, samples: Tensor, batch_size: int) -> None:
-        self.batches = samples.split(batch_size)
+    def __init__(self, samples: Batch, batch_size: int) -> None:
+        x = samples.x.split(batch_size)
+        y: Sequence[Tensor | None] = [None] * len(x) if samples.y is None else samples.y.split(batch_size)
+        self.batches = [Batch(*pair) for pair in zip(x, y, strict=True)]
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Batch]:
         return iter(self.batches)
 
 
 class RealData(LightningDataModule):
     """Base of the data modules: real samples for training, held-out ones and metrics for validation.
 
-    A subclass has ``sample_shape`` and defines ``rounds_per_epoch`` and ``fetcher``; where its truth is known, also
-    ``metrics`` and ``val_dataloader``, and the ``monitor`` by which one checkpoint is better than another.
+    A subclass says what its samples are: their ``sample_shape``, the ``class_names`` of their y where they have
+    classes, the ``value_range`` of images. Networks are built from these, so that they are known without a trainer and
+    before ``setup``. It defines ``rounds_per_epoch`` and ``fetcher``; where its truth is known, also ``metrics`` and
+    ``val_dataloader``, which gives Batches, and the ``monitor`` by which one checkpoint is better than another.
     """
 
     sample_shape: tuple[int, ...]
-    value_range = (-1.0, 1.0)  # of images
+    value_range: tuple[float, float] | None = None  # None for what has no bounds
     monitor: tuple[str, str] | None = None  # a metric's name and "min" or "max"
     features_name: str | None = None  # of the network whose features image metrics compare
     features_accuracy: float | None = None  # of its classes on held-out images
@@ -136,6 +128,25 @@ class RealData(LightningDataModule):
         self.batch_size = batch_size
         self.seed = seed
         self.rounds_per_batch = rounds_per_batch
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """The names of the classes 0, 1, ... that y counts; empty where samples have none."""
+        return ()
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are, 0 for none."""
+        return len(self.class_names)
+
+    @property
+    def shown(self) -> int:
+        """How many samples a picture takes."""
+        return pictures.shown(self.sample_shape)
+
+    def picture(self, samples: Batch, columns: int | None = None) -> Tensor:
+        """Samples as one picture, uint8 (3, height, width): images as a grid, of so many columns, others as points."""
+        return pictures.draw(samples.x, self.value_range, columns)
 
     @property
     def round_shape(self) -> RoundShape:
@@ -157,16 +168,16 @@ class RealData(LightningDataModule):
     def check_size(self) -> None:
         """Raise a ValueError where one round needs more samples than there are."""
 
-    def fetcher(self) -> Callable[[int, int], Tensor]:
+    def fetcher(self) -> Callable[[int, int], Rounds]:
         """A function that makes this rank's rounds [start, stop)."""
         raise TypeError(f"{type(self).__name__} must define fetcher")
 
     def metrics(self) -> dict[str, Metric]:
-        """The validation's metrics by name, each updated with (generated, real)."""
+        """The validation's metrics by name, each updated with the Batches (generated, real)."""
         return {}
 
-    def training_samples(self, n: int, seed: int) -> Tensor:
-        """n real samples, (n, *sample_shape), that are none of validation's."""
+    def training_samples(self, n: int, seed: int) -> Batch:
+        """n real samples that are none of validation's."""
         raise TypeError(f"{type(self).__name__} must define training_samples")
 
     def train_dataloader(self) -> RoundLoader:
