@@ -1,7 +1,9 @@
 """What travels from the data, and from the generator, to the discriminator."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor
 
 from gan_lightning.errors import UsageError
@@ -74,3 +76,17 @@ def micro_batches(rounds: Rounds) -> list[Batch]:
     xs = rounds.x.flatten(0, 2).unbind()
     ys = [None] * len(xs) if rounds.y is None else rounds.y.flatten(0, 2).unbind()
     return [Batch(x, y) for x, y in zip(xs, ys, strict=True)]
+
+
+B = TypeVar("B", Batch, Rounds)
+
+
+def apply(function: Callable[[Tensor], Tensor], batch: B) -> B:
+    """The function of x, and of what else the batch has."""
+    return type(batch)._make(None if tensor is None else function(tensor) for tensor in batch)
+
+
+def concatenate(batches: Sequence[B]) -> B:
+    """Batches of the same kind as one."""
+    fields = zip(*batches, strict=True)
+    return type(batches[0])._make(None if field[0] is None else torch.cat(field) for field in fields)

@@ -67,7 +67,7 @@ def build_gan(config: DictConfig, sample_shape: tuple[int, ...], classes: int) -
 
 def build_game(config: DictConfig, parts: dict[str, Any], sample_shape: tuple[int, ...], classes: int) -> Game:
     """The game of a configuration over the networks that are parts of its model."""
-    kind = get_class(config.game._target_)
+    kind: type[Game] = get_class(config.game._target_)
     options = {k: v for k, v in config.game.items() if not str(k).startswith("_")}
     networks = {
         name: build_network(part, kind.network_options(name, sample_shape, classes, **options))

@@ -79,7 +79,7 @@ UNLIMITED = (lambda v: _is_whole(v) and (v >= 1 or v == -1), "a whole number, at
 # by the last part of an option's name, so that a new network or data set is checked as soon as its YAML is there
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("batch_size", "critic_steps", "latent_size", "rounds_per_batch", "rounds_per_epoch"), SIZE),
-    **dict.fromkeys(("size", "width", "modes", "side", "interval", "images", "points"), SIZE),
+    **dict.fromkeys(("size", "width", "modes", "side", "interval", "n"), SIZE),
     **dict.fromkeys(("every_n_steps", "log_every_n_steps", "accumulate_grad_batches"), SIZE),
     **dict.fromkeys(("blocks", "pieces", "units", "unit_pieces", "saturate"), SIZE),
     "seed": SEED,
@@ -109,7 +109,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "float32_matmul_precision": _one_of("highest", "high", "medium"),
     "precision": _one_of("32-true", "bf16-mixed", "16-mixed", "64-true"),
 }
-OPTIONAL = {"gradient_clip_val", "gradient_clip_algorithm", "max_epochs", "weights"}
+OPTIONAL = {"gradient_clip_val", "gradient_clip_algorithm", "max_epochs", "n", "weights"}
 PLACES = ("root", "held_out", "inception_weights")  # options of data that name files
 GROUPS = ("data", "model", "prior", "loss", "regularizer", "schedule", "trainer", "callbacks")
 OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")

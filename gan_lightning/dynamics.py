@@ -19,6 +19,7 @@ import torch
 from lightning import Callback
 from torch import Tensor, nn
 
+from gan_lightning.batch import Batch, Rounds, concatenate
 from gan_lightning.data.loader import RealData
 from gan_lightning.game import Game
 from gan_lightning.gan import GAN
@@ -63,9 +64,10 @@ class PointMass(RealData):
     def rounds_per_epoch(self) -> int:
         return self.rounds
 
-    def fetcher(self) -> Callable[[int, int], Tensor]:
+    def fetcher(self) -> Callable[[int, int], Rounds]:
         shape = self.round_shape
-        return lambda start, stop: shape.shard(torch.zeros((stop - start) * shape.samples, 1, dtype=torch.double))
+        real = Batch(torch.zeros(shape.samples, 1, dtype=torch.double))
+        return lambda start, stop: concatenate([shape.rounds(real)] * (stop - start))
 
 
 class _Record(Callback):

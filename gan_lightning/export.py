@@ -39,7 +39,7 @@ def describe(gan: GAN, weights: str) -> dict[str, Any]:
         "latent_size": gan.game.prior.size,
         "prior": {"name": type(gan.game.prior).__name__.lower()} | bounds,
         "sample_shape": data.sample_shape,
-        "value_range": data.value_range if len(data.sample_shape) == 3 else None,
+        "value_range": data.value_range,
         "step": gan.loaded_step,
         "weights": weights,
     }

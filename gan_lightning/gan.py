@@ -127,7 +127,7 @@ class GAN(LightningModule):
         """n samples, (n, *sample_shape), of the averaged generator, or of the live one, in evaluation mode."""
         z = self.game.prior.sample(n, generator) if latents is None else latents
         with self.sampling(raw):
-            return self.game.generate(z.to(self.device, self.dtype), _to(labels, self.device)).x
+            return self.game.generate(z.to(self.device).to(self.dtype), _to(labels, self.device)).x
 
     def _averaged_networks(self) -> nn.ModuleDict:
         return nn.ModuleDict({name: getattr(self.game, name) for name in self.game.averaged})
@@ -299,10 +299,11 @@ class GAN(LightningModule):
             return
         self.validated_step = self.trainer.global_step
         self.log_dict(values, prog_bar=True, logger=False, sync_dist=True)  # they agree already
-        if "val/value" in values:
-            values["val/value_bound"] = torch.tensor(EQUILIBRIUM)  # a line beside the curve
+        numbers = {name: value.item() for name, value in values.items()}
+        if "val/value" in numbers:
+            numbers["val/value_bound"] = EQUILIBRIUM  # a line beside the curve
         for logger in self.loggers:
-            logger.log_metrics(values, step=self.trainer.global_step)
+            logger.log_metrics(numbers, step=self.trainer.global_step)
 
     # ------------------------------------------------------------------------------- checkpoints and resume
 

@@ -1,6 +1,7 @@
 """What both players' losses were since the last line of the log."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,14 +66,14 @@ class LossLog:
 
     def clear(self) -> None:
         for noted in (self._values, self._steps, self._updates):
-            noted.clear()  # type: ignore[attr-defined]
+            noted.clear()
 
-    def state(self) -> dict[str, dict[str, object]]:
+    def state(self) -> dict[str, dict[str, Any]]:
         """All that was noted, in plain containers."""
         values = {name: torch.stack(values) for name, values in self._values.items()}
         return {"values": values, "steps": {k: list(v) for k, v in self._steps.items()}, "updates": dict(self._updates)}
 
-    def load(self, state: dict, device: torch.device) -> None:
+    def load(self, state: dict[str, dict[str, Any]], device: torch.device) -> None:
         """Go on from a state."""
         self._values = {name: list(values.to(device).unbind()) for name, values in state["values"].items()}
         self._steps = {name: list(steps) for name, steps in state["steps"].items()}

@@ -89,7 +89,7 @@ def prepare(options: Options, config: DictConfig) -> "RealData":
     if isinstance(data, ImageData) and not data.validation_samples:
         data.prepare_data()
         data.setup()
-        data.validation_samples = min(IMAGES, len(data.held_out_images()))
+        data.validation_samples = min(IMAGES, len(data.held_out_images().x))
     return data
 
 
@@ -151,12 +151,12 @@ def evaluate(options: Options) -> dict[str, Any]:
 def held_out_digest(data: "RealData") -> str | None:
     """A digest of the held-out images, whatever range they are scaled to; None for other data."""
     from gan_lightning.data.images import ImageData
-    from gan_lightning.metrics.images import to_bytes
+    from gan_lightning.pixels import to_bytes
 
     if not isinstance(data, ImageData):
         return None  # its options tell what it is
     digest = hashlib.blake2b(digest_size=4)
-    for images in data.val_dataloader():
+    for images, *_ in data.val_dataloader():
         digest.update(to_bytes(images, data.value_range).numpy().tobytes())
     return digest.hexdigest()
 
@@ -165,13 +165,19 @@ def floor(data: "RealData", seed: int) -> dict[str, float]:
     """The metrics of real samples that are none of validation's, in the place of generated ones."""
     from torchmetrics import MetricCollection
 
+    from gan_lightning.batch import Batch, apply
+
     assert data.trainer is not None
     device = data.trainer.strategy.root_device
     metrics = MetricCollection(dict(data.metrics()), prefix="val/").to(device)
+
+    def on_device(batch: Batch, part: slice = slice(None)) -> Batch:
+        return apply(lambda tensor: tensor[part].to(device), batch)
+
     samples, start = data.training_samples(data.validation_samples, seed), 0
     for held_out in data.val_dataloader():
-        stop = start + len(held_out)
-        metrics.update(samples[start:stop].to(device), held_out.to(device))
+        stop = start + len(held_out.x)
+        metrics.update(on_device(samples, slice(start, stop)), on_device(held_out))
         start = stop
     return {name: value.item() for name, value in metrics.compute().items()}
 

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from gan_lightning.priors import Prior
 
 ENDINGS = (".png", ".gif", ".npz", ".pt", "")
-IMAGES, POINTS = 64, 10_000
 
 
 class Mode(Enum):
@@ -49,7 +48,7 @@ class Options:
     checkpoint: Annotated[str, "folder of a run, or a checkpoint"] = MISSING
     out: Annotated[str, "file or folder, by its ending"] = "samples.png"
     mode: Annotated[Mode, "samples, interpolation or walk"] = Mode.samples
-    n: Annotated[int | None, f"null: {IMAGES} images or {POINTS} points, 8 interpolations, 5 visited"] = None
+    n: Annotated[int | None, "null: 64 images or 10000 points, 8 interpolations, 5 visited"] = None
     frames: Annotated[int, "from one latent to the next, both counted"] = 16
     seed: Annotated[int, "of the latents"] = 0
     truncation: Annotated[float | None, "coordinates of a normal latent beyond it are drawn anew"] = None
@@ -106,7 +105,8 @@ def write(options: Options, latents: "Tensor", batches: Iterator["Tensor"], data
     import torch
 
     from gan_lightning import sampling
-    from gan_lightning.callbacks.samples import draw, write_png
+    from gan_lightning.batch import Batch
+    from gan_lightning.pictures import write_png
 
     out = Path(options.out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,7 @@ def write(options: Options, latents: "Tensor", batches: Iterator["Tensor"], data
     rows = samples.unflatten(0, latents.shape[:-1])
     if out.suffix == ".png":
         columns = None if options.mode is Mode.samples else latents.shape[1]
-        write_png(draw(samples, data, columns), out)
+        write_png(data.picture(Batch(samples), columns), out)
     elif out.suffix == ".gif":
         sampling.write_gif(out, film(rows, options.mode), data)
     else:
@@ -136,7 +136,7 @@ def sample(options: Options) -> None:
     gan = to_device(load(options.checkpoint), options.device)
     data = build_data(OmegaConf.create(gan.config))
     weights = Weights.raw if gan.average is None else options.weights
-    n = options.n or DEFAULTS[options.mode] or (IMAGES if len(data.sample_shape) == 3 else POINTS)
+    n = options.n or DEFAULTS[options.mode] or data.shown
     latents = draw_latents(gan.game.prior, options, n)
     batches = generate(gan, latents.flatten(0, -2), options.batch_size, weights is Weights.raw)
     write(options, latents, batches, data)

@@ -38,7 +38,7 @@ from gan_lightning.regularizers import R1, R2, Regularizer
 SCRIPTS = ROOT / "scripts"
 N = 16
 TOYS = ("gaussian_tutorial", "gaussian_mlp", "mixture_tutorial", "even_integers", "ring")
-SMALL = ("data.rounds_per_epoch=10", "data.validation_samples=64", "callbacks.samples.points=100")
+SMALL = ("data.rounds_per_epoch=10", "data.validation_samples=64", "callbacks.samples.n=100")
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ TINY = [
     "model.generator.widths=[8]",
     "model.discriminator.widths=[8]",
     "callbacks.samples.every_n_steps=10",
-    "callbacks.samples.points=100",
+    "callbacks.samples.n=100",
 ]
 
 

@@ -87,7 +87,7 @@ FOREIGN = [
     "torch.optim.lr_scheduler.LambdaLR",
     "torch.optim.adam.torch.load",
     "gan_lightning.build.torch.load",
-    "gan_lightning.data.images.Image",
+    "gan_lightning.data.folder.Image",
     "gan_lightning.data.images.Path",
     "gan_lightning.losses.relu",
     "gan_lightning.losses.NonSaturating.__init__",

@@ -29,7 +29,7 @@ Configure = Callable[..., DictConfig]
 PLAIN = (
     "trainer.accelerator=cpu",
     "trainer.logger=false",
-    "callbacks.samples.points=100",
+    "callbacks.samples.n=100",
     "trainer.log_every_n_steps=5",
     "trainer.max_steps=20",
 )

@@ -33,7 +33,7 @@ TINY = (
     "data.validation_samples=64",
     "model.generator.widths=[8]",
     "model.discriminator.widths=[8]",
-    "callbacks.samples.points=16",
+    "callbacks.samples.n=16",
     "callbacks.samples.every_n_steps=20",
 )
 OF_THE_LINE = {

@@ -189,7 +189,7 @@ def test_runs_are_one_setting_if_only_seed_place_and_resume_differ(report: Scrip
 
 def test_images_of_other_folders_are_other_settings(report: Script, tmp_path: Path) -> None:
     for i, animal in enumerate(("cats", "dogs")):
-        data = {"_target_": "gan_lightning.data.images.ImageFolder", "root": animal, "seed": i}
+        data = {"_target_": "gan_lightning.data.folder.ImageFolder", "root": animal, "seed": i}
         write(tmp_path / animal, options(i) | {"data": data}, val__ks=0.5)
     assert report(tmp_path).column("setting") == ["ring data.root=cats", "ring data.root=dogs"]
 
@@ -673,7 +673,7 @@ def test_the_table_needs_no_torch(runs: Path) -> None:
 
 # ------------------------------------------------------------------------------------------- a sweep that goes on
 
-TINY = ("data.batch_size=16", "data.rounds_per_epoch=10", "trainer.accelerator=cpu", "callbacks.samples.points=100")
+TINY = ("data.batch_size=16", "data.rounds_per_epoch=10", "trainer.accelerator=cpu", "callbacks.samples.n=100")
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

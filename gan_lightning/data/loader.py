@@ -1,7 +1,7 @@
 """Batches of whole training rounds, resumable from one number."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,8 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torchmetrics import Metric
 
-from gan_lightning.batch import Rounds
+from gan_lightning import pictures
+from gan_lightning.batch import Batch, Rounds
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,10 @@ class RoundShape:
         """This rank's part of whole rounds, (rounds * samples, ...) to (rounds, critic_steps, accumulate, N, ...)."""
         shape = (-1, self.critic_steps, self.accumulate_grad_batches, self.world_size, self.batch_size)
         return samples.view(*shape, *samples.shape[1:])[:, :, :, self.rank]
+
+    def rounds(self, samples: Batch) -> Rounds:
+        """This rank's part of whole rounds, x and y alike."""
+        return Rounds(self.shard(samples.x), None if samples.y is None else self.shard(samples.y))
 
 
 class RoundLoader:
@@ -78,25 +83,29 @@ class RoundLoader:
 class Batches:
     """Samples in order, in batches: unlike a DataLoader, it leaves the global random state alone."""
 
-    def __init__(self, samples: Tensor, batch_size: int) -> None:
-        self.batches = samples.split(batch_size)
+    def __init__(self, samples: Batch, batch_size: int) -> None:
+        x = samples.x.split(batch_size)
+        y: Sequence[Tensor | None] = [None] * len(x) if samples.y is None else samples.y.split(batch_size)
+        self.batches = [Batch(*pair) for pair in zip(x, y, strict=True)]
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Batch]:
         return iter(self.batches)
 
 
 class RealData(LightningDataModule):
     """Base of the data modules: real samples for training, held-out ones and metrics for validation.
 
-    A subclass has ``sample_shape`` and defines ``rounds_per_epoch`` and ``fetcher``; where its truth is known, also
-    ``metrics`` and ``val_dataloader``, and the ``monitor`` by which one checkpoint is better than another.
+    A subclass says what its samples are: their ``sample_shape``, the ``class_names`` of their y where they have
+    classes, the ``value_range`` of images. Networks are built from these, so that they are known without a trainer and
+    before ``setup``. It defines ``rounds_per_epoch`` and ``fetcher``; where its truth is known, also ``metrics`` and
+    ``val_dataloader``, which gives Batches, and the ``monitor`` by which one checkpoint is better than another.
     """
 
     sample_shape: tuple[int, ...]
-    value_range = (-1.0, 1.0)  # of images
+    value_range: tuple[float, float] | None = None  # None for what has no bounds
     monitor: tuple[str, str] | None = None  # a metric's name and "min" or "max"
     features_name: str | None = None  # of the network whose features image metrics compare
     features_accuracy: float | None = None  # of its classes on held-out images
@@ -109,6 +118,25 @@ class RealData(LightningDataModule):
         self.batch_size = batch_size
         self.seed = seed
         self.rounds_per_batch = rounds_per_batch
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """The names of the classes 0, 1, ... that y counts; empty where samples have none."""
+        return ()
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are, 0 for none."""
+        return len(self.class_names)
+
+    @property
+    def shown(self) -> int:
+        """How many samples a picture takes."""
+        return pictures.shown(self.sample_shape)
+
+    def picture(self, samples: Batch, columns: int | None = None) -> Tensor:
+        """Samples as one picture, uint8 (3, height, width): images as a grid, of so many columns, others as points."""
+        return pictures.draw(samples.x, self.value_range, columns)
 
     @property
     def round_shape(self) -> RoundShape:
@@ -143,11 +171,11 @@ class RealData(LightningDataModule):
         raise TypeError(f"{type(self).__name__} must define fetcher")
 
     def metrics(self) -> dict[str, Metric]:
-        """The validation's metrics by name, each updated with (generated, real)."""
+        """The validation's metrics by name, each updated with the Batches (generated, real)."""
         return {}
 
-    def training_samples(self, n: int, seed: int) -> Tensor:
-        """n real samples, (n, *sample_shape), that are none of validation's."""
+    def training_samples(self, n: int, seed: int) -> Batch:
+        """n real samples that are none of validation's."""
         raise TypeError(f"{type(self).__name__} must define training_samples")
 
     def train_dataloader(self) -> RoundLoader:

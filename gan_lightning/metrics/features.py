@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, cross_entropy
 
-from gan_lightning.data.loader import own_stream
+from gan_lightning.streams import own_stream
 
 UPDATES, BATCH_SIZE, LEARNING_RATE, SEED = 1500, 128, 1e-2, 0
 ARCHITECTURE = "cnn"  # change it with Classifier, whose weights are cached under this name

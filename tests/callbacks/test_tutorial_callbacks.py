@@ -197,7 +197,7 @@ def test_one_picture_is_a_film_too(tmp_path: Path) -> None:
 
 
 def test_a_run_ends_with_its_film(tmp_path: Path) -> None:
-    callbacks = [SamplePictures(4, points=16), Animation(frames=3, seconds=0.3)]
+    callbacks = [SamplePictures(4, n=16), Animation(frames=3, seconds=0.3)]
     fit(small_gan(), GivenData(plane_rounds(12), 4), 12, callbacks=callbacks, default_root_dir=tmp_path)
     pictures = sorted((tmp_path / "samples").glob("*.png"))
     assert [int(path.stem) for path in pictures] == [0, 4, 8, 12]
