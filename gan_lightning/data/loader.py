@@ -75,6 +75,13 @@ class RoundLoader:
             stop = start + rounds
         return start, min(stop, trainer.max_steps) if trainer.max_steps > start else stop
 
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing; that there is the method tells Lightning that a resumed run goes on exactly."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing, since all follows from the Trainer's counts."""
+
     def _epoch(self) -> int:
         """Rounds of an epoch, which the Trainer may limit."""
         return min(self.trainer.num_training_batches * self.rounds_per_batch, self.rounds_per_epoch)
