@@ -13,6 +13,7 @@ from gan_lightning.callbacks.periodic import Periodic
 from gan_lightning.data.bits import EvenIntegers
 from gan_lightning.data.loader import RealData
 from gan_lightning.distributions import GaussianMixture
+from gan_lightning.files import written_aside
 from gan_lightning.gan import GAN
 
 if TYPE_CHECKING:
@@ -51,7 +52,6 @@ class SamplePictures(Periodic):
             return  # the generator has diverged, which the next line of the log or checkpoint says
         picture = draw(samples, data)
         folder = Path(trainer.default_root_dir) / "samples"
-        folder.mkdir(parents=True, exist_ok=True)
         write_png(picture, folder / f"{trainer.global_step:07d}.png")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
@@ -62,7 +62,8 @@ def write_png(picture: Tensor, path: Path) -> None:
     """A uint8 picture (3, height, width) as a file."""
     from PIL import Image
 
-    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(path)
+    with written_aside(path) as aside:
+        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(aside)
 
 
 def draw(samples: Tensor, data: RealData, columns: int | None = None) -> Tensor:

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchmetrics import Metric
 
 from gan_lightning.data.loader import Batches, RealData, RoundShape, stream_seed
+from gan_lightning.files import written_aside
 from gan_lightning.metrics.features import Features, inception_features, own_features
 from gan_lightning.metrics.images import ImageMetrics
 
@@ -483,11 +483,8 @@ class ImageFolder(ImageData):
         if cached.exists():
             return torch.load(cached, weights_only=True)
         loaded = self._decode(files)
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        # written aside and renamed: a run that is stopped here leaves no half of a cache
-        aside = cached.with_suffix(f".{os.getpid()}")
-        torch.save(loaded, aside)
-        aside.replace(cached)
+        with written_aside(cached) as aside, aside.open("wb") as file:
+            torch.save(loaded, file)
         return loaded
 
     def _cache_path(self, files: list[Path]) -> Path:
