@@ -1,18 +1,30 @@
 """Files written aside: the former or the new content, whole, and nothing beside it."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from helpers import load_script
+from omegaconf import OmegaConf
 from PIL import Image
 
+from gan_lightning import build, sampling
+from gan_lightning.callbacks.animation import animate
+from gan_lightning.callbacks.checkpoint import AtomicCheckpointIO
+from gan_lightning.callbacks.curves import draw_losses
+from gan_lightning.callbacks.samples import write_png
 from gan_lightning.files import leftovers, written_aside
+from gan_lightning.metrics import features
 
 NOBODY = 9_999_999  # no process of Linux or macOS has this number
 
@@ -147,3 +159,47 @@ def test_a_process_in_the_middle_of_writing_keeps_its_file(tmp_path: Path) -> No
         torch.save({"x": 1}, aside)
         assert leftovers(tmp_path) == []
     assert torch.load(tmp_path / "a.pt", weights_only=True) == {"x": 1}
+
+
+# ------------------------------------------------------------------------------------------ everything that is written
+
+
+IMAGES: Any = SimpleNamespace(sample_shape=(1, 4, 4), value_range=(-1.0, 1.0))
+X, Z, CLASSIFIER = torch.zeros(2, 1, 4, 4), torch.zeros(2, 3), features.Classifier((1, 28, 28), 2)
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "a.ckpt": lambda path: AtomicCheckpointIO().save_checkpoint({"x": 1}, path),
+    "a.npz": lambda path: sampling.write_arrays(path, X, Z, 0, IMAGES),
+    "a.pt": lambda path: sampling.write_arrays(path, X, Z, 0, IMAGES),
+    "a.gif": lambda path: sampling.write_gif(path, [X, X], IMAGES),
+    "a.png": lambda path: write_png(torch.zeros(3, 4, 4, dtype=torch.uint8), path),
+    "b.gif": lambda path: animate([ROOT / "docs" / "images" / "ring.png"], path, 1, 1.0),
+    "b.png": lambda path: draw_losses(path.parent.parent, path),
+    "a.csv": lambda path: load_script("report").write_csv(path, [], {}),
+    "config.yaml": lambda path: build._write_config(OmegaConf.create({"option": "value"}), path.parent),
+    "cache.pt": lambda path: features._write(path, CLASSIFIER, 0.5, "digest"),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_full_disk_leaves_the_former_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def fsync(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "folder" / name
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", fsync)
+        with pytest.raises(OSError, match="No space left"):
+            WRITERS[name](path)
+        assert list(path.parent.iterdir()) == []
+        path.write_text("former")
+        with pytest.raises(OSError, match="No space left"):
+            WRITERS[name](path)
+    assert path.read_text() == "former"
+    assert list(path.parent.iterdir()) == [path]
+    WRITERS[name](path)
+    assert len(path.read_bytes()) > len("former")
+    assert list(path.parent.iterdir()) == [path]
+    once = path.read_bytes()
+    monkeypatch.setattr(os, "getpid", lambda: NOBODY)
+    WRITERS[name](path)
+    assert path.read_bytes() == once  # nothing of the hidden name is in it
