@@ -26,6 +26,7 @@ from gan_lightning.callbacks.summary import Throughput, write_metrics
 from gan_lightning.config import PLACES, check, one_line
 from gan_lightning.data.loader import RealData
 from gan_lightning.errors import UsageError
+from gan_lightning.files import leftovers, written_aside
 from gan_lightning.game import Game
 from gan_lightning.gan import GAN
 from gan_lightning.strategy import Replicas
@@ -248,8 +249,10 @@ def _call(function: Any, *args: Any, **kwargs: Any) -> Any:
 
 def _last_checkpoint(folder: Path) -> Path | None:
     """The run's last checkpoint; None where it was stopped before the first, so that it starts again."""
-    for aside in checkpoints(folder).glob(".*.ckpt.*"):
-        aside.unlink()  # half a checkpoint, from a process that was killed while it wrote
+    if _is_first_process():
+        for place in (folder, folder / "samples", checkpoints(folder)):
+            for aside in leftovers(place):
+                aside.unlink()  # half a file, from a process that was killed while it wrote
     last = checkpoints(folder) / "last.ckpt"
     return last if last.exists() else None
 
@@ -280,10 +283,8 @@ def _check_architecture(path: Path, saved: dict[str, Any], gan: GAN) -> None:
 
 
 def _write_config(config: DictConfig, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / ".config.yaml"
-    OmegaConf.save(OmegaConf.create(_plain(config)), aside)
-    aside.replace(folder / "config.yaml")
+    with written_aside(folder / "config.yaml") as aside:
+        OmegaConf.save(OmegaConf.create(_plain(config)), aside)
 
 
 def _log_hyperparameters(trainer: Trainer, data: RealData, config: DictConfig) -> None:

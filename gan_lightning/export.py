@@ -54,7 +54,8 @@ def trace(gan: GAN, raw: bool = False) -> ExportedProgram:
 
 def write_pt2(program: ExportedProgram, path: Path, description: dict[str, Any]) -> None:
     """The program for ``torch.export.load``, the description in its extra file metadata.json."""
-    torch.export.save(program, path, extra_files={METADATA: json.dumps(description)})
+    with path.open("wb") as file:  # given a path, torch would write its name into the file
+        torch.export.save(program, file, extra_files={METADATA: json.dumps(description)})
 
 
 def write_onnx(program: ExportedProgram, path: Path, description: dict[str, Any]) -> None:

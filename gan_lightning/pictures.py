@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from gan_lightning.distributions import GaussianMixture, density, extent
+from gan_lightning.files import written_aside
 from gan_lightning.streams import own_stream
 
 if TYPE_CHECKING:
@@ -139,4 +140,5 @@ def write_png(picture: Tensor, path: Path) -> None:
     """A uint8 picture (3, height, width) as a file."""
     from PIL import Image
 
-    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(path)
+    with written_aside(path) as aside:
+        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(aside)

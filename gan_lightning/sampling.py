@@ -16,6 +16,7 @@ from gan_lightning.batch import Batch
 from gan_lightning.config import one_line
 from gan_lightning.data.loader import RealData
 from gan_lightning.errors import UsageError
+from gan_lightning.files import written_aside
 from gan_lightning.gan import GAN
 from gan_lightning.pixels import to_bytes
 
@@ -55,10 +56,11 @@ def value_range(data: RealData) -> tuple[float, float]:
 def write_arrays(path: Path, samples: Tensor, latents: Tensor, seed: int, data: RealData) -> None:
     """``samples``, ``latents``, ``seed`` and ``value_range`` in one .npz or, as tensors, .pt file."""
     bounds = torch.tensor(value_range(data))
-    if path.suffix == ".npz":
-        np.savez(path, samples=samples.numpy(), latents=latents.numpy(), seed=seed, value_range=bounds.numpy())
-    else:
-        torch.save({"samples": samples, "latents": latents, "seed": seed, "value_range": bounds}, path)
+    with written_aside(path) as aside, aside.open("wb") as file:
+        if path.suffix == ".npz":
+            np.savez(file, samples=samples.numpy(), latents=latents.numpy(), seed=seed, value_range=bounds.numpy())
+        else:
+            torch.save({"samples": samples, "latents": latents, "seed": seed, "value_range": bounds}, file)
 
 
 def write_images(folder: Path, batches: Iterable[Tensor], data: RealData) -> None:
@@ -81,4 +83,5 @@ def write_gif(path: Path, frames: Iterable[Tensor], data: RealData) -> None:
     """Frames (n, *sample_shape), each drawn as one picture, as an endless GIF."""
     images = [Image.fromarray(data.picture(Batch(samples)).permute(1, 2, 0).numpy()) for samples in frames]
     duration = round(1000 * SECONDS_PER_FRAME)
-    images[0].save(path, save_all=True, append_images=images[1:], duration=duration, loop=0)
+    with written_aside(path) as aside:
+        images[0].save(aside, save_all=True, append_images=images[1:], duration=duration, loop=0)

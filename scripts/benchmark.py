@@ -45,7 +45,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from gan_lightning.config import POSITIVE, SIZE
 from gan_lightning.errors import UsageError
-from gan_lightning.options import read_options
+from gan_lightning.files import written_aside
+from gan_lightning.options import check_values, read_options
 
 if TYPE_CHECKING:
     from loops import System
@@ -124,9 +125,7 @@ class Options:
     quality: Annotated[bool, "measure the time to quality"] = False
 
     def __post_init__(self) -> None:
-        for name, (fits, expected) in {"rounds": SIZE, "seconds": POSITIVE}.items():
-            if not fits(getattr(self, name)):
-                raise UsageError(f"{name} is {getattr(self, name)}: give {expected}.")
+        check_values(self, rounds=SIZE, seconds=POSITIVE)
         for name in self.workloads:
             if name not in WORKLOADS:
                 raise UsageError(f"workloads has {name!r}: choose from {', '.join(WORKLOADS)}.")
@@ -447,7 +446,8 @@ def main() -> None:
     try:
         results = benchmark(options)
         if options.json is not None:
-            Path(options.json).write_text(json.dumps(results, indent=2) + "\n")
+            with written_aside(options.json) as aside:
+                aside.write_text(json.dumps(results, indent=2) + "\n")
     except (UsageError, OSError) as error:
         sys.exit(f"Error: {error}")
 

@@ -21,7 +21,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from gan_lightning.config import SEED, SIZE, one_line
 from gan_lightning.errors import UsageError
-from gan_lightning.options import Weights, read_options, refusals
+from gan_lightning.files import written_aside
+from gan_lightning.options import Weights, check_checkpoint, check_values, read_options, refusals
 
 if TYPE_CHECKING:
     from gan_lightning.data.loader import RealData
@@ -39,7 +40,7 @@ class FeatureNetwork(Enum):
 
 @dataclass
 class Options:
-    checkpoint: Annotated[str, "folder of a run, or a checkpoint"] = MISSING
+    checkpoint: Annotated[Path, "folder of a run, or a checkpoint"] = MISSING
     n: Annotated[int | None, f"samples; null for as many as validation has, or up to {IMAGES} images"] = None
     seed: Annotated[int, "of the latents; 2014 is validation's"] = 2014
     features: Annotated[FeatureNetwork | None, "own or inception; null for the run's own choice"] = None
@@ -50,12 +51,8 @@ class Options:
     floor: Annotated[bool, "also the figures of real training data in the generated one's place"] = False
 
     def __post_init__(self) -> None:
-        for name, (fits, expected) in {"n": SIZE, "seed": SEED}.items():
-            value = getattr(self, name)
-            if value is not None and not fits(value):
-                raise UsageError(f"{name} is {value}: give {expected}.")
-        if not Path(self.checkpoint).exists():
-            raise UsageError(f"{self.checkpoint} does not exist: give the folder of a run or a checkpoint.")
+        check_values(self, n=SIZE, seed=SEED)
+        check_checkpoint(self.checkpoint)
 
 
 def prepare(options: Options, config: DictConfig) -> "RealData":
@@ -105,7 +102,7 @@ def evaluate(options: Options) -> dict[str, Any]:
     from gan_lightning.callbacks.checkpoint import checkpoints
 
     quiet()
-    path = Path(options.checkpoint)
+    path = options.checkpoint
     path = checkpoints(path) / "last.ckpt" if path.is_dir() else path
     gan = load(path)
     config = OmegaConf.create(gan.config)
@@ -209,13 +206,12 @@ def run_folder(checkpoint: Path) -> Path:
 
 def main() -> None:
     options = read_options(Options, __doc__)
-    path = run_folder(Path(options.checkpoint)) / "evaluation.json"
+    path = run_folder(options.checkpoint) / "evaluation.json"
     with refusals(path):
         result = evaluate(options)
         print(table(result))
-        aside = path.with_suffix(".tmp")
-        aside.write_text(json.dumps(result, indent=2) + "\n")
-        aside.replace(path)
+        with written_aside(path) as aside:
+            aside.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

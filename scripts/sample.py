@@ -21,7 +21,7 @@ from omegaconf import MISSING, OmegaConf
 
 from gan_lightning.config import POSITIVE, SEED, SIZE
 from gan_lightning.errors import UsageError
-from gan_lightning.options import Weights, read_options, refusals
+from gan_lightning.options import Weights, check_checkpoint, check_values, read_options, refusals
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,8 +45,8 @@ DEFAULTS = {Mode.samples: None, Mode.interpolation: 8, Mode.walk: 5}
 
 @dataclass
 class Options:
-    checkpoint: Annotated[str, "folder of a run, or a checkpoint"] = MISSING
-    out: Annotated[str, "file or folder, by its ending"] = "samples.png"
+    checkpoint: Annotated[Path, "folder of a run, or a checkpoint"] = MISSING
+    out: Annotated[Path, "file or folder, by its ending"] = Path("samples.png")
     mode: Annotated[Mode, "samples, interpolation or walk"] = Mode.samples
     n: Annotated[int | None, "null: 64 images or 10000 points, 8 interpolations, 5 visited"] = None
     frames: Annotated[int, "from one latent to the next, both counted"] = 16
@@ -57,22 +57,17 @@ class Options:
     device: Annotated[str, "auto, cpu, cuda, cuda:1"] = "auto"
 
     def __post_init__(self) -> None:
-        checks = {"n": SIZE, "frames": SIZE, "seed": SEED, "truncation": POSITIVE, "batch_size": SIZE}
-        for name, (fits, expected) in checks.items():
-            value = getattr(self, name)
-            if value is not None and not fits(value):
-                raise UsageError(f"{name} is {value}: give {expected}.")
+        check_values(self, n=SIZE, frames=SIZE, seed=SEED, truncation=POSITIVE, batch_size=SIZE)
         if self.frames < 2:
             raise UsageError(f"frames is {self.frames}: give at least 2, the two ends.")
         if self.mode is Mode.walk and self.n == 1:
             raise UsageError("n is 1: a walk visits at least 2 latents.")
-        suffix = Path(self.out).suffix
+        suffix = self.out.suffix
         if suffix not in ENDINGS:
             raise UsageError(f"out is {self.out}: end it in .png, .gif, .npz or .pt, or in nothing for a folder.")
         if suffix == ".gif" and self.mode is Mode.samples:
             raise UsageError(f"out is {self.out}: a film is of mode=interpolation or mode=walk.")
-        if not Path(self.checkpoint).exists():
-            raise UsageError(f"{self.checkpoint} does not exist: give the folder of a run or a checkpoint.")
+        check_checkpoint(self.checkpoint)
 
 
 def draw_latents(prior: "Prior", options: Options, n: int) -> "Tensor":
@@ -108,8 +103,7 @@ def write(options: Options, latents: "Tensor", batches: Iterator["Tensor"], data
     from gan_lightning.batch import Batch
     from gan_lightning.pictures import write_png
 
-    out = Path(options.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    out = options.out
     if not out.suffix:
         return sampling.write_images(out, batches, data)
     samples = torch.cat(list(batches))

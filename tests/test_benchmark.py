@@ -22,7 +22,6 @@ from helpers import GivenData, fit
 from omegaconf import DictConfig
 from PIL import Image
 from scipy.stats import ks_2samp
-from test_cli import WRAPPER
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -452,14 +451,6 @@ def test_a_small_benchmark(
 
 
 # --------------------------------------------------------------------------------------------------------- options
-
-
-def test_help_needs_no_torch(tmp_path: Path) -> None:
-    program = [sys.executable, "-c", WRAPPER, str(SCRIPTS / "benchmark.py"), "--help"]
-    result = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stderr) == (0, "")
-    assert "python scripts/benchmark.py data=FOLDER_WITH_MNIST" in result.stdout
-    assert result.stdout.endswith("imported torch: False\n")
 
 
 REFUSED = [

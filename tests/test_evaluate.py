@@ -1,7 +1,6 @@
 """scripts/evaluate.py gives what validation logged, and validation leaves training alone."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT
 from helpers import load_script
 from omegaconf import DictConfig
 from PIL import Image
@@ -295,17 +293,3 @@ def test_what_points_cannot_give_is_one_sentence(configure: Configure, tmp_path:
     for option, sentence in (("n=0", "n is 0: give a whole number"), ("seed=-1", "seed is -1: give a whole number")):
         assert sentence in refusal(script, tmp_path, option)
     assert "does not exist: give the folder of a run" in refusal(script, tmp_path / "nowhere")
-
-
-def test_help_imports_nothing_slow() -> None:
-    code = (
-        "import runpy, sys\n"
-        "sys.argv = ['evaluate.py', '--help']\n"
-        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
-        "except SystemExit: print('torch' in sys.modules)"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT / "scripts", capture_output=True, text=True, check=True
-    )
-    assert ended.stdout.splitlines()[-1] == "False"
-    assert "n=null" in ended.stdout

@@ -156,7 +156,7 @@ def test_what_the_user_sees(runs: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["onnx", "pt2"])
-def test_a_program_with_other_samples_is_deleted(
+def test_a_program_with_other_samples_is_not_written(
     script: ModuleType, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
     trace = export.trace

@@ -186,10 +186,14 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(configure: Config
     in_parts(configure, tmp_path / "whole", RING, [20])
     run = tmp_path / "run"
     in_parts(configure, run, RING, [20])
-    (run / "checkpoints" / "last.ckpt").rename(run / "checkpoints" / ".last.ckpt.123")  # half written
+    (run / "checkpoints" / "last.ckpt").rename(run / "checkpoints" / ".last.9999999.ckpt")  # half written
+    beside = [run / ".config.9999999.yaml", run / "samples" / ".0000020.9999999.png"]
+    for path in beside:
+        path.touch()
     build.train(config.resume(str(run), []), run)
     assert_same_state(checkpoint(run), checkpoint(tmp_path / "whole"))
     assert not list((run / "checkpoints").glob(".*"))
+    assert not any(path.exists() for path in beside)
 
 
 def test_validation_does_not_move_training(configure: Configure, tmp_path: Path) -> None:

@@ -292,14 +292,6 @@ def test_the_default_is_a_picture_here(gray: Path, tmp_path: Path) -> None:
     assert tiles(tmp_path / "samples.png", 8, 8).std() > 0
 
 
-@pytest.mark.parametrize("name", ["sample.py", "export.py"])
-def test_help_needs_no_torch(tmp_path: Path, name: str) -> None:
-    result = command(name, "--help", cwd=tmp_path)
-    assert (result.returncode, result.stderr) == (0, "")
-    assert f"python scripts/{name} checkpoint=" in result.stdout
-    assert result.stdout.endswith("imported torch: False\n")
-
-
 REFUSED = [
     (["n=0"], "n is 0: give a whole number, at least 1."),
     (["frames=1"], "frames is 1: give at least 2, the two ends."),

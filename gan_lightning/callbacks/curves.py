@@ -5,6 +5,8 @@ from pathlib import Path
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from gan_lightning.files import written_aside
+
 
 class LossCurves(Callback):
     """``losses.png`` at the end: L_D and L_G over generator updates, from TensorBoard's files, so across resumes."""
@@ -30,4 +32,5 @@ def draw_losses(events: Path, picture: Path) -> None:
     axes.set_xlabel("generator updates")
     axes.set_ylabel("loss")
     axes.legend(frameon=False)
-    figure.savefig(picture)
+    with written_aside(picture) as aside:
+        figure.savefig(aside)

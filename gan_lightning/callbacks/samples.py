@@ -39,7 +39,6 @@ class SamplePictures(Periodic):
             return  # the generator has diverged, which the next line of the log or checkpoint says
         picture = trainer.datamodule.picture(Batch(samples))  # type: ignore[attr-defined]
         folder = Path(trainer.default_root_dir) / "samples"
-        folder.mkdir(parents=True, exist_ok=True)
         write_png(picture, folder / f"{trainer.global_step:07d}.png")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 
+from gan_lightning.files import written_aside
 from gan_lightning.gan import GAN
 
 
@@ -75,9 +76,8 @@ def write_metrics(path: Path, trainer: Trainer, module: GAN, seconds: float, met
         **({"features": features} if features else {}),
         **metrics,
     }
-    aside = path.with_suffix(".tmp")
-    aside.write_text(json.dumps(summary, indent=2) + "\n")
-    aside.replace(path)
+    with written_aside(path) as aside:
+        aside.write_text(json.dumps(summary, indent=2) + "\n")
 
 
 def peak_memory(device: torch.device) -> int:

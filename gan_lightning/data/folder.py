@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gan_lightning.data.images import ImageData
+from gan_lightning.files import written_aside
 
 IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 
@@ -137,11 +137,8 @@ class ImageFolder(ImageData):
         if cached.exists():
             return torch.load(cached, weights_only=True)
         loaded = self._decode(files)
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        # written aside and renamed: a run that is stopped here leaves no half of a cache
-        aside = cached.with_suffix(f".{os.getpid()}")
-        torch.save(loaded, aside)
-        aside.replace(cached)
+        with written_aside(cached) as aside:
+            torch.save(loaded, aside)
         return loaded
 
     def _cache_path(self, files: list[Path]) -> Path:

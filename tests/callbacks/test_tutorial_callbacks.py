@@ -211,6 +211,8 @@ def test_a_run_ends_with_its_film(tmp_path: Path) -> None:
 
 
 def test_no_film_without_pictures(tmp_path: Path) -> None:
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / ".0000004.123.png").write_bytes(b"half of a picture, from a killed process")
     fit(small_gan(), GivenData(plane_rounds(2), 4), 2, callbacks=[Animation()], default_root_dir=tmp_path)
     assert not list(tmp_path.rglob("*.gif"))
 
