@@ -1,27 +1,31 @@
 """From a configuration, or a checkpoint, to objects."""
 
+import inspect
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from lightning import Callback, Trainer, seed_everything
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Checkpoint, ProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar, RichModelSummary
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
-from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
 
+from gan_lightning import loggers
 from gan_lightning.callbacks.checkpoint import AtomicCheckpointIO, checkpoints
-from gan_lightning.callbacks.summary import Throughput, write_metrics
-from gan_lightning.config import PLACES, check, one_line
+from gan_lightning.callbacks.hyperparameters import HyperParameters
+from gan_lightning.callbacks.summary import Throughput, why_stopped, write_metrics
+from gan_lightning.config import OPTIMIZERS, PLACES, check, one_line
 from gan_lightning.data.loader import RealData
 from gan_lightning.errors import UsageError
 from gan_lightning.gan import GAN
@@ -29,14 +33,8 @@ from gan_lightning.strategy import Replicas
 
 # in manual optimization Lightning refuses these, and the module does them
 MANUAL = ("gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches")
+PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 OWN = (*MANUAL, "compile", "float32_matmul_precision")  # options of conf/trainer that are none of Lightning's Trainer's
-
-
-class EventFile(TensorBoardLogger):
-    """TensorBoard's file without the hparams.yaml that Lightning puts beside it: config.yaml has the options."""
-
-    def save(self) -> None:
-        self.experiment.flush()
 
 
 def build_data(config: DictConfig) -> RealData:
@@ -77,18 +75,54 @@ def build_trainer(config: DictConfig, folder: Path, callbacks: list[Callback]) -
     is_alone = options["devices"] == 1 and options["num_nodes"] == 1
     if options["strategy"] == "ddp" or (options["strategy"] == "auto" and not is_alone):
         options["strategy"] = Replicas()
+    for callback in callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+            callback.dirpath = str(checkpoints(folder))  # whatever the loggers' folders are
+    if options["enable_model_summary"]:
+        callbacks = [*callbacks, RichModelSummary()]  # Lightning's choice would be to print nothing here
     # what conf/callbacks leaves out, Lightning must not put in
     options["enable_checkpointing"] = any(isinstance(callback, Checkpoint) for callback in callbacks)
     options["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in callbacks)
-    if options["logger"]:
-        options["logger"] = EventFile(folder, name="", version="", default_hp_metric=False)
-    options["plugins"] = [AtomicCheckpointIO(), *(options["plugins"] or [])]
-    return _call(Trainer, **options, callbacks=callbacks, default_root_dir=str(folder))
+    options["profiler"] = _profiler(options["profiler"], folder)
+    options["plugins"] = _plugins(options["plugins"])
+    logger = build_loggers(config.logger, folder)
+    return _call(Trainer, **options, logger=logger, callbacks=callbacks, default_root_dir=str(folder))
 
 
-def train(config: DictConfig, folder: Path, extra_callbacks: Sequence[Callback] = ()) -> dict[str, float]:
+def build_loggers(config: DictConfig, folder: Path) -> list[Logger]:
+    """The loggers of a configuration, each in the run's folder unless it is given another."""
+    made = []
+    for part in config.values():
+        if "_target_" in part:
+            takes_folder = "save_dir" in inspect.signature(get_object(part._target_)).parameters
+            own_folder = {"save_dir": str(folder)} if takes_folder and part.get("save_dir") is None else {}
+            made.append(_instantiate(part, **own_folder))
+    return made
+
+
+def _profiler(config: Any, folder: Path) -> Profiler | None:
+    """The profiler, whose report goes into the run's folder."""
+    if isinstance(config, dict):
+        return _instantiate({"dirpath": str(folder), "filename": "profile", **config})
+    return PROFILERS[config](dirpath=folder, filename="profile") if config else None
+
+
+def _plugins(config: Any) -> list[Any]:
+    """The plugins, with our own for checkpoints where they have none."""
+    parts = [config] if isinstance(config, dict) else config or []
+    plugins = [_instantiate(part) for part in parts]
+    return plugins if any(isinstance(plugin, CheckpointIO) for plugin in plugins) else [AtomicCheckpointIO(), *plugins]
+
+
+def train(
+    config: DictConfig,
+    folder: Path,
+    extra_callbacks: Sequence[Callback] = (),
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, float]:
     """Train what the configuration says in a run folder, from the beginning or on from its last checkpoint.
 
+    ``options`` are what loggers get to know of the configuration besides the seed and the learning rates.
     Returns the final metrics by name.
 
     Raises:
@@ -120,6 +154,8 @@ def train(config: DictConfig, folder: Path, extra_callbacks: Sequence[Callback] 
         gan.compile_networks()
     throughput = Throughput()
     callbacks = [throughput, *_instantiate_chosen(config.callbacks), *extra_callbacks]
+    if config.trainer.enable_autolog_hparams:
+        callbacks.append(HyperParameters(_hyperparameters(config, options)))
     saved = _read_checkpoint(checkpoint, gan) if checkpoint else {}
     trainer = build_trainer(config, folder, callbacks)
     data.trainer = trainer
@@ -132,17 +168,18 @@ def train(config: DictConfig, folder: Path, extra_callbacks: Sequence[Callback] 
             n, k = data.batch_size, trainer.world_size
             print(f"data.batch_size={n} is each device's: an update sees {n * k} samples on {k} devices")
         _write_config(config, folder)
-        if saved:
-            # TensorBoard forgets what the interrupted run wrote after its checkpoint
-            SummaryWriter(folder, purge_step=saved["global_step"] + 1).close()
-        else:
-            _log_hyperparameters(trainer, data, config)
+        if config.resume:
+            loggers.go_on(trainer.loggers, saved)
 
-    trainer.fit(gan, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    metrics = final_metrics(trainer, gan, data)
-    if trainer.is_global_zero and not config.trainer.fast_dev_run:
-        write_metrics(folder / "metrics.json", trainer, gan, throughput.seconds, metrics)
-        report(folder, trainer, gan, metrics)
+    try:
+        trainer.fit(gan, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        reason = why_stopped(trainer)
+        metrics = final_metrics(trainer, gan, data)
+        if trainer.is_global_zero and not config.trainer.fast_dev_run:
+            write_metrics(folder / "metrics.json", trainer, gan, throughput.seconds, metrics)
+            report(folder, trainer, gan, metrics, reason)
+    finally:
+        loggers.finish(trainer.loggers)
     return metrics
 
 
@@ -173,9 +210,11 @@ def final_metrics(trainer: Trainer, gan: GAN, data: RealData) -> dict[str, float
     return {k: v.item() for k, v in sorted(trainer.callback_metrics.items()) if k.startswith("val/")}
 
 
-def report(folder: Path, trainer: Trainer, gan: GAN, metrics: dict[str, float]) -> None:
-    """Three lines: the metrics, where everything is, how to look at it; of what the run has written."""
+def report(folder: Path, trainer: Trainer, gan: GAN, metrics: dict[str, float], reason: str = "") -> None:
+    """The metrics, where everything is, how to look at it, of what the run has written; first why it stopped early."""
     folder = Path(os.path.relpath(folder))
+    if reason:
+        print(reason)
     values = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
     print(
         f"Trained to step {trainer.global_step} on {int(gan.images_seen):,} samples" + (f": {values}" if values else "")
@@ -183,8 +222,10 @@ def report(folder: Path, trainer: Trainer, gan: GAN, metrics: dict[str, float]) 
     written = {"Pictures in": folder / "samples", "Checkpoint": checkpoints(folder) / "last.ckpt"}
     if places := [f"{what} {path}" for what, path in written.items() if path.exists()]:
         print(", ".join(places).replace(", Checkpoint", ", checkpoint"))
-    if trainer.loggers:
-        print(f"Curves and pictures: tensorboard --logdir {folder}")
+    if (profile := folder / "fit-profile.txt").exists():
+        print(f"Profile: {profile}")
+    for line in filter(None, (loggers.where(logger, folder) for logger in trainer.loggers)):
+        print(line)
 
 
 def _plain(config: Any) -> Any:
@@ -256,21 +297,10 @@ def _write_config(config: DictConfig, folder: Path) -> None:
     aside.replace(folder / "config.yaml")
 
 
-def _log_hyperparameters(trainer: Trainer, data: RealData, config: DictConfig) -> None:
-    """Fill TensorBoard's HPARAMS tab: the options, beside the curve of the metric that ranks runs."""
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            name = data.monitor[0] if data.monitor else "loss/generator"
-            options = {k: v for k, v in _flat(_plain(config)) if isinstance(v, int | float | str | bool)}
-            for summary in hparams(options, {name: 0.0}):  # only the name is kept: the curve has the value
-                logger.experiment.file_writer.add_summary(summary)
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    leaves: list[tuple[str, Any]] = []
-    for key, value in config.items():
-        leaves += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
-    return leaves
+def _hyperparameters(config: DictConfig, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes this run another than its neighbours, by the options' names."""
+    rates = {f"{group}.lr": config[group].lr for group in OPTIMIZERS if "lr" in config[group]}
+    return {"seed": config.seed, **rates, **options}
 
 
 def quiet() -> None:
@@ -281,6 +311,7 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")
     warnings.filterwarnings("ignore", "You defined a `validation_step` but have no `val_dataloader`")
     warnings.filterwarnings("ignore", "The number of training batches .* is smaller than the logging interval")
+    warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
 
 
 def _is_first_process() -> bool:

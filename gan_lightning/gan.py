@@ -392,6 +392,7 @@ class GAN(LightningModule):
         values["learning_rate/discriminator"] = self._d.optimizer.param_groups[0]["lr"]
         for logger in self.loggers:
             logger.log_metrics(values, step=self.trainer.global_step)
+        self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
         self.log_step, self.log_line = self.trainer.global_step, values
 
     def _finite_losses(self) -> Tensor:
@@ -435,6 +436,10 @@ class GAN(LightningModule):
             self.value.update(-softplus(-self._logits(batch)) - softplus(self._logits(fake)))
 
     def on_validation_epoch_end(self) -> None:
+        if self.trainer.sanity_checking:
+            self.metrics.reset()
+            self.value.reset()
+            return
         # some metrics compute on the CPU, and NCCL reduces only what is on the device
         values = {name: value.to(self.device) for name, value in self.metrics.compute().items()}
         self.metrics.reset()

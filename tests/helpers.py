@@ -51,7 +51,7 @@ def small_gan(**options: Any) -> GAN:
 
 def trained(folder: Path, *overrides: str) -> Path:
     """The folder of a short real run with these overrides, as the command line makes it."""
-    small = ["trainer.accelerator=cpu", "trainer.devices=1", "trainer.logger=false", "trainer.limit_val_batches=0"]
+    small = ["trainer.accelerator=cpu", "trainer.devices=1", "logger=none", "trainer.limit_val_batches=0"]
     with initialize_config_dir(str(Path(__file__).resolve().parent.parent / "conf"), version_base="1.3"):
         config = compose("config", overrides=[*small, "trainer.max_steps=12", "data.batch_size=8", *overrides])
     build.train(config, folder)

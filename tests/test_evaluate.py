@@ -28,7 +28,7 @@ from gan_lightning.metrics.distribution import kolmogorov_smirnov
 Configure = Callable[..., DictConfig]
 PLAIN = (
     "trainer.accelerator=cpu",
-    "trainer.logger=false",
+    "logger=none",
     "callbacks.samples.points=100",
     "trainer.log_every_n_steps=5",
     "trainer.max_steps=20",

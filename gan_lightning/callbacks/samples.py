@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from gan_lightning.callbacks.periodic import Periodic
@@ -14,6 +13,7 @@ from gan_lightning.data.bits import EvenIntegers
 from gan_lightning.data.loader import RealData
 from gan_lightning.distributions import GaussianMixture
 from gan_lightning.gan import GAN
+from gan_lightning.loggers import log_picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,7 +22,7 @@ HISTOGRAM_BINS = 100
 
 
 class SamplePictures(Periodic):
-    """``samples/STEP.png`` at step 0, every ``every_n_steps`` generator updates and at the end; also in TensorBoard.
+    """``samples/STEP.png`` at step 0, every ``every_n_steps`` generator updates and at the end; also in the loggers.
 
     Images are a grid of ``images``; points are a histogram over the true density, or a scatter over the true modes, of
     ``points``.
@@ -53,9 +53,7 @@ class SamplePictures(Periodic):
         folder = Path(trainer.default_root_dir) / "samples"
         folder.mkdir(parents=True, exist_ok=True)
         write_png(picture, folder / f"{trainer.global_step:07d}.png")
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("samples", picture, trainer.global_step)
+        log_picture(trainer.loggers, "samples", picture, trainer.global_step)
 
 
 def write_png(picture: Tensor, path: Path) -> None:

@@ -137,9 +137,16 @@ def test_loss_curves_go_on_after_a_resume(configure: Configure, tmp_path: Path, 
         assert plotted[network] == pytest.approx(points, rel=1e-6)
 
 
-def test_no_curves_without_tensorboard(tmp_path: Path) -> None:
-    fit(small_gan(), GivenData(plane_rounds(4), 4), 4, callbacks=[LossCurves()], default_root_dir=tmp_path)
-    assert not list(tmp_path.glob("*.png"))
+@pytest.mark.parametrize("log_every_n_steps", [2, 100])
+def test_loss_curves_need_no_logger_but_a_line_of_the_log(
+    tmp_path: Path, plotted: dict[str, Any], log_every_n_steps: int
+) -> None:
+    seen, data = _KeepLines(), GivenData(plane_rounds(4), 4)
+    options = {"log_every_n_steps": log_every_n_steps, "default_root_dir": tmp_path}
+    fit(small_gan(), data, 4, callbacks=[LossCurves(), seen], **options)
+    assert plotted == {network: points for network, points in seen.lines.items() if points}
+    assert (tmp_path / "losses.png").exists() == (log_every_n_steps == 2)
+    assert list(seen.lines["generator"]) == ([2, 4] if log_every_n_steps == 2 else [])
 
 
 # -------------------------------------------------------------------------------------------------------- animation
