@@ -11,13 +11,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from gan_lightning.config import NULL_GROUP, check, explain, is_same_run, resume
+from gan_lightning.config import NULL_GROUP, check, explain, is_same_run, options_of, resume
 from gan_lightning.errors import Diverged, UsageError
+from gan_lightning.objective import objective, worst
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def run(config: DictConfig) -> None:
-    """One run, of one set of options."""
+def run(config: DictConfig) -> float | None:
+    """One run, of one set of options; returns what a sweeper optimises."""
     context = HydraConfig.get()
     limit_threads(context.launcher)
     sweeps = context.mode == RunMode.MULTIRUN
@@ -34,18 +35,21 @@ def run(config: DictConfig) -> None:
                     raise UsageError(f"{folder} holds a run of other options: choose another hydra.sweep.dir.")
                 if (folder / "metrics.json").exists():
                     print(f"{folder} is finished already")
-                    return
+                    return objective(folder, config.objective, context.sweeper)
                 config.resume = str(folder)  # a sweep that was stopped goes on where it was
                 sys.argv[1:] = [f"resume='{folder}'"]
 
-        from gan_lightning.build import train  # takes seconds, so only now that the configuration is known to be good
+        from gan_lightning.training import (
+            train,  # takes seconds, so only now that the configuration is known to be good
+        )
 
-        train(config, folder)
+        train(config, folder, options=options_of(config, context.runtime.choices, context.overrides.task))
+        return objective(folder, config.objective, context.sweeper) if not config.trainer.fast_dev_run else None
     except (UsageError, Diverged) as error:
         if sweeps and isinstance(error, Diverged):
             print(f"Error: {error}", file=sys.stderr)  # the other runs go on
-        else:
-            sys.exit(f"Error: {error}")
+            return worst(context.sweeper)
+        sys.exit(f"Error: {error}")
     except OmegaConfBaseException as error:
         sys.exit(f"Error: {explain(error)}")
 

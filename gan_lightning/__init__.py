@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gan_lightning.batch import Batch as Batch
-    from gan_lightning.build import load as load
+    from gan_lightning.checkpoints import load as load
     from gan_lightning.errors import Diverged as Diverged
     from gan_lightning.errors import UsageError as UsageError
     from gan_lightning.game import Game as Game
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ROOMS = {
     "batch": ["Batch"],
-    "build": ["load"],
+    "checkpoints": ["load"],
     "errors": ["Diverged", "UsageError"],
     "game": ["Game", "Terms"],
     "gan": ["GAN"],

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,12 +108,24 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "gradient_clip_algorithm": _one_of("norm", "value"),
     "float32_matmul_precision": _one_of("highest", "high", "medium"),
     "precision": _one_of("32-true", "bf16-mixed", "16-mixed", "64-true"),
+    "profiler": _one_of("simple", "advanced", "pytorch"),
+    "offline": FLAG,
 }
-OPTIONAL = {"gradient_clip_val", "gradient_clip_algorithm", "max_epochs", "n", "weights"}
+OPTIONAL = {"gradient_clip_val", "gradient_clip_algorithm", "max_epochs", "n", "weights", "profiler"}
+# arguments of the Trainer that have one value here: what to do instead of another
+LOGGER = "choose loggers by logger=csv, logger=[tensorboard,csv] or logger=none"
+FIXED = {
+    "logger": (None, LOGGER),
+    "barebones": (False, "leave out what takes time by logger=none and callbacks=none"),
+    "model_registry": (None, "a run uploads nothing: its checkpoints are in its folder"),
+}
 PLACES = ("root", "held_out", "inception_weights")  # options of data that name files
-GROUPS = ("data", "model", "prior", "loss", "regularizer", "schedule", "trainer", "callbacks")
+GROUPS = ("data", "model", "prior", "loss", "regularizer", "schedule", "trainer", "callbacks", "logger")
 OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
 
+EXTRAS = {"hydra/sweeper=optuna": "optuna"} | dict.fromkeys(
+    ("hydra/launcher=submitit_local", "hydra/launcher=submitit_slurm"), "sweeps"
+)
 NULL_GROUP = "Config group override must be a string or a list"  # Hydra's ValueError for regularizer=null
 
 PACKAGE = Path(__file__).parent
@@ -129,6 +141,9 @@ def check(config: DictConfig, choices: dict[str, Any]) -> None:
         UsageError: an option has a value that it cannot have, or two options do not go together.
     """
     _check_parts(config)
+    for option, (value, instead) in FIXED.items():
+        if config.trainer.get(option, value) != value:
+            raise UsageError(f"trainer.{option}={config.trainer[option]} is not possible here: {instead}.")
     for name, value in _leaves(config):
         key = name.rsplit(".", maxsplit=1)[-1]
         if key == "_target_":
@@ -153,7 +168,7 @@ def _check_parts(config: DictConfig) -> None:
             raise UsageError(
                 f"{group} is {config.get(group)!r}: choose {option}=OPTION, which `python train.py --help` lists."
             )
-    for group in ("callbacks", "regularizer"):
+    for group in ("callbacks", "regularizer", "logger"):
         for name, part in config[group].items():
             if not isinstance(part, DictConfig):
                 raise UsageError(f"{group}.{name} is {part!r}: leave it out by ~{group}.{name}, or give a _target_.")
@@ -193,6 +208,18 @@ def _is_own(target: str) -> bool:
     if package != PACKAGE.name or not all(map(str.isidentifier, [*modules, attribute])) or not path.is_file():
         return False
     return re.search(rf"^(class|def) {attribute}\b", path.read_text(), re.MULTILINE) is not None
+
+
+def options_of(config: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The groups' chosen options, and every value that the command line has changed, by their names."""
+    options: dict[str, Any] = {
+        k.rpartition("@")[2]: str(v) for k, v in choices.items() if v and not k.startswith("hydra/")
+    }
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        value = OmegaConf.select(config, override.key_or_group)
+        if isinstance(value, bool | int | float | str) and override.key_or_group != "resume":
+            options[override.key_or_group] = value
+    return options
 
 
 def resume(folder: str, overrides: Sequence[str]) -> DictConfig:
@@ -252,12 +279,16 @@ def explain(error: Exception) -> str:
     text = str(error)
     if missing := re.search(r"Could not (?:find|load) '([^']+)'", text):
         group, _, option = missing[1].rpartition("/")
+        if extra := EXTRAS.get(group + "=" + option):
+            return f"{group}={option} needs a package that is not installed: pip install -e '.[{extra}]'."
         listed = re.search(r"Available options in [^\n]*\n((?:\t[^\n]*\n?)*)", text)
         if group and listed:
             return f"{group}={option} does not exist: choose one of {', '.join(listed[1].split())}."
         if group:
             return f"{group}={option} does not exist: `python train.py --help` lists what does."
     if unknown := re.search(r"Could not override '([^']+)'", text):
+        if unknown[1] == "trainer.logger":
+            return f"trainer.logger is not an option here: {LOGGER}."
         meant = re.search(r"Did you mean to override (?:one of )?([^\n]+)\?", text)
         hint = f"did you mean {meant[1]}?" if meant else "`python train.py --cfg job` prints all of them."
         return f"{unknown[1]} is not an option here: {hint}"

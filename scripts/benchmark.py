@@ -194,7 +194,7 @@ def train_ours(config: "DictConfig", **hooks: Callable[..., None]) -> None:
     """Train a configuration in a folder that is forgotten, with a callback of these hooks."""
     from lightning.pytorch.callbacks import LambdaCallback
 
-    from gan_lightning.build import train
+    from gan_lightning.training import train
 
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(Terminal()):
         train(config, Path(folder), extra_callbacks=[LambdaCallback(**hooks)])

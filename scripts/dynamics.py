@@ -145,7 +145,7 @@ def draw() -> "Figure":
     """The oscillation of simultaneous descent, over a phase plane for each way to train."""
     from matplotlib.figure import Figure
 
-    from gan_lightning.build import quiet
+    from gan_lightning.training import quiet
 
     quiet()
     warnings.filterwarnings("ignore", module="lightning")  # advice on long runs

@@ -98,8 +98,9 @@ def evaluate(options: Options) -> dict[str, Any]:
     """
     from lightning import Trainer
 
-    from gan_lightning.build import load, quiet
     from gan_lightning.callbacks.checkpoint import checkpoints
+    from gan_lightning.checkpoints import load
+    from gan_lightning.training import quiet
 
     quiet()
     path = options.checkpoint

@@ -44,7 +44,7 @@ def export(options: Options) -> None:
     Raises:
         UsageError: the checkpoint cannot be read, or the program's samples are others than the generator's.
     """
-    from gan_lightning.build import load
+    from gan_lightning.checkpoints import load
     from gan_lightning.export import describe, difference, trace, write_onnx, write_pt2
 
     gan, out = load(options.checkpoint), options.out

@@ -55,6 +55,7 @@ def read(options: Options, gan: "GAN") -> tuple["Tensor", "Tensor", tuple[float,
         train, test = (data.read(train=train)[0].flatten(1) / 255 for train in (True, False))  # type: ignore[attr-defined]
     except (ValueError, OSError) as error:
         raise UsageError(str(error).replace("data.root", "root")) from error
+    assert data.value_range is not None
     return train, test, data.value_range
 
 
@@ -66,7 +67,7 @@ def log_likelihoods(options: Options) -> tuple["Tensor", float]:
     """
     import torch
 
-    from gan_lightning.build import load
+    from gan_lightning.checkpoints import load
     from gan_lightning.metrics.parzen import choose_sigma, log_likelihood
 
     gan = load(options.checkpoint)

@@ -124,7 +124,8 @@ def sample(options: Options) -> None:
     Raises:
         UsageError: the checkpoint cannot be read, or does not go with the options.
     """
-    from gan_lightning.build import build_data, load
+    from gan_lightning.build import build_data
+    from gan_lightning.checkpoints import load
     from gan_lightning.sampling import generate, to_device
 
     gan = to_device(load(options.checkpoint), options.device)

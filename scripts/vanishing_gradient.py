@@ -134,8 +134,8 @@ def draw(gan: "GAN", minimax: "Tensor", non_saturating: "Tensor") -> "Figure":
 
 def run(out: Path) -> None:
     """Train under both losses, and write the figure."""
-    from gan_lightning.build import quiet
     from gan_lightning.losses import Minimax, NonSaturating
+    from gan_lightning.training import quiet
 
     quiet()
     warnings.filterwarnings("ignore", module="lightning")  # advice on long runs

@@ -14,7 +14,7 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
-from gan_lightning import build, priors
+from gan_lightning import priors, training
 from gan_lightning.batch import Rounds
 from gan_lightning.data.loader import RealData
 from gan_lightning.game import Game
@@ -69,10 +69,10 @@ def small_gan(game: type[Game] = Game, **options: Any) -> GAN:
 
 def trained(folder: Path, *overrides: str) -> Path:
     """The folder of a short real run with these overrides, as the command line makes it."""
-    small = ["trainer.accelerator=cpu", "trainer.devices=1", "trainer.logger=false", "trainer.limit_val_batches=0"]
+    small = ["trainer.accelerator=cpu", "trainer.devices=1", "logger=none", "trainer.limit_val_batches=0"]
     with initialize_config_dir(str(Path(__file__).resolve().parent.parent / "conf"), version_base="1.3"):
         config = compose("config", overrides=[*small, "trainer.max_steps=12", "data.batch_size=8", *overrides])
-    build.train(config, folder)
+    training.train(config, folder)
     return folder
 
 

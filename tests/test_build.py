@@ -13,17 +13,19 @@ from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lightning.build import build_trainer, load, train
+from gan_lightning.build import build_trainer
+from gan_lightning.checkpoints import load
 from gan_lightning.errors import UsageError
 from gan_lightning.gan import GAN
 from gan_lightning.strategy import Replicas
+from gan_lightning.training import train
 
 Configure = Callable[..., DictConfig]
 TINY = (
     "trainer.max_steps=6",
     "trainer.accelerator=cpu",
     "trainer.devices=1",
-    "trainer.logger=false",
+    "logger=none",
     "trainer.enable_progress_bar=false",
     "data=ring",
     "data.batch_size=16",

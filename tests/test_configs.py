@@ -14,17 +14,18 @@ from lightning import Trainer
 from omegaconf import DictConfig, OmegaConf
 
 from gan_lightning import priors, regularizers
-from gan_lightning.build import build_data, build_gan, build_trainer, train
+from gan_lightning.build import build_data, build_gan, build_trainer
 from gan_lightning.config import check
 from gan_lightning.data.loader import RealData
 from gan_lightning.errors import UsageError
 from gan_lightning.gan import GAN
+from gan_lightning.training import train
 
 Configure = Callable[..., DictConfig]
 CONF = ROOT / "conf"
 OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
 DATA = sorted(path.stem for path in (CONF / "data").glob("*.yaml"))
-PLAIN = ("trainer.logger=false", "callbacks=none", "trainer.accelerator=cpu", "trainer.devices=1")
+PLAIN = ("logger=none", "callbacks=none", "trainer.accelerator=cpu", "trainer.devices=1")
 SMALL = (
     *PLAIN,
     "data.batch_size=16",
@@ -107,7 +108,7 @@ def fit(config: DictConfig, folder: Path, steps: int = 3) -> GAN:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=[f"{g}={o}" for g, o in OPTIONS])
 def test_every_option_composes_and_is_made(configure: Configure, tmp_path: Path, group: str, option: str) -> None:
-    plain = ["trainer.accelerator=cpu", "trainer.devices=1", "callbacks=none", "trainer.logger=false"]
+    plain = ["trainer.accelerator=cpu", "trainer.devices=1", "callbacks=none", "logger=none"]
     overrides = companions(group, option)
     config = configure(*(p for p in plain if p.split("=")[0] != group), *overrides)
     check(config, {"model": "model", "data": "data"})
@@ -138,13 +139,13 @@ def test_no_option_is_forgotten() -> None:
 
 
 def test_the_trainer_has_lightnings_arguments() -> None:
-    expected = set(inspect.signature(Trainer).parameters) - {"callbacks", "default_root_dir"}
+    expected = set(inspect.signature(Trainer).parameters) - {"callbacks", "logger", "default_root_dir"}
     assert set(OmegaConf.load(CONF / "trainer" / "default.yaml")) == expected | {"compile", "float32_matmul_precision"}
 
 
 def test_the_trainers_values_are_lightnings_unless_on_purpose(configure: Configure, tmp_path: Path) -> None:
     """What differs from Lightning's own defaults is only what this list says."""
-    on_purpose = {"max_steps", "max_epochs", "num_sanity_val_steps", "logger", "enable_checkpointing", "devices"}
+    on_purpose = {"max_steps", "max_epochs", "num_sanity_val_steps", "enable_checkpointing", "devices"}
     on_purpose |= {"enable_progress_bar", "enable_model_summary", "log_every_n_steps", "gradient_clip_algorithm"}
     own = OmegaConf.to_container(configure().trainer, resolve=True)
     defaults = {name: p.default for name, p in inspect.signature(Trainer).parameters.items() if name in own}

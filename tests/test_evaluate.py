@@ -16,17 +16,17 @@ from test_configs import write_mnist
 from test_features import stripes
 from torchmetrics import Metric
 
-from gan_lightning.build import train
 from gan_lightning.data.loader import stream_seed
 from gan_lightning.data.synthetic import sample_from
 from gan_lightning.distributions import gaussian
 from gan_lightning.metrics import features
 from gan_lightning.metrics.distribution import kolmogorov_smirnov
+from gan_lightning.training import train
 
 Configure = Callable[..., DictConfig]
 PLAIN = (
     "trainer.accelerator=cpu",
-    "trainer.logger=false",
+    "logger=none",
     "callbacks.samples.n=100",
     "trainer.log_every_n_steps=5",
     "trainer.max_steps=20",

@@ -14,7 +14,7 @@ from PIL import Image
 from test_sample import command
 
 from gan_lightning import export
-from gan_lightning.build import load
+from gan_lightning.checkpoints import load
 
 GOODFELLOW = ["model.discriminator.width=2", "model.discriminator.units=4"]
 SMALL = {  # a network of each kind: overrides, and the side of its images

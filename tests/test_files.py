@@ -18,7 +18,7 @@ from helpers import load_script
 from omegaconf import OmegaConf
 from PIL import Image
 
-from gan_lightning import build, sampling
+from gan_lightning import sampling, training
 from gan_lightning.callbacks.animation import animate
 from gan_lightning.callbacks.checkpoint import AtomicCheckpointIO
 from gan_lightning.callbacks.curves import draw_losses
@@ -175,7 +175,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "b.gif": lambda path: animate([ROOT / "docs" / "images" / "ring.png"], path, 1, 1.0),
     "b.png": lambda path: draw_losses(path.parent.parent, path),
     "a.csv": lambda path: load_script("report").write_csv(path, [], {}),
-    "config.yaml": lambda path: build._write_config(OmegaConf.create({"option": "value"}), path.parent),
+    "config.yaml": lambda path: training.write_config(OmegaConf.create({"option": "value"}), path.parent),
     "cache.pt": lambda path: features._write(path, CLASSIFIER, 0.5, "digest"),
 }
 

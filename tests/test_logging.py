@@ -17,8 +17,8 @@ from torch.nn.functional import relu, softplus
 from torch.testing import assert_close
 
 from gan_lightning import losses
-from gan_lightning.build import train
 from gan_lightning.gan import GAN
+from gan_lightning.training import train
 
 Configure = Callable[..., DictConfig]
 N = 8
@@ -103,7 +103,8 @@ def test_every_curve_is_there_on_the_axis_of_generator_updates(
 
 
 def test_there_is_no_placeholder_metric_and_the_options_are_there_once(configure: Configure, tmp_path: Path) -> None:
-    train(configure(*TINY, "model.lr=0.0125"), tmp_path)
+    config = configure(*TINY, "generator_optimizer.lr=0.0125", "seed=3")
+    metrics = train(config, tmp_path, options={"model": "points", "data.batch_size": 16})
     read = events(tmp_path)
     tags = {tag for kind in read.Tags().values() if isinstance(kind, list) for tag in kind}
     assert not {tag for tag in tags if "hp_metric" in tag or "epoch" in tag}
@@ -116,16 +117,21 @@ def test_there_is_no_placeholder_metric_and_the_options_are_there_once(configure
         "session_start_info",
     ]
     (start,) = (c.session_start_info.hparams for c in contents.values() if c.HasField("session_start_info"))
-    assert start["model.lr"].number_value == 0.0125
-    assert start["data.batch_size"].number_value == 16
-    assert start["loss._target_"].string_value == "gan_lightning.losses.NonSaturating"
+    assert {name: start[name].number_value for name in start if start[name].WhichOneof("kind") == "number_value"} == {
+        "seed": 3,
+        "generator_optimizer.lr": 0.0125,
+        "discriminator_optimizer.lr": 0.001,
+        "data.batch_size": 16,
+    }
+    assert start["model"].string_value == "points"
     (experiment,) = (c.experiment for c in contents.values() if c.HasField("experiment"))
-    (metric,) = experiment.metric_infos
-    assert metric.name.tag in set(read.Tags()["scalars"])  # the HPARAMS tab shows a curve that exists
+    shown = {metric.name.tag for metric in experiment.metric_infos}
+    assert shown == set(metrics) > {"val/reverse_kl", "val/modes"}
+    assert shown <= set(read.Tags()["scalars"])  # the HPARAMS tab shows curves that exist
 
 
 def test_without_a_logger_nothing_is_written(configure: Configure, tmp_path: Path) -> None:
-    train(configure(*TINY, "trainer.logger=false"), tmp_path)
+    train(configure(*TINY, "logger=none"), tmp_path)
     assert not list(tmp_path.rglob("*tfevents*"))
 
 

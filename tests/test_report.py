@@ -21,9 +21,9 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.tensorboard import SummaryWriter
 
-from gan_lightning.build import train
 from gan_lightning.runs import labels as label_settings
 from gan_lightning.runs import setting_of
+from gan_lightning.training import train
 
 Configure = Callable[..., DictConfig]
 

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gan_lightning import build, config
+from gan_lightning import config, training
 from gan_lightning.errors import UsageError
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -63,9 +63,9 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 def in_parts(configure: Configure, folder: Path, overrides: tuple[str, ...], stops: list[int]) -> None:
     """Train to each stop in turn, every time from the checkpoint of the one before."""
     folder.mkdir()
-    build.train(configure(*overrides, f"trainer.max_steps={stops[0]}"), folder)
+    training.train(configure(*overrides, f"trainer.max_steps={stops[0]}"), folder)
     for stop in stops[1:]:
-        build.train(config.resume(str(folder), [f"trainer.max_steps={stop}"]), folder)
+        training.train(config.resume(str(folder), [f"trainer.max_steps={stop}"]), folder)
 
 
 def work(folder: Path, kill_at: int, overrides: Sequence[str] = ()) -> subprocess.CompletedProcess[bytes]:
@@ -126,10 +126,10 @@ def test_every_end_and_extension_is_the_run(configure: Configure, tmp_path: Path
     """Wherever a run ended, a longer one goes on as if it had not: weights, optimizers, losses and curves."""
     kept = [option for option in ENDS[end] if not option.startswith("trainer.max_")]
     (tmp_path / "whole").mkdir()
-    build.train(configure(*EPOCHS, *kept, *longer), tmp_path / "whole")
+    training.train(configure(*EPOCHS, *kept, *longer), tmp_path / "whole")
     (tmp_path / "parts").mkdir()
-    build.train(configure(*EPOCHS, *ENDS[end]), tmp_path / "parts")
-    build.train(config.resume(str(tmp_path / "parts"), longer), tmp_path / "parts")
+    training.train(configure(*EPOCHS, *ENDS[end]), tmp_path / "parts")
+    training.train(config.resume(str(tmp_path / "parts"), longer), tmp_path / "parts")
     parts, whole = checkpoint(tmp_path / "parts"), checkpoint(tmp_path / "whole")
     assert whole["global_step"] in (130, 160, 120)
     for key in ("state_dict", "optimizer_states", "gan", "global_step", "epoch"):
@@ -165,7 +165,7 @@ def test_kill_9_three_times_over(configure: Configure, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     overrides = (*RING, "trainer.max_steps=400", "callbacks.checkpoint.every_seconds=0")
     whole.mkdir()
-    build.train(configure(*overrides), whole)
+    training.train(configure(*overrides), whole)
     moments = random.Random(8)
     for run in range(3):
         kill_at = moments.randrange(90, 270)  # optimizer steps of this process, three a round
@@ -190,7 +190,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(configure: Config
     beside = [run / ".config.9999999.yaml", run / "samples" / ".0000020.9999999.png"]
     for path in beside:
         path.touch()
-    build.train(config.resume(str(run), []), run)
+    training.train(config.resume(str(run), []), run)
     assert_same_state(checkpoint(run), checkpoint(tmp_path / "whole"))
     assert not list((run / "checkpoints").glob(".*"))
     assert not any(path.exists() for path in beside)
@@ -207,14 +207,14 @@ def test_resume_of_another_architecture_is_refused(configure: Configure, tmp_pat
     in_parts(configure, tmp_path / "run", RING, [10])
     changed = config.resume(str(tmp_path / "run"), ["model.generator.widths=[8]", "trainer.max_steps=20"])
     with pytest.raises(UsageError, match=r"another architecture: its average.* is \(16,\) .* \(8,\)"):
-        build.train(changed, tmp_path / "run")
+        training.train(changed, tmp_path / "run")
 
 
 def test_resume_of_a_broken_checkpoint_is_refused(configure: Configure, tmp_path: Path) -> None:
     in_parts(configure, tmp_path / "run", RING, [10])
     (tmp_path / "run" / "checkpoints" / "last.ckpt").write_text("no checkpoint")
     with pytest.raises(UsageError, match=r"last\.ckpt is not a checkpoint"):
-        build.train(config.resume(str(tmp_path / "run"), []), tmp_path / "run")
+        training.train(config.resume(str(tmp_path / "run"), []), tmp_path / "run")
 
 
 def test_an_optimizers_state_of_another_layout_is_the_same_state(
@@ -234,7 +234,7 @@ def test_an_optimizers_state_of_another_layout_is_the_same_state(
         state.update({name: moment.contiguous() for name, moment in state.items()})
     torch.save(saved, last)
     for name in ("whole", "relaid"):
-        build.train(config.resume(str(tmp_path / name), ["trainer.max_steps=10"]), tmp_path / name)
+        training.train(config.resume(str(tmp_path / name), ["trainer.max_steps=10"]), tmp_path / name)
     whole, relaid = (checkpoint(tmp_path / name) for name in ("whole", "relaid"))
     for key in ("state_dict", "optimizer_states"):
         assert_same_state(relaid[key], whole[key])

@@ -15,8 +15,9 @@ from omegaconf import OmegaConf
 from PIL import Image
 from test_cli import WRAPPER
 
-from gan_lightning.build import build_data, load
+from gan_lightning.build import build_data
 from gan_lightning.callbacks.samples import draw
+from gan_lightning.checkpoints import load
 
 SIDE = 16
 MLP = [

@@ -17,7 +17,7 @@ from scipy.stats import kstest, norm
 from test_configs import write_mnist
 from test_sample import command
 
-from gan_lightning.build import load
+from gan_lightning.checkpoints import load
 
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py") if path.name != "loops.py")
 ODD = "runs [a,b]=1, 'x' \"y\" #~ é"

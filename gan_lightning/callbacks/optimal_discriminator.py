@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.distributions import Distribution
 
 from gan_lightning.callbacks.periodic import Periodic
 from gan_lightning.distributions import density, extent
 from gan_lightning.gan import GAN, evaluating
+from gan_lightning.loggers import log_picture
 from gan_lightning.pictures import rasterize, write_png
 
 
@@ -50,8 +50,7 @@ class OptimalDiscriminator(Periodic):
         write_png(picture, folder / f"{trainer.global_step:07d}.png")
         for logger in trainer.loggers:
             logger.log_metrics({"theory/discriminator_gap": gap}, step=trainer.global_step)
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("discriminator", picture, trainer.global_step)
+        log_picture(trainer.loggers, "discriminator", picture, trainer.global_step)
 
 
 def support(distribution: Distribution, samples: Tensor) -> Tensor:

@@ -4,16 +4,16 @@ from pathlib import Path
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from gan_lightning.batch import Batch
 from gan_lightning.callbacks.periodic import Periodic
 from gan_lightning.gan import GAN
+from gan_lightning.loggers import log_picture
 from gan_lightning.pictures import write_png
 
 
 class SamplePictures(Periodic):
-    """``samples/STEP.png`` at step 0, every ``every_n_steps`` generator updates and at the end; also in TensorBoard.
+    """``samples/STEP.png`` at step 0, every ``every_n_steps`` generator updates and at the end; also in the loggers.
 
     The data draws its own picture, of ``n`` samples or, for None, of as many as suit it.
     """
@@ -40,6 +40,4 @@ class SamplePictures(Periodic):
         picture = trainer.datamodule.picture(Batch(samples))  # type: ignore[attr-defined]
         folder = Path(trainer.default_root_dir) / "samples"
         write_png(picture, folder / f"{trainer.global_step:07d}.png")
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("samples", picture, trainer.global_step)
+        log_picture(trainer.loggers, "samples", picture, trainer.global_step)

@@ -22,7 +22,7 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from gan_lightning import build, config, losses, priors
+from gan_lightning import config, losses, priors, training
 from gan_lightning.callbacks.animation import Animation, animate
 from gan_lightning.callbacks.curves import LossCurves
 from gan_lightning.callbacks.diagnosis import Diagnosis
@@ -126,20 +126,27 @@ def has_curves(path: Path) -> bool:
 
 def test_loss_curves_go_on_after_a_resume(configure: Configure, tmp_path: Path, plotted: dict[str, Any]) -> None:
     run, seen = tmp_path / "run", _KeepLines()
-    build.train(configure(*TINY, "data.rounds_per_batch=5", "trainer.max_steps=40"), run, [seen])
+    training.train(configure(*TINY, "data.rounds_per_batch=5", "trainer.max_steps=40"), run, [seen])
     assert has_curves(run / "losses.png")
     assert list(plotted["generator"]) == list(range(5, 45, 5))
     (run / "losses.png").unlink()
-    build.train(config.resume(str(run), ["trainer.max_steps=80"]), run, [seen])
+    training.train(config.resume(str(run), ["trainer.max_steps=80"]), run, [seen])
     assert has_curves(run / "losses.png")
     assert list(seen.lines["generator"]) == list(range(5, 85, 5))
     for network, points in seen.lines.items():
         assert plotted[network] == pytest.approx(points, rel=1e-6)
 
 
-def test_no_curves_without_tensorboard(tmp_path: Path) -> None:
-    fit(small_gan(), GivenData(plane_rounds(4), 4), 4, callbacks=[LossCurves()], default_root_dir=tmp_path)
-    assert not list(tmp_path.glob("*.png"))
+@pytest.mark.parametrize("log_every_n_steps", [2, 100])
+def test_loss_curves_need_no_logger_but_a_line_of_the_log(
+    tmp_path: Path, plotted: dict[str, Any], log_every_n_steps: int
+) -> None:
+    seen, data = _KeepLines(), GivenData(plane_rounds(4), 4)
+    options = {"log_every_n_steps": log_every_n_steps, "default_root_dir": tmp_path}
+    fit(small_gan(), data, 4, callbacks=[LossCurves(), seen], **options)
+    assert plotted == {network: points for network, points in seen.lines.items() if points}
+    assert (tmp_path / "losses.png").exists() == (log_every_n_steps == 2)
+    assert list(seen.lines["generator"]) == ([2, 4] if log_every_n_steps == 2 else [])
 
 
 # -------------------------------------------------------------------------------------------------------- animation
