@@ -39,9 +39,7 @@ def run(config: DictConfig) -> float | None:
                 config.resume = str(folder)  # a sweep that was stopped goes on where it was
                 sys.argv[1:] = [f"resume='{folder}'"]
 
-        from gan_lightning.training import (
-            train,  # takes seconds, so only now that the configuration is known to be good
-        )
+        from gan_lightning.training import train  # slow, so only now that the configuration is known to be good
 
         train(config, folder, options=options_of(config, context.runtime.choices, context.overrides.task))
         return objective(folder, config.objective, context.sweeper) if not config.trainer.fast_dev_run else None

@@ -148,7 +148,7 @@ def made(config: Any, **extra: Any) -> Any:
         if isinstance(cause, UsageError) or (isinstance(cause, ValueError) and is_of_package(target)):
             raise UsageError(str(cause)) from error
         if not is_of_package(target) and not isinstance(cause, ImportError):
-            raise cause
+            raise cause  # noqa: B904  the error itself, with its own traceback
         raise UsageError(f"{target.rpartition('.')[2]} cannot be made: {one_line(cause)}.") from error
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
 from gan_lightning.build import build_gan
@@ -41,7 +42,7 @@ def load(path: str | Path, gan: GAN | None = None) -> GAN:
 
 def last_checkpoint(folder: Path) -> Path | None:
     """The run's last checkpoint; None where it was stopped before the first, so that it starts again."""
-    if _is_first_process():
+    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         for place in (folder, folder / "samples", checkpoints(folder)):
             for aside in leftovers(place):
                 aside.unlink()  # half a file, from a process that was killed while it wrote
