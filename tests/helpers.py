@@ -51,7 +51,8 @@ def small_gan(**options: Any) -> GAN:
         "generator_optimizer": partial(torch.optim.SGD, lr=0.1),
         "discriminator_optimizer": partial(torch.optim.SGD, lr=0.1),
     }
-    return GAN(generator, discriminator, **defaults | options).double()
+    networks = {"generator": generator, "discriminator": discriminator}
+    return GAN(**networks | defaults | options).double()
 
 
 def trained(folder: Path, *overrides: str) -> Path:

@@ -15,8 +15,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 from test_cli import WRAPPER
 
+from gan_lightning.batch import Batch
 from gan_lightning.build import build_data, load
-from gan_lightning.callbacks.samples import draw
 
 SIDE = 16
 MLP = [
@@ -177,7 +177,7 @@ def test_points_are_drawn_as_in_training(script: ModuleType, ring: Path, tmp_pat
     assert written["value_range"].tolist() == [-np.inf, np.inf]
     run(script, f"checkpoint={ring}", f"out={tmp_path / 'points.png'}")
     gan = load(ring)
-    expected = draw(torch.from_numpy(written["samples"]), build_data(OmegaConf.create(gan.config)))
+    expected = build_data(OmegaConf.create(gan.config)).picture(Batch(torch.from_numpy(written["samples"])))
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "points.png")), expected.permute(1, 2, 0))
     with pytest.raises(SystemExit, match=r"for points give \.png, \.npz or \.pt"):
         run(script, f"checkpoint={ring}", f"out={tmp_path / 'folder'}")
@@ -249,7 +249,9 @@ def test_a_film_of_interpolations_goes_there_and_back(script: ModuleType, gray: 
     run(script, f"checkpoint={gray}", *arguments, f"out={tmp_path / 'i.gif'}")
     frames = gif(tmp_path / "i.gif")
     data = build_data(OmegaConf.create(load(gray).config))
-    expected = np.stack([draw(samples[:, i], data).permute(1, 2, 0) for i in (0, 1, 2, 3, 4, 3, 2, 1)]).astype(float)
+    expected = np.stack([data.picture(Batch(samples[:, i])).permute(1, 2, 0) for i in (0, 1, 2, 3, 4, 3, 2, 1)]).astype(
+        float
+    )
     assert frames.shape == expected.shape
     assert np.abs(frames - expected).max() <= 2  # gray levels fit a palette
 
@@ -264,7 +266,7 @@ def test_a_film_of_a_walk_is_closed(script: ModuleType, gray: Path, tmp_path: Pa
     frames = gif(tmp_path / "w.gif")
     data = build_data(OmegaConf.create(load(gray).config))
     samples = torch.from_numpy(written["samples"]).flatten(0, 1)
-    expected = np.stack([draw(sample[None], data).permute(1, 2, 0) for sample in samples]).astype(float)
+    expected = np.stack([data.picture(Batch(sample[None])).permute(1, 2, 0) for sample in samples]).astype(float)
     assert frames.shape == expected.shape
     assert np.abs(frames - expected).max() <= 2
 

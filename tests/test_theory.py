@@ -139,9 +139,9 @@ def test_the_logged_value_is_that_of_its_samples(case: str) -> None:
     data = data_of(distribution)
     data.trainer = gan.trainer
     real_terms, fake_terms = [], []
-    for batch in data.val_dataloader():
-        fake = mean + std * torch.randn(len(batch), 1, generator=noise)
-        real_terms.append(np.log(output(gan, batch[:, 0].double().numpy())))
+    for real, *_ in data.val_dataloader():
+        fake = mean + std * torch.randn(len(real), 1, generator=noise)
+        real_terms.append(np.log(output(gan, real[:, 0].double().numpy())))
         fake_terms.append(np.log1p(-output(gan, fake[:, 0].double().numpy())))
     by_hand = np.concatenate(real_terms).mean() + np.concatenate(fake_terms).mean()
     assert logged == pytest.approx(by_hand, abs=1e-5)
