@@ -25,7 +25,7 @@ class SamplePictures(Periodic):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, GAN)
-        n: int = self.n or getattr(trainer.datamodule, "shown", pictures.IMAGES)  # type: ignore[attr-defined]
+        n = self.n or int(getattr(trainer.datamodule, "shown", pictures.IMAGES))  # type: ignore[attr-defined]
         # from the run's seed, also in a resumed run, whose random state is restored only after this
         self._latents = module.prior.sample(n, torch.Generator().manual_seed(torch.initial_seed()))
         super().on_train_start(trainer, module)
