@@ -213,7 +213,9 @@ def _is_own(target: str) -> bool:
 
 def options_of(config: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """The groups' chosen options, and every value that the command line has changed, by their names."""
-    options = {k.rpartition("@")[2]: str(v) for k, v in choices.items() if v and not k.startswith("hydra/")}
+    options: dict[str, Any] = {
+        k.rpartition("@")[2]: str(v) for k, v in choices.items() if v and not k.startswith("hydra/")
+    }
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         value = OmegaConf.select(config, override.key_or_group)
         if isinstance(value, bool | int | float | str) and override.key_or_group != "resume":
