@@ -4,7 +4,8 @@ import inspect
 import logging
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -68,7 +69,7 @@ def build_gan(config: DictConfig, sample_shape: tuple[int, ...]) -> GAN:
 def build_trainer(config: DictConfig, folder: Path, callbacks: list[Callback]) -> Trainer:
     """The Trainer of a configuration, for a run folder."""
     options: dict[str, Any] = {k: v for k, v in _plain(config.trainer).items() if k not in OWN}
-    if not options["enable_checkpointing"]:
+    if options["fast_dev_run"] or not options["enable_checkpointing"]:
         callbacks = [callback for callback in callbacks if not isinstance(callback, Checkpoint)]
     if not options["enable_progress_bar"]:
         callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
@@ -172,7 +173,8 @@ def train(
             loggers.go_on(trainer.loggers, saved)
 
     try:
-        trainer.fit(gan, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        with _monitors_checked(trainer):
+            trainer.fit(gan, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         reason = why_stopped(trainer)
         metrics = final_metrics(trainer, gan, data)
         if trainer.is_global_zero and not config.trainer.fast_dev_run:
@@ -255,6 +257,24 @@ def _call(function: Any, *args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
     except (ValueError, TypeError, OSError, MisconfigurationException) as error:
         raise UsageError(f"{one_line(error)}.") from error
+
+
+@contextmanager
+def _monitors_checked(trainer: Trainer) -> Iterator[None]:
+    """One sentence where a callback of Lightning's monitors what is not there; Lightning looks only when it needs it."""
+    try:
+        yield
+    except (RuntimeError, MisconfigurationException) as error:
+        kinds = {"Early stopping conditioned": "EarlyStopping", "`ModelCheckpoint(monitor": "ModelCheckpoint"}
+        kind = next((kind for start, kind in kinds.items() if str(error).startswith(start)), None)
+        if kind is None:
+            raise
+        names = trainer.callback_metrics
+        monitors = [getattr(c, "monitor", None) for c in trainer.callbacks if type(c).__name__ == kind]  # type: ignore[attr-defined]
+        absent = next(name for name in monitors if name not in names)
+        raise UsageError(
+            f"{kind} has monitor={absent}, which nothing logs: give one of {', '.join(sorted(names))}."
+        ) from error
 
 
 def _last_checkpoint(folder: Path) -> Path | None:

@@ -172,4 +172,6 @@ class RealData(LightningDataModule):
     def train_dataloader(self) -> RoundLoader:
         assert self.trainer is not None
         last_round = self.trainer.max_steps if self.trainer.max_steps >= 0 else None
-        return RoundLoader(self.fetcher(), self.rounds_per_epoch, self.rounds_per_batch, last_round)
+        loader = RoundLoader(self.fetcher(), self.rounds_per_epoch, self.rounds_per_batch, last_round)
+        loader.position = self.trainer.global_step  # a run may load its data again
+        return loader
