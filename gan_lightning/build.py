@@ -261,7 +261,7 @@ def _call(function: Any, *args: Any, **kwargs: Any) -> Any:
 
 @contextmanager
 def _monitors_checked(trainer: Trainer) -> Iterator[None]:
-    """One sentence where a callback of Lightning's monitors what is not there; Lightning looks only when it needs it."""
+    """One sentence where a callback of Lightning's monitors what is not there, which Lightning sees only then."""
     try:
         yield
     except (RuntimeError, MisconfigurationException) as error:
