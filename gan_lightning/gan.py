@@ -436,10 +436,6 @@ class GAN(LightningModule):
             self.value.update(-softplus(-self._logits(batch)) - softplus(self._logits(fake)))
 
     def on_validation_epoch_end(self) -> None:
-        if self.trainer.sanity_checking:
-            self.metrics.reset()
-            self.value.reset()
-            return
         # some metrics compute on the CPU, and NCCL reduces only what is on the device
         values = {name: value.to(self.device) for name, value in self.metrics.compute().items()}
         self.metrics.reset()
@@ -447,6 +443,8 @@ class GAN(LightningModule):
             # V(D, G) = E log D(x) + E log(1 - D(G(z))), which at the equilibrium is -log 4 (Goodfellow et al. 2014)
             values["val/value"] = self.value.compute()
             self.value.reset()
+        if self.trainer.sanity_checking:
+            return  # it was to be seen that all this works
         self.validated_step = self.trainer.global_step
         self.log_dict(values, prog_bar=True, logger=False, sync_dist=True)  # they agree already
         if "val/value" in values:
