@@ -13,7 +13,6 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.functional import pil_to_tensor
 
-from gan_lightning import priors
 from gan_lightning.batch import Rounds
 from gan_lightning.callbacks.samples import SamplePictures
 from gan_lightning.gan import GAN
@@ -134,8 +133,7 @@ def test_a_resumed_run_goes_on_after_the_last_picture(tmp_path: Path) -> None:
 def test_images_of_a_run_are_a_grid_of_the_asked_number(tmp_path: Path) -> None:
     generator = nn.Sequential(nn.Linear(3, 16), nn.Unflatten(1, (1, 4, 4)), nn.Tanh())
     discriminator = nn.Sequential(nn.Flatten(), nn.Linear(16, 1), nn.Flatten(0))
-    sgd = small_gan().generator_optimizer
-    gan = GAN(generator, discriminator, small_gan().loss, priors.Normal(3), sgd, sgd)
+    gan = small_gan(generator=generator, discriminator=discriminator).float()
     images = torch.rand(1, 4, 1, 4, 4)
     fit(gan, GivenData(images, 4), 1, callbacks=[SamplePictures(5, n=9)], default_root_dir=tmp_path)
     expected = gan.sample(9, latents=torch.randn(9, 3, generator=torch.Generator().manual_seed(0)))
