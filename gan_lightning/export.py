@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from gan_lightning.build import build_data
 from gan_lightning.game import Game
 from gan_lightning.gan import GAN
 
@@ -33,13 +31,13 @@ class Sampler(nn.Module):
 
 def describe(gan: GAN, weights: str) -> dict[str, Any]:
     """What a user of the program needs to know; ``value_range`` is None for points, which have no bounds."""
-    data = build_data(OmegaConf.create(gan.config))
-    bounds = {name: value for name, value in vars(gan.game.prior).items() if name != "size"}
+    own = ("size", "training")
+    options = {k: v for k, v in vars(gan.game.prior).items() if isinstance(v, int | float) and k not in own}
     return {
         "latent_size": gan.game.prior.size,
-        "prior": {"name": type(gan.game.prior).__name__.lower()} | bounds,
-        "sample_shape": data.sample_shape,
-        "value_range": data.value_range,
+        "prior": {"name": type(gan.game.prior).__name__.lower()} | options,
+        "sample_shape": gan.described["sample_shape"],
+        "value_range": gan.described.get("value_range"),
         "step": gan.loaded_step,
         "weights": weights,
     }

@@ -48,10 +48,12 @@ def test_two_processes_are_one(tmp_path: Path, regularizer: str, accumulate: int
     single, first, second = (saved(path) for path in (one / "rank0.pt", two / "rank0.pt", two / "rank1.pt"))
     assert_close(first, second, rtol=0, atol=0)
     assert_close(first, single, rtol=1e-4, atol=1e-6)
-    moved = (single["generator.layers.0.weight"] - single["average.network.layers.0.weight"]).abs().max()
+    moved = (single["game.generator.layers.0.weight"] - single["average.network.generator.layers.0.weight"]).abs().max()
     assert moved > 1e-3  # the comparison is of trained weights
     # each update exchanges its own network's gradients, once
-    sizes = {name: sum(w.numel() for k, w in single.items() if k.startswith(name)) for name in ("gen", "disc")}
+    sizes = {
+        name: sum(w.numel() for k, w in single.items() if k.startswith(f"game.{name}")) for name in ("gen", "disc")
+    }
     traffic = saved(two / "traffic0.pt")
     assert {name: traffic.count(size) for name, size in sizes.items()} == {"gen": 30, "disc": 60}
     assert sum(n for n in traffic if n not in sizes.values()) < 1000  # losses for the log, metrics
@@ -62,5 +64,5 @@ def test_processes_share_batch_norm_statistics(tmp_path: Path) -> None:
     train(tmp_path / "run", *options)
     first, second = (saved(tmp_path / "run" / f"rank{rank}.pt") for rank in (0, 1))
     assert_close(first, second, rtol=0, atol=0)
-    assert first["generator.layers.1.running_mean"].abs().max() > 1e-3
-    assert first["average.network.layers.1.running_mean"].abs().max() > 1e-3
+    assert first["game.generator.layers.1.running_mean"].abs().max() > 1e-3
+    assert first["average.network.generator.layers.1.running_mean"].abs().max() > 1e-3

@@ -102,8 +102,8 @@ def test_the_raw_generator_is_the_one_that_was_trained(
 ) -> None:
     def copy_to_the_average(saved: dict[str, Any]) -> None:
         weights = saved["state_dict"]
-        raw = {name: value for name, value in weights.items() if name.startswith("generator.")}
-        weights |= {name.replace("generator.", "average.network.", 1): value for name, value in raw.items()}
+        raw = {name: value for name, value in weights.items() if name.startswith("game.generator.")}
+        weights |= {name.replace("game.", "average.network.", 1): value for name, value in raw.items()}
 
     train(configure("data=gaussian", *PLAIN, *POINTS, "model.ema_decay=0.99"), tmp_path)
     average, raw = (evaluate(script, tmp_path, f"weights={name}") for name in ("average", "raw"))

@@ -220,7 +220,7 @@ class _At(Callback):
 def test_a_weight_that_is_not_finite_is_never_saved(tmp_path: Path, network: str, value: float) -> None:
     def poison(module: GAN) -> None:
         with torch.no_grad():
-            getattr(module, network)[0].weight[0, 0] = value
+            getattr(module.game, network)[0].weight[0, 0] = value
 
     with pytest.raises(Diverged, match=r"weight is no longer finite at step 3: .*last good checkpoint stays.*\.$"):
         run(tmp_path, RunCheckpoint(0), _At(3, poison))

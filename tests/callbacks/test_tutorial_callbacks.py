@@ -33,6 +33,7 @@ from gan_lightning.data.bits import EvenIntegers
 from gan_lightning.data.synthetic import Synthetic
 from gan_lightning.distributions import GaussianMixture, gaussian, mixture
 from gan_lightning.errors import Diverged
+from gan_lightning.game import Game
 from gan_lightning.gan import GAN
 
 Configure = Callable[..., DictConfig]
@@ -45,12 +46,11 @@ def plane_rounds(n: int) -> Tensor:
     return torch.randn(n, 4, 2, generator=torch.Generator().manual_seed(7), dtype=torch.double)
 
 
-def line_gan(**options: Any) -> GAN:
+def line_gan(loss: losses.Loss | None = None, **options: Any) -> GAN:
     """A GAN over the line, G an affine map."""
     discriminator = nn.Sequential(nn.Linear(1, 16), nn.Tanh(), nn.Linear(16, 1), nn.Flatten(0))
-    defaults: dict[str, Any] = {"loss": losses.NonSaturating(), "prior": priors.Normal(1)}
-    optimizers = {"generator_optimizer": SGD, "discriminator_optimizer": SGD}
-    return GAN(nn.Linear(1, 1), discriminator, **defaults | optimizers | options)
+    game = Game(nn.Linear(1, 1), discriminator, priors.Normal(1), loss)
+    return GAN(game, **{"generator_optimizer": SGD, "discriminator_optimizer": SGD} | options)
 
 
 def line_data(distribution: GaussianMixture, *, batch_size: int = 64, rounds_per_batch: int = 1) -> Synthetic:
@@ -230,7 +230,7 @@ def test_no_film_without_pictures(tmp_path: Path) -> None:
 def bits_gan() -> GAN:
     generator = nn.Sequential(nn.Linear(4, 7), nn.Sigmoid())
     discriminator = nn.Sequential(nn.Linear(7, 1), nn.Flatten(0))
-    return GAN(generator, discriminator, losses.NonSaturating(), priors.Bernoulli(4), SGD, SGD)
+    return GAN(Game(generator, discriminator, priors.Bernoulli(4)), SGD, SGD)
 
 
 def even_integers(rounds_per_batch: int = 1) -> EvenIntegers:
