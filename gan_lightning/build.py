@@ -25,7 +25,9 @@ from gan_lightning.config import PLACES, check, one_line
 from gan_lightning.data.loader import RealData
 from gan_lightning.errors import UsageError
 from gan_lightning.gan import GAN
+from gan_lightning.resumption import check_length
 from gan_lightning.strategy import Replicas
+from gan_lightning.trust import check_file
 
 # in manual optimization Lightning refuses these, and the module does them
 MANUAL = ("gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches")
@@ -121,6 +123,7 @@ def train(config: DictConfig, folder: Path, extra_callbacks: Sequence[Callback] 
     throughput = Throughput()
     callbacks = [throughput, *_instantiate_chosen(config.callbacks), *extra_callbacks]
     saved = _read_checkpoint(checkpoint, gan) if checkpoint else {}
+    check_length(config, saved.get("global_step", 0))
     trainer = build_trainer(config, folder, callbacks)
     data.trainer = trainer
     _call(data.prepare_data)
@@ -146,8 +149,10 @@ def train(config: DictConfig, folder: Path, extra_callbacks: Sequence[Callback] 
     return metrics
 
 
-def load(path: str | Path) -> GAN:
+def load(path: str | Path, trust: Sequence[str] = ()) -> GAN:
     """The trained GAN of a checkpoint, or of a run folder's last one, in evaluation mode.
+
+    ``trust`` names packages whose classes and functions the checkpoint may use, besides this package's and torch's.
 
     Raises:
         UsageError: it is no checkpoint of this package.
@@ -155,6 +160,7 @@ def load(path: str | Path) -> GAN:
     path = Path(path)
     path = checkpoints(path) / "last.ckpt" if path.is_dir() else path
     saved = _read_checkpoint(path)
+    check_file(saved["gan"]["config"], path, trust)
     config = OmegaConf.create(saved["gan"]["config"])
     check(config, {})
     gan = build_gan(config, tuple(saved["gan"]["sample_shape"]))
