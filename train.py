@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from gan_lightning.command_line import Resumption, for_hydra, quoted_path, resumption, typed_option_names
-from gan_lightning.config import NULL_GROUP, check, check_changes, explain, one_line
+from gan_lightning.config import NULL_GROUP, as_typed, check, check_changes, explain, one_line
 from gan_lightning.errors import Diverged, UsageError
 from gan_lightning.resumption import is_same_run, resume
 from gan_lightning.trust import foreign_packages
@@ -34,7 +34,7 @@ def run(config: DictConfig) -> None:
     sweeps = context.mode == RunMode.MULTIRUN
     folder = Path(context.runtime.output_dir)
     with refusals(sweeps, folder):
-        task = list(context.overrides.task)
+        task = as_typed(context.overrides.task)
         check(config, dict(context.runtime.choices))
         check_changes(
             (
@@ -132,7 +132,7 @@ def limit_threads(launcher: DictConfig) -> None:
 
 def reason(error: Exception) -> str | None:
     """One sentence for what goes wrong before a run starts; None for what happens in it, which is not Hydra's."""
-    own = run.__wrapped__.__code__  # type: ignore[attr-defined]
+    own = run.__wrapped__.__code__
     if any(frame.f_code is own for frame, _ in traceback.walk_tb(error.__traceback__)):
         return None
     if isinstance(error, HydraException | OmegaConfBaseException) or NULL_GROUP in str(error):

@@ -108,7 +108,8 @@ def _text(argument: str) -> str:
 
 def _list(argument: str) -> list[str]:
     """The items of trust=[a,b], or of trust=a."""
-    return [item.strip(" '\"") for item in argument.partition("=")[2].strip("[]").split(",")]
+    items = argument.partition("=")[2].strip("[]").split(",")
+    return [item.strip(" '\"") for item in items if item]
 
 
 def _parts(argument: str) -> list[str]:

@@ -22,12 +22,19 @@ OmegaConf.register_new_resolver("bits", lambda integers: integers.bit_length() -
 OmegaConf.register_new_resolver("epochs", lambda max_steps: EPOCHS if max_steps == -1 else -1, replace=True)
 
 
-def _job_folder(overrides: Sequence[str], left_out: Sequence[str]) -> str:
+def as_typed(overrides: ListConfig) -> list[str]:
+    """Overrides with their ${...} as they are."""
+    lines = OmegaConf.to_container(overrides)
+    assert isinstance(lines, list)
+    return [str(line) for line in lines]
+
+
+def _job_folder(overrides: ListConfig, left_out: ListConfig) -> str:
     """The name of a sweep's run, its options in characters that shells and Hydra take as they are: loss-hinge_seed-0.
 
     Where others could have the same, or it would be too long, a digest follows.
     """
-    chosen = sorted(item for item in overrides if item.partition("=")[0] not in left_out)
+    chosen = sorted(item for item in as_typed(overrides) if item.partition("=")[0] not in left_out)
     name = "_".join(map(_words, chosen))
     if len(name) <= LONGEST_NAME and all(map(_is_told, chosen)):
         return name

@@ -147,9 +147,13 @@ def _linked(config: DictConfig, name: str, changed: dict[str, Any]) -> list[str]
     return [option for option in followers if option not in changed]
 
 
-def option_names(config: Any, prefix: str = "") -> list[str]:
+def option_names(config: DictConfig) -> list[str]:
     """The dotted names of all single values."""
+    return _names(OmegaConf.to_container(config))
+
+
+def _names(config: Any, prefix: str = "") -> list[str]:
     names = []
-    for key, value in OmegaConf.to_container(config).items() if isinstance(config, DictConfig) else config.items():
-        names += option_names(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
+    for key, value in config.items():
+        names += _names(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
     return names

@@ -112,7 +112,7 @@ def find_source(target: str) -> tuple[Path | None, list[str]]:
     if spec is None:
         return None, names
     if spec.submodule_search_locations is None:
-        return (Path(spec.origin) if str(spec.origin).endswith(".py") else None), names
+        return (Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None), names
     places = [Path(place) for place in spec.submodule_search_locations]
     while names:
         inner = [place / names[0] for place in places]

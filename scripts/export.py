@@ -8,7 +8,7 @@ are in it: in a .pt2 the extra file metadata.json, in ONNX the model's metadata,
 again and its samples of fresh latents are compared with the checkpoint's.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +27,7 @@ class Options:
     checkpoint: Annotated[str, "folder of a run, or a checkpoint"] = MISSING
     out: Annotated[str, "file that ends in .pt2 or .onnx"] = "generator.pt2"
     weights: Annotated[Weights, "average or raw generator"] = Weights.average
+    trust: Annotated[list[str], "packages whose parts the checkpoint may use"] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         suffix = Path(self.out).suffix
@@ -47,7 +48,7 @@ def export(options: Options) -> None:
     from gan_lightning.build import load
     from gan_lightning.export import describe, difference, trace, write_onnx, write_pt2
 
-    gan, out = load(options.checkpoint), Path(options.out)
+    gan, out = load(options.checkpoint, options.trust), Path(options.out)
     weights = Weights.raw if gan.average is None else options.weights
     raw = weights is Weights.raw
     out.parent.mkdir(parents=True, exist_ok=True)

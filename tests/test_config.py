@@ -320,6 +320,7 @@ def folder_name(*overrides: str, left_out: tuple[str, ...] = ("data.root",)) -> 
         (["data.root=/x/y", "seed=0"], "seed-0"),
         (["regularizer=[r1,r2]", "seed=1"], r"regularizer-r1-r2_seed-1_\w{12}"),
         (["name='a b (1)'"], r"name-a-b-1_\w{12}"),
+        (["model.lr=${nowhere}"], r"model.lr-nowhere_\w{12}"),
         (["name=图像"], r"name_\w{12}"),
         (["name=" + "a" * 175], "name-" + "a" * 175),
         (["name=" + "a" * 176], "name-" + "a" * 175 + r"_\w{12}"),

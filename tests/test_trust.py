@@ -70,7 +70,7 @@ FOREIGN = [
         True,
         1.5,
     ),
-    *(["os.system"], {"_target_": "os.system"}, [["torch.nn.Linear"]]),
+    *(5, None, True, 1.5, ["os.system"], {"_target_": "os.system"}, [["torch.nn.Linear"]]),
 ]
 
 
