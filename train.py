@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -17,8 +18,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from gan_lightning.command_line import Resumption, for_hydra, quoted_path, resumption, typed_option_names
-from gan_lightning.config import NULL_GROUP, as_typed, check, check_changes, explain, one_line
+from gan_lightning.config import NULL_GROUP, as_typed, check, check_changes, explain, one_line, options_of
 from gan_lightning.errors import Diverged, UsageError
+from gan_lightning.objective import objective, worst
 from gan_lightning.resumption import is_same_run, resume
 from gan_lightning.trust import foreign_packages
 
@@ -27,14 +29,14 @@ MACHINERY = {"__main__", "train", "gan_lightning", "hydra", "lightning", "torch"
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def run(config: DictConfig) -> None:
-    """One run, of one set of options."""
+def run(config: DictConfig) -> float | None:
+    """One run, of one set of options; returns what a sweeper optimises."""
     context = HydraConfig.get()
     limit_threads(context.launcher)
     sweeps = context.mode == RunMode.MULTIRUN
     folder = Path(context.runtime.output_dir)
     with refusals(sweeps, folder):
-        task = as_typed(context.overrides.task)
+        task = as_typed(context.overrides.task)  # type: ignore[arg-type]
         check(config, dict(context.runtime.choices))
         check_changes(
             (
@@ -48,12 +50,14 @@ def run(config: DictConfig) -> None:
         if sweeps:
             if is_finished(config, folder):
                 print(f"{folder} is finished already")
-                return
+                return objective(folder, config.objective, context.sweeper)
             # Lightning starts further processes with these arguments: one job of the sweep, not the sweep again
             place = quoted_path(folder)
             own = [f"resume={place}", f"trust=[{','.join(foreign_packages(config))}]"]
             sys.argv[1:] = own if config.resume else [*task, f"hydra.run.dir={place}"]
-        start(config, folder)
+        start(config, folder, options_of(config, context.runtime.choices, task))
+        return objective(folder, config.objective, context.sweeper) if not config.trainer.fast_dev_run else None
+    return worst(context.sweeper)  # one of a sweep, that has diverged
 
 
 def is_finished(config: DictConfig, folder: Path) -> bool:
@@ -75,16 +79,16 @@ def go_on(resumed: Resumption) -> None:
     with refusals():
         config = resume(resumed.folder, resumed.changes, resumed.trust)
         check(config, {})
-        start(config, resumed.folder)
+        start(config, resumed.folder, options_of(config, {}, resumed.changes))
 
 
-def start(config: DictConfig, folder: Path) -> None:
+def start(config: DictConfig, folder: Path, options: dict[str, Any]) -> None:
     """Train, once the configuration is known to be good: what this imports takes seconds."""
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"{folder} cannot be written: choose another hydra.run.dir, or change its permissions.")
-    from gan_lightning.build import train
+    from gan_lightning.training import train
 
-    train(config, folder)
+    train(config, folder, options=options)
 
 
 @contextmanager

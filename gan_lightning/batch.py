@@ -1,15 +1,24 @@
-"""What travels from the data to the discriminator."""
+"""What travels from the data, and from the generator, to the discriminator."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor
+
+from gan_lightning.errors import UsageError
 
 
 class Batch(NamedTuple):
-    """Samples x, (N, *sample_shape), and what belongs to them, y: classes (N,), attributes, a paired image or nothing."""
+    """Samples with what belongs to them.
+
+    x are the samples, (N, *sample_shape); y their classes (N,), attributes, a paired image, or nothing; z the latents,
+    (N, latent_size), of samples that a generator made.
+    """
 
     x: Tensor
     y: Tensor | None = None
+    z: Tensor | None = None
 
 
 class Rounds(NamedTuple):
@@ -17,3 +26,67 @@ class Rounds(NamedTuple):
 
     x: Tensor
     y: Tensor | None = None
+
+
+def as_batch(batch: Any) -> Batch:
+    """What a loader gives, a tensor of samples or a pair of samples and labels, as a Batch.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if isinstance(batch, Batch):
+        return batch
+    x, y = batch if isinstance(batch, list | tuple) and len(batch) == 2 else (batch, None)
+    if isinstance(x, list | tuple) and len(x) == 1:  # as TensorDataset gives a single tensor
+        x = x[0]
+    if not isinstance(x, Tensor) or not isinstance(y, Tensor | None):
+        raise UsageError(
+            f"A batch of the data loader is a {type(batch).__name__}: give a tensor (N, *sample_shape) or (x, y)."
+        )
+    return Batch(x, y)
+
+
+def as_rounds(batch: Any, critic_steps: int, accumulate: int) -> Rounds:
+    """What a loader gives as whole rounds: a batch that is not of rounds is one, cut into its updates' micro-batches.
+
+    Raises:
+        UsageError: it cannot be cut into equal parts.
+    """
+    if isinstance(batch, Rounds):
+        return batch
+    x, y, _ = as_batch(batch)
+    check_cut(len(x), critic_steps, accumulate)
+    shape = (1, critic_steps, accumulate, len(x) // (critic_steps * accumulate))
+    return Rounds(x.unflatten(0, shape), None if y is None else y.unflatten(0, shape))
+
+
+def check_cut(n: int, critic_steps: int, accumulate: int) -> None:
+    """Raise a UsageError where n samples cannot be cut into the equal micro-batches of one round."""
+    parts = critic_steps * accumulate
+    if n % parts:
+        raise UsageError(
+            f"A batch of {n} samples cannot be cut into critic_steps={critic_steps} updates of "
+            f"accumulate_grad_batches={accumulate} micro-batches: give the data loader a batch_size that is a multiple "
+            f"of {parts}, and drop_last=True."
+        )
+
+
+def micro_batches(rounds: Rounds) -> list[Batch]:
+    """The micro-batches of whole rounds, in order."""
+    xs = rounds.x.flatten(0, 2).unbind()
+    ys = [None] * len(xs) if rounds.y is None else rounds.y.flatten(0, 2).unbind()
+    return [Batch(x, y) for x, y in zip(xs, ys, strict=True)]
+
+
+B = TypeVar("B", Batch, Rounds)
+
+
+def apply(function: Callable[[Tensor], Tensor], batch: B) -> B:
+    """The function of x, and of what else the batch has."""
+    return type(batch)._make(None if tensor is None else function(tensor) for tensor in batch)
+
+
+def concatenate(batches: Sequence[B]) -> B:
+    """Batches of the same kind as one."""
+    fields = zip(*batches, strict=True)
+    return type(batches[0])._make(None if field[0] is None else torch.cat(field) for field in fields)

@@ -3,11 +3,12 @@
 import hashlib
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -110,7 +111,7 @@ UNLIMITED = (lambda v: _is_whole(v) and (v >= 1 or v == -1), "a whole number, at
 # by the last part of an option's name, so that a new network or data set is checked as soon as its YAML is there
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("batch_size", "critic_steps", "latent_size", "rounds_per_batch", "rounds_per_epoch"), SIZE),
-    **dict.fromkeys(("size", "width", "modes", "side", "interval", "images", "points"), SIZE),
+    **dict.fromkeys(("size", "width", "modes", "side", "interval", "n"), SIZE),
     **dict.fromkeys(("every_n_steps", "log_every_n_steps", "accumulate_grad_batches"), SIZE),
     **dict.fromkeys(("blocks", "pieces", "units", "unit_pieces", "saturate"), SIZE),
     "seed": SEED,
@@ -144,19 +145,38 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "gradient_clip_algorithm": _one_of("norm", "value"),
     "float32_matmul_precision": _one_of("highest", "high", "medium"),
     "precision": _one_of("32-true", "bf16-mixed", "16-mixed", "64-true"),
+    "profiler": _one_of("simple", "advanced", "pytorch"),
+    "offline": FLAG,
 }
 OPTIONAL = {
-    *("gradient_clip_val", "gradient_clip_algorithm", "max_epochs", "weights", "check_val_every_n_epoch"),
+    *("gradient_clip_val", "gradient_clip_algorithm", "max_epochs", "n", "weights", "profiler"),
     *("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches"),
+    "check_val_every_n_epoch",
+}
+# arguments of the Trainer that have one value here: what to do instead of another
+LOGGER = "choose loggers by logger=csv, logger=[tensorboard,csv] or logger=none"
+FIXED = {
+    "logger": (None, LOGGER),
+    "barebones": (False, "leave out what takes time by logger=none and callbacks=none"),
+    "model_registry": (None, "a run uploads nothing: its checkpoints are in its folder"),
 }
 PLACES = ("root", "held_out", "inception_weights")  # options of data that name files
-GROUPS = ("data", "model", "prior", "loss", "regularizer", "schedule", "trainer", "callbacks")
+GROUPS = ("data", "model", "prior", "loss", "regularizer", "schedule", "trainer", "callbacks", "logger")
 OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
 
+EXTRAS = {"hydra/sweeper=optuna": "optuna"} | dict.fromkeys(
+    ("hydra/launcher=submitit_local", "hydra/launcher=submitit_slurm"), "sweeps"
+)
 NULL_GROUP = "Config group override must be a string or a list"  # Hydra's ValueError for regularizer=null
 
 RULED = (f"{PACKAGE}.", "torch.optim.")  # whose options the rules are about
-COLLECTIONS = ("callbacks", "logger", "regularizer")  # groups of any number of parts, each by a name of its own
+# groups of any number of parts, each by a name of its own
+COLLECTIONS = ("callbacks", "logger", "regularizer", "generator_regularizer")
+    "callbacks",
+    "logger",
+    "regularizer",
+    "generator_regularizer",
+)  # groups of any number of parts, each by a name of its own
 # what other programs call it
 ALIASES = {
     **dict.fromkeys(("lr", "learning_rate"), "model.lr"),
@@ -173,6 +193,9 @@ def check(config: DictConfig, choices: dict[str, Any]) -> None:
         UsageError: an option has a value that it cannot have, or two options do not go together.
     """
     _check_parts(config)
+    for option, (value, instead) in FIXED.items():
+        if config.trainer.get(option, value) != value:
+            raise UsageError(f"trainer.{option}={config.trainer[option]} is not possible here: {instead}.")
     for name, value, is_ruled in _options(config):
         parent, _, key = name.rpartition(".")
         if key == "_target_":
@@ -204,7 +227,10 @@ def check_changes(overrides: Iterable[Override], config: DictConfig, names: Call
         parent = name.rpartition(".")[0]
         if override.is_delete() and name.partition(".")[0] in ("model", "trainer") and parent:
             raise UsageError(f"{line} takes away what every run has: set it by {name}=VALUE.")
-        is_part = isinstance(node := OmegaConf.select(config, parent), DictConfig) and "_target_" in node
+        node = OmegaConf.select(config, parent)
+        is_part = isinstance(node, DictConfig) and "_target_" in node
+        if parent == "model":  # whose _target_ has no other options than conf/ names, unless it is one's own
+            is_part = not str(node.get("_target_")).startswith(f"{PACKAGE}.")
         is_free = parent.partition(".")[0] in COLLECTIONS or (is_part and parent)
         is_new = override.is_add() or override.is_force_add()
         if is_new and not is_free and not any(f"{known}.".startswith(f"{name}.") for known in names()):
@@ -219,7 +245,7 @@ def _check_parts(config: DictConfig) -> None:
             raise UsageError(
                 f"{group} is {config.get(group)!r}: choose {option}=OPTION, which `python train.py --help` lists."
             )
-    for group in ("callbacks", "regularizer"):
+    for group in ("callbacks", "regularizer", "logger"):
         for name, part in config[group].items():
             if not isinstance(part, DictConfig):
                 raise UsageError(f"{group}.{name} is {part!r}: leave it out by ~{group}.{name}, or give a _target_.")
@@ -287,6 +313,18 @@ def guess(name: str, names: Sequence[str]) -> str:
     return f"did you mean {near[0]}?" if near else "`python train.py --cfg job` prints all of them."
 
 
+def options_of(config: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The groups' chosen options, and every value that the command line has changed, by their names."""
+    options: dict[str, Any] = {
+        k.rpartition("@")[2]: str(v) for k, v in choices.items() if v and not k.startswith("hydra/")
+    }
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        value = OmegaConf.select(config, override.key_or_group)
+        if isinstance(value, bool | int | float | str) and override.key_or_group != "resume":
+            options[override.key_or_group] = value
+    return options
+
+
 def one_line(error: BaseException) -> str:
     """An error's text without its line breaks and full stop."""
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
@@ -297,12 +335,16 @@ def explain(error: Exception, names: Callable[[], Sequence[str]] = list) -> str:
     text = str(error)
     if missing := re.search(r"Could not (?:find|load) '([^']+)'", text):
         group, _, option = missing[1].rpartition("/")
+        if extra := EXTRAS.get(group + "=" + option):
+            return f"{group}={option} needs a package that is not installed: pip install -e '.[{extra}]'."
         listed = re.search(r"Available options in [^\n]*\n((?:\t[^\n]*\n?)*)", text)
         if group and listed:
             return f"{group}={option} does not exist: choose one of {', '.join(listed[1].split())}."
         if group:
             return f"{group}={option} does not exist: `python train.py --help` lists what does."
     if unknown := re.search(r"Could not override '([^']+)'", text):
+        if unknown[1] == "trainer.logger":
+            return f"trainer.logger is not an option here: {LOGGER}."
         meant = re.search(r"Did you mean to override (?:one of )?([^\n]+)\?", text)
         hint = f"did you mean {meant[1]}?" if meant else guess(unknown[1], names())
         return f"{unknown[1]} is not an option here: {hint}"

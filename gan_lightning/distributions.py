@@ -1,11 +1,13 @@
-"""Distributions of known density to learn: Gaussian mixtures on a line or in the plane."""
+"""Distributions of known density to learn: Gaussian mixtures, and what any distribution on a line tells of itself."""
 
 import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
+
+from gan_lightning.streams import own_stream
 
 
 class GaussianMixture(MixtureSameFamily):
@@ -31,8 +33,13 @@ class GaussianMixture(MixtureSameFamily):
         return self._normal.scale[:, 0]
 
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
+        return self.sample_with_modes(sample_shape)[0]
+
+    def sample_with_modes(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
+        """Samples, (*sample_shape, d), and the index of the mode that each was drawn from, (*sample_shape)."""
         mode = self.mixture_distribution.sample(torch.Size(sample_shape))
-        return self.modes[mode] + self.scales[mode, None] * torch.randn(*mode.shape, self.modes.shape[1])
+        samples = self.modes[mode] + self.scales[mode, None] * torch.randn(*mode.shape, self.modes.shape[1])
+        return samples, mode
 
     def cdf(self, value: Tensor) -> Tensor:
         """P(X <= x) in one dimension, any shape."""
@@ -76,3 +83,58 @@ def grid(side: int = 5, spacing: float = 2.0, sigma: float = 0.05) -> GaussianMi
     """side x side equal modes on a square grid around the origin (Lin et al. 2018, appendix A.1)."""
     line = spacing * (torch.arange(side) - (side - 1) / 2)
     return GaussianMixture(torch.cartesian_prod(line, line), sigma)
+
+
+# ------------------------------------------------------------------------------------------ any distribution on a line
+
+
+def cumulative(distribution: Distribution, x: Tensor) -> Tensor:
+    """P(X <= x) at points x, (N,), which may lie outside of the support.
+
+    Raises:
+        NotImplementedError: torch knows no cdf of this distribution.
+    """
+    if isinstance(distribution, GaussianMixture):
+        return distribution.cdf(x)
+    while isinstance(distribution, Independent):  # has none itself, but over one dimension its base's is its own
+        distribution = distribution.base_dist
+    inside, typical = _support(distribution, x)
+    outside = (x > typical).to(x.dtype)  # 1 above an interval, 0 below it
+    return torch.where(inside, distribution.cdf(torch.where(inside, x, typical)), outside)
+
+
+def has_cumulative(distribution: Distribution) -> bool:
+    """Whether the distribution is on a line and torch knows its cdf."""
+    if distribution.event_shape.numel() != 1:
+        return False
+    try:
+        cumulative(distribution, torch.zeros(1))
+    except NotImplementedError:
+        return False
+    return True
+
+
+def density(distribution: Distribution, x: Tensor) -> Tensor:
+    """p(x) at points x, (N,), 0 outside of the support."""
+    points = x.view(-1, *distribution.event_shape)
+    inside, typical = _support(distribution, points)
+    points = torch.where(inside.view(-1, *[1] * (points.dim() - 1)), points, typical)
+    return torch.where(inside, distribution.log_prob(points).exp(), 0.0)
+
+
+def extent(distribution: Distribution) -> tuple[float, float]:
+    """The interval in which nearly all of a distribution on a line lies."""
+    if isinstance(distribution, GaussianMixture):
+        reach = 4 * distribution.scales.max()
+        return (distribution.modes.min() - reach).item(), (distribution.modes.max() + reach).item()
+    with own_stream(0):
+        samples = distribution.sample(torch.Size([10_000])).flatten()
+    low, high = samples.quantile(torch.tensor([0.0005, 0.9995], dtype=samples.dtype)).tolist()
+    return low, high
+
+
+def _support(distribution: Distribution, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Which points are in the support, (N,), and a point that is."""
+    with own_stream(0):
+        typical = distribution.sample().to(points.dtype)
+    return distribution.support.check(points), typical  # type: ignore[union-attr]

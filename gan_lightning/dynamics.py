@@ -10,7 +10,7 @@ x = psi and y = theta: the discriminator is the player x.
 
 import cmath
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -19,10 +19,13 @@ import torch
 from lightning import Callback
 from torch import Tensor, nn
 
+from gan_lightning.batch import Batch, Rounds, concatenate
 from gan_lightning.data.loader import RealData
+from gan_lightning.game import Game
 from gan_lightning.gan import GAN
 from gan_lightning.losses import Loss
 from gan_lightning.priors import Normal
+from gan_lightning.regularizers import Regularizer
 
 
 class DiracGenerator(nn.Module):
@@ -61,9 +64,10 @@ class PointMass(RealData):
     def rounds_per_epoch(self) -> int:
         return self.rounds
 
-    def fetcher(self) -> Callable[[int, int], Tensor]:
+    def fetcher(self) -> Callable[[int, int], Rounds]:
         shape = self.round_shape
-        return lambda start, stop: shape.shard(torch.zeros((stop - start) * shape.samples, 1, dtype=torch.double))
+        real = Batch(torch.zeros(shape.samples, 1, dtype=torch.double))
+        return lambda start, stop: concatenate([shape.rounds(real)] * (stop - start))
 
 
 class _Record(Callback):
@@ -80,12 +84,18 @@ class _Record(Callback):
 
 
 def trajectory(
-    loss: Loss, steps: int = 500, h: float = 0.2, start: tuple[float, float] = (1.0, 1.0), **gan_options: Any
+    loss: Loss,
+    steps: int = 500,
+    h: float = 0.2,
+    start: tuple[float, float] = (1.0, 1.0),
+    regularizers: Mapping[str, Regularizer] | None = None,
+    **gan_options: Any,
 ) -> Tensor:
     """(theta, psi) from ``start`` on and after each round of the GAN, trained by SGD of rate h, (steps + 1, 2)."""
     theta, psi = start
     sgd = partial(torch.optim.SGD, lr=h)
-    gan = GAN(DiracGenerator(theta), DiracDiscriminator(psi), loss, Normal(1), sgd, sgd, **gan_options).double()
+    game = Game(DiracGenerator(theta), DiracDiscriminator(psi), Normal(1), loss, regularizers)
+    gan = GAN(game, sgd, sgd, **gan_options).double()
     record = _Record()
     trainer = lightning.Trainer(
         accelerator="cpu",

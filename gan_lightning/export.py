@@ -1,31 +1,45 @@
 """A trained generator as a program that runs without this package: torch.export or ONNX."""
 
 import json
+from copy import copy
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
-from torch import Tensor
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from gan_lightning.build import build_data
-from gan_lightning.gan import GAN, evaluating
+from gan_lightning.game import Game
+from gan_lightning.gan import GAN
 
 METADATA = "metadata.json"  # in a .pt2
 CHECKED = 64  # fresh latents
 
 
+class Sampler(nn.Module):
+    """The part of a game that makes samples, from latents (n, latent_size) to (n, *sample_shape)."""
+
+    def __init__(self, game: Game) -> None:
+        super().__init__()
+        self.game = copy(game)
+        self.game._modules = {name: getattr(game, name) for name in game.averaged}
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.game.generate(latents).x
+
+
 def describe(gan: GAN, weights: str) -> dict[str, Any]:
     """What a user of the program needs to know; ``value_range`` is None for points, which have no bounds."""
     data = build_data(OmegaConf.create(gan.config))
-    bounds = {name: value for name, value in vars(gan.prior).items() if name != "size"}
+    bounds = {name: value for name, value in vars(gan.game.prior).items() if name != "size"}
     return {
-        "latent_size": gan.prior.size,
-        "prior": {"name": type(gan.prior).__name__.lower()} | bounds,
+        "latent_size": gan.game.prior.size,
+        "prior": {"name": type(gan.game.prior).__name__.lower()} | bounds,
         "sample_shape": data.sample_shape,
-        "value_range": data.value_range if len(data.sample_shape) == 3 else None,
+        "value_range": data.value_range,
         "step": gan.loaded_step,
         "weights": weights,
     }
@@ -33,15 +47,15 @@ def describe(gan: GAN, weights: str) -> dict[str, Any]:
 
 def trace(gan: GAN, raw: bool = False) -> ExportedProgram:
     """The generator in evaluation mode as a program from (n, latent_size) to (n, *sample_shape), for any n."""
-    network = gan.generator if raw else gan.sampler
-    latents = torch.zeros(2, gan.prior.size)  # two, because torch.export would take a size of one for a constant
-    with evaluating(network):
-        return torch.export.export(network, (latents,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    latents = torch.zeros(2, gan.game.prior.size)  # two, because torch.export would take a size of one for a constant
+    with gan.sampling(raw):
+        return torch.export.export(Sampler(gan.game), (latents,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
 
 
 def write_pt2(program: ExportedProgram, path: Path, description: dict[str, Any]) -> None:
     """The program for ``torch.export.load``, the description in its extra file metadata.json."""
-    torch.export.save(program, path, extra_files={METADATA: json.dumps(description)})
+    with path.open("wb") as file:  # given a path, torch would write its name into the file
+        torch.export.save(program, file, extra_files={METADATA: json.dumps(description)})
 
 
 def write_onnx(program: ExportedProgram, path: Path, description: dict[str, Any]) -> None:
@@ -69,7 +83,7 @@ def run(path: Path, latents: Tensor) -> Tensor | None:
 @torch.no_grad()
 def difference(path: Path, gan: GAN, raw: bool = False) -> float | None:
     """max |x' - x| / max(1, max |x|) of the program's samples x' and the GAN's, of fresh latents; None if not run."""
-    latents = gan.prior.sample(CHECKED, torch.Generator())
+    latents = gan.game.prior.sample(CHECKED, torch.Generator())
     samples, exported = gan.sample(CHECKED, latents=latents, raw=raw), run(path, latents)
     if exported is None:
         return None

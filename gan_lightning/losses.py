@@ -1,20 +1,20 @@
 """Adversarial losses, side by side: functions of logits, per sample, without reduction.
 
 Every loss has ``discriminator(real_logits=..., fake_logits=...)`` and ``generator(real_logits=..., fake_logits=...)``;
-logits have shape (N,) and so has the result. ``GAN`` takes the mean, once.
+logits have shape (N,) and so has the result. ``Game`` takes the mean, once.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import relu, softplus
 
 
-class Loss:
+class Loss(nn.Module):
     """Base of the adversarial losses."""
 
     generator_needs_real = False  # True where the generator's loss depends on D(real)
     threshold = 0.0  # the logit above which the discriminator says "real"
-    is_probability = True  # whether D(x) = sigmoid(logit) is trained to be the probability that x is real
+    is_probability = False  # whether D(x) = sigmoid(logit) is trained to be the probability that x is real
     is_shift_invariant = False  # True where only differences of logits count, so that none alone says "real"
 
     def output(self, logits: Tensor) -> Tensor:
@@ -32,6 +32,7 @@ class _Smoothed(Loss):
     """A loss whose target for real data is 1 - label_smoothing (one-sided; Salimans et al. 2016, section 3.4)."""
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
+        super().__init__()
         if not 0.0 <= label_smoothing < 1.0:
             raise ValueError(
                 f"loss.label_smoothing is {label_smoothing}: give a number from 0 up to, not including, 1."
@@ -41,6 +42,8 @@ class _Smoothed(Loss):
 
 class NonSaturating(_Smoothed):
     """L_D = -log D(x) - log(1 - D(G(z))), L_G = -log D(G(z)) (Goodfellow et al. 2014, section 3)."""
+
+    is_probability = True
 
     def discriminator(self, *, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         # BCE(l, t) = softplus(l) - t l
@@ -61,7 +64,6 @@ class LeastSquares(_Smoothed):
     """L_D = ((D(x) - 1)^2 + D(G(z))^2) / 2, L_G = (D(G(z)) - 1)^2 / 2 (Mao et al. 2017, equation 9)."""
 
     threshold = 0.5
-    is_probability = False
 
     def discriminator(self, *, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return 0.5 * ((real_logits - self.real_target).square() + fake_logits.square())
@@ -73,7 +75,6 @@ class LeastSquares(_Smoothed):
 class Wasserstein(Loss):
     """L_D = D(G(z)) - D(x), L_G = -D(G(z)) (Arjovsky et al. 2017, equation 2); wants a gradient penalty."""
 
-    is_probability = False
     is_shift_invariant = True
 
     def discriminator(self, *, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -85,8 +86,6 @@ class Wasserstein(Loss):
 
 class Hinge(Loss):
     """L_D = max(0, 1 - D(x)) + max(0, 1 + D(G(z))), L_G = -D(G(z)) (Lim & Ye 2017; Miyato et al. 2018, equation 16)."""
-
-    is_probability = False
 
     def discriminator(self, *, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return relu(1.0 - real_logits) + relu(1.0 + fake_logits)
@@ -102,7 +101,6 @@ class Relativistic(Loss):
     """
 
     generator_needs_real = True
-    is_probability = False
     is_shift_invariant = True
 
     def discriminator(self, *, real_logits: Tensor, fake_logits: Tensor) -> Tensor:

@@ -2,12 +2,12 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -16,7 +16,13 @@ from yaml import YAMLError
 from gan_lightning.errors import UsageError
 
 T = TypeVar("T")
-KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+Rule = tuple[Callable[[Any], bool], str]  # whether a value fits, and what was expected
+KINDS: dict[Any, str] = {
+    **{int: "a whole number", float: "a number", bool: "true or false"},
+    **{str: "a text", Path: "a path", list[Path]: "a path"},
+}
+PICTURES = (".png", ".pdf", ".svg")
+AS_TYPED = (str, Path, list[Path])  # whatever is in them: of a folder called 007, YAML would make 7
 
 
 class Weights(Enum):
@@ -30,7 +36,9 @@ def read_options(options: type[T], doc: str) -> T:
     """The dataclass ``options`` with the values of the command line's name=value pairs.
 
     Each annotation carries the option's description, as in ``n: Annotated[int, "number of samples"] = 64``; an option
-    whose default is omegaconf.MISSING must be given. A ``__post_init__`` that raises UsageError refuses values.
+    whose default is omegaconf.MISSING must be given. Text and paths are taken as typed, other values are YAML's; an
+    option of type ``list[Path]`` is given once for each path. A ``__post_init__`` that raises UsageError refuses
+    values.
     ``--help`` prints ``doc`` and the options; what cannot be used ends the script with one sentence and exit status 1.
     """
     arguments = sys.argv[1:]
@@ -45,14 +53,36 @@ def read_options(options: type[T], doc: str) -> T:
 
 
 @contextmanager
-def refusals(out: str | Path) -> Iterator[None]:
+def refusals(out: str | Path | None = None) -> Iterator[None]:
     """What cannot be used, or written to ``out``, ends the script with one sentence and exit status 1."""
     try:
         yield
     except UsageError as error:
         sys.exit(f"Error: {error}")
     except OSError as error:
+        if out is None:
+            raise
         sys.exit(f"Error: {out} cannot be written: {error}.")
+
+
+def check_values(options: object, **rules: Rule) -> None:
+    """Raise a UsageError where an option of that name breaks its rule of gan_lightning.config and is not None."""
+    for name, (fits, expected) in rules.items():
+        value = getattr(options, name)
+        if value is not None and not fits(value):
+            raise UsageError(f"{name} is {value}: give {expected}.")
+
+
+def check_checkpoint(path: Path) -> None:
+    """Raise a UsageError where there is nothing."""
+    if not path.exists():
+        raise UsageError(f"{path} does not exist: give the folder of a run or a checkpoint.")
+
+
+def check_picture(path: Path) -> None:
+    """Raise a UsageError where the ending is none of a picture."""
+    if path.suffix not in PICTURES:
+        raise UsageError(f"{path} is no picture that can be written: end its name in {', '.join(PICTURES)}.")
 
 
 def parse(options: type[T], arguments: list[str]) -> T:
@@ -62,21 +92,22 @@ def parse(options: type[T], arguments: list[str]) -> T:
         UsageError: one of them cannot be used, or one that must be given is not.
     """
     config, kinds = OmegaConf.structured(options), get_type_hints(options)
+    values: dict[str, Any] = {}
     for argument in arguments:
         name, equals, text = argument.partition("=")
         if not equals:
-            raise UsageError(f"{argument} is not an option: give name=value, such as {next(iter(kinds))}={argument}.")
+            raise UsageError(f"{argument} is not an option: give name=value, such as {_example(argument, kinds)}.")
         if name not in kinds:
             raise UsageError(f"{argument} sets no option: choose from {', '.join(kinds)}, which --help explains.")
         try:
-            config[name] = _read(text, kinds[name])
-            config[name]  # ${...} is read only now
-        except (OmegaConfBaseException, YAMLError) as error:
+            value = _read(config, name, text, kinds[name])
+        except (ValueError, OmegaConfBaseException, YAMLError) as error:
             raise UsageError(f"{name} is {text!r}: give {_expected(kinds[name])}.") from error
+        values[name] = [*values.get(name, []), value] if kinds[name] == list[Path] else value
     for name in kinds:
-        if OmegaConf.is_missing(config, name):
+        if name not in values and OmegaConf.is_missing(config, name):
             raise UsageError(f"{name} is not set: give {name}=VALUE, which --help explains.")
-    return cast(T, OmegaConf.to_object(config))
+    return options(**values)
 
 
 def describe(options: type) -> str:
@@ -91,11 +122,26 @@ def describe(options: type) -> str:
     return "\n".join(f"  {option:<{width}}  {description}".rstrip() for option, description in rows)
 
 
-def _read(text: str, kind: Any) -> Any:
-    """A value as YAML has it, but text as it was written: of a folder called 007, YAML would make 7."""
-    if str in _variants(kind) and text != "null":
-        return text
-    return OmegaConf.from_dotlist([f"value={text}"]).value
+def _example(argument: str, kinds: dict[str, Any]) -> str:
+    """How to give what was not given as name=value: a --name by its own name, else the first option."""
+    name = argument.lstrip("-")
+    return f"{name}=VALUE" if name in kinds else f"{next(iter(kinds))}={argument}"
+
+
+def _read(config: Any, name: str, text: str, kind: Any) -> Any:
+    """The value of one name=text.
+
+    Raises:
+        ValueError, OmegaConfBaseException, YAMLError: it is no value of that kind.
+    """
+    if not text:
+        raise ValueError("empty, as a shell variable that is not set")
+    typed = [variant for variant in _variants(kind) if variant in AS_TYPED]
+    if typed and not (text == "null" and type(None) in _variants(kind)):
+        return text if str in typed else Path(text)
+    config[name] = OmegaConf.from_dotlist([f"value={text}"]).value
+    value = config[name]  # ${...} is read only now
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def _variants(kind: Any) -> tuple[Any, ...]:

@@ -3,27 +3,28 @@
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
-class Prior:
+class Prior(nn.Module):
     """Base of the priors: ``size`` is the dimension of z."""
 
     def __init__(self, size: int) -> None:
+        super().__init__()
         if size < 1:
             raise ValueError(f"model.latent_size is {size}: give a whole number, at least 1.")
         self.size = size
 
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """n latents, (n, size), on the generator's device."""
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """n latents, (n, size), on the generator's device; without one on the CPU, from torch's own stream."""
         raise TypeError(f"{type(self).__name__} must define how to sample")
 
 
 class Normal(Prior):
     """z ~ N(0, I)."""
 
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        return torch.randn(n, self.size, generator=generator, device=generator.device)
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        return torch.randn(n, self.size, generator=generator, device=_device(generator))
 
 
 class Uniform(Prior):
@@ -35,13 +36,17 @@ class Uniform(Prior):
             raise ValueError(f"prior.low is {low} and prior.high is {high}: low must be the smaller one.")
         self.low, self.high = low, high
 
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        latents = torch.empty(n, self.size, device=generator.device)
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        latents = torch.empty(n, self.size, device=_device(generator))
         return latents.uniform_(self.low, self.high, generator=generator)
 
 
 class Bernoulli(Prior):
     """z in {0, 1}, fair and independent bits."""
 
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        return torch.randint(2, (n, self.size), generator=generator, device=generator.device, dtype=torch.float32)
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        return torch.randint(2, (n, self.size), generator=generator, device=_device(generator), dtype=torch.float32)
+
+
+def _device(generator: torch.Generator | None) -> torch.device:
+    return torch.device("cpu") if generator is None else generator.device

@@ -1,39 +1,49 @@
-"""Penalties on the critic's gradient in its input, over one input-gradient function."""
+"""Penalties, most of them on the critic's gradient in its input, over one input-gradient function."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from gan_lightning.batch import Batch
+from gan_lightning.streams import joint
+
 
 @dataclass(frozen=True)
 class CriticPass:
-    """What the discriminator's update has computed: batches (N, *sample_shape) that require gradients, logits (N,)."""
+    """What a player's update has computed, and D itself, ``judge``, which maps a batch to logits.
 
-    real: Tensor
-    fake: Tensor
-    real_logits: Tensor
+    In the discriminator's update both batches' x require gradients. In the generator's, ``real_logits`` is None where
+    its loss does not need them.
+    """
+
+    real: Batch
+    fake: Batch
+    real_logits: Tensor | None
     fake_logits: Tensor
-    discriminator: nn.Module
+    judge: Callable[[Batch], Tensor]
 
 
 def input_gradient(logits: Tensor, inputs: Tensor) -> Tensor:
-    """d logit_i / d input_i of every sample, (N, features), itself differentiable.
+    """d logit_i / d input_i, (logits, features), itself differentiable.
 
     Exact for critics that treat samples one by one; with batch statistics it is the gradient of the summed logits.
+    Where a critic judges m samples by one logit, the gradient is in all m of them.
     """
     (gradient,) = torch.autograd.grad(logits.sum(), inputs, create_graph=True)
-    return gradient.flatten(1)
+    return gradient.reshape(len(logits), -1)
 
 
-class Regularizer:
-    """weight * penalty, added to the discriminator's loss on every interval-th of its updates.
+class Regularizer(nn.Module):
+    """weight * penalty, added to a player's loss on every interval-th of its updates.
 
     An interval k > 1 multiplies the penalty by k, so that its mean strength stays (lazy regularization; Karras et al.
     2020, appendix B).
     """
 
     def __init__(self, weight: float, interval: int = 1) -> None:
+        super().__init__()
         if weight < 0:
             raise ValueError(f"A regularizer's weight is {weight}: give a number that is not negative.")
         if interval < 1:
@@ -42,14 +52,15 @@ class Regularizer:
         self.interval = interval
 
     def is_due(self, update: int) -> bool:
-        """Whether the discriminator's update of this number, from 0, carries the penalty."""
+        """Whether the player's update of this number, from 0, carries the penalty."""
         return update % self.interval == 0
 
-    def __call__(self, critic: CriticPass) -> Tensor:
-        """The weighted penalty of each sample, (N,)."""
+    def forward(self, critic: CriticPass) -> Tensor:
+        """The weighted penalty of each sample, or of the batch."""
         return self.weight * self.interval * self.penalty(critic)
 
     def penalty(self, critic: CriticPass) -> Tensor:
+        """The penalty of each sample, (N,), or of the batch, a scalar."""
         raise TypeError(f"{type(self).__name__} must define its penalty")
 
 
@@ -57,21 +68,27 @@ class R1(Regularizer):
     """|grad_x D(x)|^2 / 2 on real data; weight is gamma (Mescheder et al. 2018, equation 9)."""
 
     def penalty(self, critic: CriticPass) -> Tensor:
-        return 0.5 * input_gradient(critic.real_logits, critic.real).square().sum(1)
+        assert critic.real_logits is not None
+        return 0.5 * input_gradient(critic.real_logits, critic.real.x).square().sum(1)
 
 
 class R2(Regularizer):
     """|grad_x D(x)|^2 / 2 on generated data; weight is gamma (Mescheder et al. 2018, equation 10)."""
 
     def penalty(self, critic: CriticPass) -> Tensor:
-        return 0.5 * input_gradient(critic.fake_logits, critic.fake).square().sum(1)
+        return 0.5 * input_gradient(critic.fake_logits, critic.fake.x).square().sum(1)
 
 
 class GradientPenalty(Regularizer):
     """(|grad_x D(x)| - 1)^2 at x uniform between paired real and fake samples (Gulrajani et al. 2017, equation 3)."""
 
     def penalty(self, critic: CriticPass) -> Tensor:
-        share = torch.rand(len(critic.real), *[1] * (critic.real.dim() - 1), device=critic.real.device)
-        between = torch.lerp(critic.fake.detach(), critic.real.detach(), share.to(critic.real.dtype)).requires_grad_()
-        gradient = input_gradient(critic.discriminator(between), between)
+        real, fake = critic.real.x.detach(), critic.fake.x.detach()
+        share = joint(_uniform, len(real)).to(real).view(-1, *[1] * (real.dim() - 1))
+        between = torch.lerp(fake, real, share).requires_grad_()
+        gradient = input_gradient(critic.judge(critic.real._replace(x=between)), between)
         return (gradient.norm(dim=1) - 1.0).square()
+
+
+def _uniform(n: int, generator: torch.Generator | None) -> Tensor:
+    return torch.rand(n, generator=generator)

@@ -17,7 +17,7 @@ from gan_lightning.trust import check_file, read_config
 
 # what a run that goes on can change, as patterns of whole names; the rest is what it has learnt with
 CHANGEABLE = re.compile(
-    r"name|trainer\.\w+|(callbacks|logger)\.[\w.]+|schedule\.\w+|model\.(lr|betas)|regularizer\.\w+\.weight|"
+    r"name|objective|trainer\.\w+|(callbacks|logger)\.[\w.]+|schedule\.\w+|model\.(lr|betas)|(generator_)?regularizer\.\w+\.weight|"
     r"(generator|discriminator)_optimizer\.\w+|"
     r"data\.(root|held_out|inception_weights|cache|download|workers|memory_limit|validation_samples)"
 )
@@ -43,13 +43,13 @@ def run_folder(typed: str) -> Path:
     return path
 
 
-def resume(folder: Path, overrides: Sequence[str] = (), trust: Sequence[str] = ()) -> DictConfig:
+def resume(folder: str | Path, overrides: Sequence[str] = (), trust: Sequence[str] = ()) -> DictConfig:
     """The configuration of an earlier run, with what the command line changes in it.
 
     Raises:
         UsageError: the folder is no run's, its configuration makes what is not trusted, or a change is impossible.
     """
-    path = folder / "config.yaml"
+    path = Path(folder) / "config.yaml"
     content = read_config(path)
     check_file(content, path, trust)
     config = OmegaConf.create(content)

@@ -14,8 +14,8 @@ from gan_lightning.errors import UsageError
 
 # what tells two runs of one setting apart, only says where things lie, only watches, or is in the protocol
 IGNORED = {
-    *("seed", "resume", "callbacks", "data.seed", "data.download", "data.cache", "data.inception_weights"),
-    *("data.features", "data.validation_samples"),
+    *("seed", "resume", "callbacks", "logger", "objective", "data.seed", "data.download", "data.cache"),
+    *("data.inception_weights", "data.features", "data.validation_samples"),
 }
 COMPARED = ("features", "n", "held_out")  # scores are of these features of that many samples
 PROTOCOL = (*COMPARED, "checkpoint", "weights")  # how evaluate.py measured

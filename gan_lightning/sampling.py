@@ -12,12 +12,13 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from gan_lightning.callbacks.samples import draw
+from gan_lightning.batch import Batch
 from gan_lightning.config import one_line
 from gan_lightning.data.loader import RealData
 from gan_lightning.errors import UsageError
+from gan_lightning.files import written_aside
 from gan_lightning.gan import GAN
-from gan_lightning.metrics.images import to_bytes
+from gan_lightning.pixels import to_bytes
 
 SECONDS_PER_FRAME = 0.06
 
@@ -49,16 +50,17 @@ def generate(gan: GAN, latents: Tensor, batch_size: int, raw: bool = False) -> I
 
 def value_range(data: RealData) -> tuple[float, float]:
     """What the data's values lie in: images have bounds, points have none."""
-    return data.value_range if len(data.sample_shape) == 3 else (-math.inf, math.inf)
+    return data.value_range or (-math.inf, math.inf)
 
 
 def write_arrays(path: Path, samples: Tensor, latents: Tensor, seed: int, data: RealData) -> None:
     """``samples``, ``latents``, ``seed`` and ``value_range`` in one .npz or, as tensors, .pt file."""
     bounds = torch.tensor(value_range(data))
-    if path.suffix == ".npz":
-        np.savez(path, samples=samples.numpy(), latents=latents.numpy(), seed=seed, value_range=bounds.numpy())
-    else:
-        torch.save({"samples": samples, "latents": latents, "seed": seed, "value_range": bounds}, path)
+    with written_aside(path) as aside, aside.open("wb") as file:
+        if path.suffix == ".npz":
+            np.savez(file, samples=samples.numpy(), latents=latents.numpy(), seed=seed, value_range=bounds.numpy())
+        else:
+            torch.save({"samples": samples, "latents": latents, "seed": seed, "value_range": bounds}, file)
 
 
 def write_images(folder: Path, batches: Iterable[Tensor], data: RealData) -> None:
@@ -67,7 +69,7 @@ def write_images(folder: Path, batches: Iterable[Tensor], data: RealData) -> Non
     Raises:
         UsageError: the samples are no images, or the folder is not empty.
     """
-    if len(data.sample_shape) != 3:
+    if data.value_range is None:
         raise UsageError(f"{folder} has no ending, so it means a folder of images: for points give .png, .npz or .pt.")
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty: choose a new folder.")
@@ -79,6 +81,7 @@ def write_images(folder: Path, batches: Iterable[Tensor], data: RealData) -> Non
 
 def write_gif(path: Path, frames: Iterable[Tensor], data: RealData) -> None:
     """Frames (n, *sample_shape), each drawn as one picture, as an endless GIF."""
-    images = [Image.fromarray(draw(samples, data).permute(1, 2, 0).numpy()) for samples in frames]
+    images = [Image.fromarray(data.picture(Batch(samples)).permute(1, 2, 0).numpy()) for samples in frames]
     duration = round(1000 * SECONDS_PER_FRAME)
-    images[0].save(path, save_all=True, append_images=images[1:], duration=duration, loop=0)
+    with written_aside(path) as aside:
+        images[0].save(aside, save_all=True, append_images=images[1:], duration=duration, loop=0)

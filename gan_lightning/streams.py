@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+BLOCK = 1000  # rows of an endless draw
 WORD = 2**32
 ODD = 0x9E3779B1  # times an odd number, modulo 2^32, no two steps coincide
 
@@ -74,3 +75,10 @@ def joint(draw: Draw, n: int) -> Tensor:
     if _running is None:
         return draw(n, None)
     return draw(n * _running.world_size, _running.generator).narrow(0, _running.rank * n, n)
+
+
+def fixed_rows(draw: Draw, seed: int, start: int, stop: int) -> Tensor:
+    """Rows [start, stop) of an endless draw that follows from the seed, however it is cut."""
+    blocks = range(start // BLOCK, -(-stop // BLOCK))
+    rows = torch.cat([draw(BLOCK, torch.Generator().manual_seed(stream_seed(seed, block))) for block in blocks])
+    return rows[start - blocks.start * BLOCK : stop - blocks.start * BLOCK]

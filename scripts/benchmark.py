@@ -45,7 +45,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from gan_lightning.config import POSITIVE, SIZE
 from gan_lightning.errors import UsageError
-from gan_lightning.options import read_options
+from gan_lightning.files import written_aside
+from gan_lightning.options import check_values, read_options
 
 if TYPE_CHECKING:
     from loops import System
@@ -124,9 +125,7 @@ class Options:
     quality: Annotated[bool, "measure the time to quality"] = False
 
     def __post_init__(self) -> None:
-        for name, (fits, expected) in {"rounds": SIZE, "seconds": POSITIVE}.items():
-            if not fits(getattr(self, name)):
-                raise UsageError(f"{name} is {getattr(self, name)}: give {expected}.")
+        check_values(self, rounds=SIZE, seconds=POSITIVE)
         for name in self.workloads:
             if name not in WORKLOADS:
                 raise UsageError(f"workloads has {name!r}: choose from {', '.join(WORKLOADS)}.")
@@ -195,7 +194,7 @@ def train_ours(config: "DictConfig", **hooks: Callable[..., None]) -> None:
     """Train a configuration in a folder that is forgotten, with a callback of these hooks."""
     from lightning.pytorch.callbacks import LambdaCallback
 
-    from gan_lightning.build import train
+    from gan_lightning.training import train
 
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(Terminal()):
         train(config, Path(folder), extra_callbacks=[LambdaCallback(**hooks)])
@@ -222,13 +221,13 @@ def build_system(workload: Workload, options: Options) -> "System":
 
     config = composed(workload.located(options))
     data: Any = build_data(config)
-    gan = build_gan(config, data.sample_shape)
-    penalties: dict[str, Any] = {type(penalty).__name__.lower(): penalty.weight for penalty in gan.regularizers}
+    gan = build_gan(config, data.sample_shape, data.classes)
+    penalties: dict[str, Any] = {name: penalty.weight for name, penalty in gan.game.regularizers.items()}
     system = System(
-        gan.generator,
-        gan.discriminator,
-        gan.loss,
-        gan.prior,
+        gan.game.generator,
+        gan.game.discriminator,
+        gan.game.loss,
+        gan.game.prior,
         gan.generator_optimizer,
         gan.discriminator_optimizer,
         gan.order,
@@ -447,7 +446,8 @@ def main() -> None:
     try:
         results = benchmark(options)
         if options.json is not None:
-            Path(options.json).write_text(json.dumps(results, indent=2) + "\n")
+            with written_aside(options.json) as aside:
+                aside.write_text(json.dumps(results, indent=2) + "\n")
     except (UsageError, OSError) as error:
         sys.exit(f"Error: {error}")
 

@@ -1,30 +1,39 @@
 """How the two smallest adversarial games move: the real GAN on the game xy and on the Dirac-GAN, in one figure.
 
-    python scripts/dynamics.py --out docs/images/dynamics.png
+    python scripts/dynamics.py [out=docs/images/dynamics.png]
 
 Extragradient and optimistic descent are simulated; everything else is trained. The factors are closed forms.
 """
 
-import argparse
-import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure, SubFigure
-from matplotlib.lines import Line2D
-from torch import Tensor
+from gan_lightning.files import written_aside
+from gan_lightning.options import check_picture, read_options, refusals
 
-from gan_lightning import dynamics
-from gan_lightning.dynamics import trajectory
-from gan_lightning.losses import Minimax, NonSaturating, Wasserstein
-from gan_lightning.regularizers import R1, R2, GradientPenalty
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.lines import Line2D
+    from torch import Tensor
+
+    from gan_lightning.losses import Minimax, Wasserstein
+    from gan_lightning.regularizers import R1, R2, GradientPenalty
 
 STEPS, ETA, H, GAMMA = 500, 0.1, 0.2, 0.3
 OSCILLATION_STEPS = 250
 REACH = 2.45  # of every phase plane: what leaves it has diverged
 COLORS = {"converges": "#1f77b4", "circles": "#d98200", "diverges": "#c0392b"}
+
+
+@dataclass
+class Options:
+    out: Annotated[Path, "picture, as .png, .pdf or .svg"] = Path("dynamics.png")
+
+    def __post_init__(self) -> None:
+        check_picture(self.out)
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,7 @@ class Panel:
 
     title: str
     fact: str
-    path: Tensor
+    path: "Tensor"
 
     @property
     def outcome(self) -> str:
@@ -45,6 +54,10 @@ class Panel:
 
 def xy_panels() -> list[Panel]:
     """The game xy with x = psi, y = theta: descent by the GAN, then two methods that look ahead."""
+    from gan_lightning import dynamics
+    from gan_lightning.dynamics import trajectory
+    from gan_lightning.losses import Wasserstein
+
     simultaneous, alternating = (
         trajectory(Wasserstein(), STEPS, ETA, order=order).flip(1) for order in ("simultaneous", "discriminator_first")
     )
@@ -59,6 +72,10 @@ def xy_panels() -> list[Panel]:
 
 def bare_panels() -> list[Panel]:
     """The Dirac-GAN without a penalty."""
+    from gan_lightning import dynamics
+    from gan_lightning.dynamics import trajectory
+    from gan_lightning.losses import Minimax, NonSaturating, Wasserstein
+
     near_zero = dynamics.step_factor(dynamics.r1_eigenvalues(0.0)[0], H)
     return [
         Panel(
@@ -76,9 +93,12 @@ def bare_panels() -> list[Panel]:
 
 def penalty_panels() -> list[Panel]:
     """The Dirac-GAN with a penalty, by simultaneous descent, whose factors are known."""
+    from gan_lightning import dynamics
+    from gan_lightning.losses import Minimax, Wasserstein
+    from gan_lightning.regularizers import R1, R2, GradientPenalty
 
-    def trained(loss: Minimax | Wasserstein, penalty: R1 | R2 | GradientPenalty) -> Tensor:
-        return trajectory(loss, STEPS, H, order="simultaneous", regularizers=[penalty])
+    def trained(loss: "Minimax | Wasserstein", penalty: "R1 | R2 | GradientPenalty") -> "Tensor":
+        return dynamics.trajectory(loss, STEPS, H, order="simultaneous", regularizers={"penalty": penalty})
 
     factor, critical = (
         by(dynamics.step_factor(dynamics.r1_eigenvalues(gamma)[0], H)) + " near 0"
@@ -96,7 +116,7 @@ def by(factor: float) -> str:
     return f"$\\times\\,{factor:.4f}$ a step"
 
 
-def draw_oscillation(axes: Axes, path: Tensor) -> None:
+def draw_oscillation(axes: "Axes", path: "Tensor") -> None:
     """x, y and xy over the steps of simultaneous descent."""
     x, y = path[: OSCILLATION_STEPS + 1].T
     axes.plot(x * y, color="0.75", linewidth=1.2, label="$xy$")
@@ -109,7 +129,7 @@ def draw_oscillation(axes: Axes, path: Tensor) -> None:
     axes.legend(frameon=False, ncols=3, loc="upper left")
 
 
-def draw_panel(axes: Axes, panel: Panel) -> None:
+def draw_panel(axes: "Axes", panel: Panel) -> None:
     """The phase plane of one trajectory."""
     color = COLORS[panel.outcome]
     axes.plot(*panel.path.T, color=color, linewidth=1.1)
@@ -121,8 +141,14 @@ def draw_panel(axes: Axes, panel: Panel) -> None:
     axes.label_outer()
 
 
-def draw() -> Figure:
+def draw() -> "Figure":
     """The oscillation of simultaneous descent, over a phase plane for each way to train."""
+    from matplotlib.figure import Figure
+
+    from gan_lightning.training import quiet
+
+    quiet()
+    warnings.filterwarnings("ignore", module="lightning")  # advice on long runs
     rows = {
         f"The game xy: x descends, y ascends, η = {ETA}, {STEPS} steps": xy_panels(),
         f"Dirac-GAN without a penalty, h = {H}, {STEPS} steps": bare_panels(),
@@ -146,24 +172,22 @@ def draw() -> Figure:
     return figure
 
 
-def _heading(part: SubFigure, text: str) -> None:
+def _heading(part: "SubFigure", text: str) -> None:
     part.suptitle(text, x=0.01, horizontalalignment="left", fontweight="bold")
 
 
-def _legend() -> list[Line2D]:
+def _legend() -> "list[Line2D]":
+    from matplotlib.lines import Line2D
+
     lines = [Line2D([], [], color=color, label=outcome) for outcome, color in COLORS.items()]
     start = Line2D([], [], linestyle="", marker="o", color="white", markeredgecolor="black", label="start (1, 1)")
     return [*lines, start, Line2D([], [], linestyle="", marker="+", color="black", markersize=9, label="equilibrium")]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("docs/images/dynamics.png"))
-    options = parser.parse_args()
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="lightning")  # advice on long runs
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    draw().savefig(options.out)
+    options = read_options(Options, __doc__)
+    with refusals(options.out), written_aside(options.out) as aside:
+        draw().savefig(aside)
     print(options.out)
 
 

@@ -21,7 +21,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from gan_lightning.config import SEED, SIZE, one_line
 from gan_lightning.errors import UsageError
-from gan_lightning.options import Weights, read_options, refusals
+from gan_lightning.files import written_aside
+from gan_lightning.options import Weights, check_checkpoint, check_values, read_options, refusals
 
 if TYPE_CHECKING:
     from gan_lightning.data.loader import RealData
@@ -39,7 +40,7 @@ class FeatureNetwork(Enum):
 
 @dataclass
 class Options:
-    checkpoint: Annotated[str, "folder of a run, or a checkpoint"] = MISSING
+    checkpoint: Annotated[Path, "folder of a run, or a checkpoint"] = MISSING
     n: Annotated[int | None, f"samples; null for as many as validation has, or up to {IMAGES} images"] = None
     seed: Annotated[int, "of the latents; 2014 is validation's"] = 2014
     features: Annotated[FeatureNetwork | None, "own or inception; null for the run's own choice"] = None
@@ -51,12 +52,8 @@ class Options:
     trust: Annotated[list[str], "packages whose parts the checkpoint may use"] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        for name, (fits, expected) in {"n": SIZE, "seed": SEED}.items():
-            value = getattr(self, name)
-            if value is not None and not fits(value):
-                raise UsageError(f"{name} is {value}: give {expected}.")
-        if not Path(self.checkpoint).exists():
-            raise UsageError(f"{self.checkpoint} does not exist: give the folder of a run or a checkpoint.")
+        check_values(self, n=SIZE, seed=SEED)
+        check_checkpoint(self.checkpoint)
 
 
 def prepare(options: Options, config: DictConfig) -> "RealData":
@@ -90,7 +87,7 @@ def prepare(options: Options, config: DictConfig) -> "RealData":
     if isinstance(data, ImageData) and not data.validation_samples:
         data.prepare_data()
         data.setup()
-        data.validation_samples = min(IMAGES, len(data.held_out_images()))
+        data.validation_samples = min(IMAGES, len(data.held_out_images().x))
     return data
 
 
@@ -102,13 +99,14 @@ def evaluate(options: Options) -> dict[str, Any]:
     """
     from lightning import Trainer
 
-    from gan_lightning.build import load, quiet
     from gan_lightning.callbacks.checkpoint import checkpoints
+    from gan_lightning.checkpoints import load
+    from gan_lightning.training import quiet
 
     quiet()
-    path = Path(options.checkpoint)
+    path = options.checkpoint
     path = checkpoints(path) / "last.ckpt" if path.is_dir() else path
-    gan = load(path, options.trust)
+    gan = load(path, trust=options.trust)
     config = OmegaConf.create(gan.config)
     weights = Weights.raw if gan.average is None else options.weights
     if weights is Weights.raw:
@@ -152,12 +150,12 @@ def evaluate(options: Options) -> dict[str, Any]:
 def held_out_digest(data: "RealData") -> str | None:
     """A digest of the held-out images, whatever range they are scaled to; None for other data."""
     from gan_lightning.data.images import ImageData
-    from gan_lightning.metrics.images import to_bytes
+    from gan_lightning.pixels import to_bytes
 
     if not isinstance(data, ImageData):
         return None  # its options tell what it is
     digest = hashlib.blake2b(digest_size=4)
-    for images in data.val_dataloader():
+    for images, *_ in data.val_dataloader():
         digest.update(to_bytes(images, data.value_range).numpy().tobytes())
     return digest.hexdigest()
 
@@ -166,13 +164,19 @@ def floor(data: "RealData", seed: int) -> dict[str, float]:
     """The metrics of real samples that are none of validation's, in the place of generated ones."""
     from torchmetrics import MetricCollection
 
+    from gan_lightning.batch import Batch, apply
+
     assert data.trainer is not None
     device = data.trainer.strategy.root_device
     metrics = MetricCollection(dict(data.metrics()), prefix="val/").to(device)
+
+    def on_device(batch: Batch, part: slice = slice(None)) -> Batch:
+        return apply(lambda tensor: tensor[part].to(device), batch)
+
     samples, start = data.training_samples(data.validation_samples, seed), 0
     for held_out in data.val_dataloader():
-        stop = start + len(held_out)
-        metrics.update(samples[start:stop].to(device), held_out.to(device))
+        stop = start + len(held_out.x)
+        metrics.update(on_device(samples, slice(start, stop)), on_device(held_out))
         start = stop
     return {name: value.item() for name, value in metrics.compute().items()}
 
@@ -204,13 +208,12 @@ def run_folder(checkpoint: Path) -> Path:
 
 def main() -> None:
     options = read_options(Options, __doc__)
-    path = run_folder(Path(options.checkpoint)) / "evaluation.json"
+    path = run_folder(options.checkpoint) / "evaluation.json"
     with refusals(path):
         result = evaluate(options)
         print(table(result))
-        aside = path.with_suffix(".tmp")
-        aside.write_text(json.dumps(result, indent=2) + "\n")
-        aside.replace(path)
+        with written_aside(path) as aside:
+            aside.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

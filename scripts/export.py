@@ -16,7 +16,8 @@ from typing import Annotated
 from omegaconf import MISSING
 
 from gan_lightning.errors import UsageError
-from gan_lightning.options import Weights, read_options, refusals
+from gan_lightning.files import written_aside
+from gan_lightning.options import Weights, check_checkpoint, read_options, refusals
 
 TOLERANCE = 1e-5
 INSTALL = "pip install 'gan-lightning[export]'"
@@ -24,19 +25,18 @@ INSTALL = "pip install 'gan-lightning[export]'"
 
 @dataclass
 class Options:
-    checkpoint: Annotated[str, "folder of a run, or a checkpoint"] = MISSING
-    out: Annotated[str, "file that ends in .pt2 or .onnx"] = "generator.pt2"
+    checkpoint: Annotated[Path, "folder of a run, or a checkpoint"] = MISSING
+    out: Annotated[Path, "file that ends in .pt2 or .onnx"] = Path("generator.pt2")
     weights: Annotated[Weights, "average or raw generator"] = Weights.average
     trust: Annotated[list[str], "packages whose parts the checkpoint may use"] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        suffix = Path(self.out).suffix
+        suffix = self.out.suffix
         if suffix not in (".pt2", ".onnx"):
             raise UsageError(f"out is {self.out}: end it in .pt2 or .onnx.")
         if suffix == ".onnx" and not (find_spec("onnx") and find_spec("onnxscript")):
             raise UsageError(f"ONNX needs packages that are not installed: {INSTALL}")
-        if not Path(self.checkpoint).exists():
-            raise UsageError(f"{self.checkpoint} does not exist: give the folder of a run or a checkpoint.")
+        check_checkpoint(self.checkpoint)
 
 
 def export(options: Options) -> None:
@@ -45,19 +45,18 @@ def export(options: Options) -> None:
     Raises:
         UsageError: the checkpoint cannot be read, or the program's samples are others than the generator's.
     """
-    from gan_lightning.build import load
+    from gan_lightning.checkpoints import load
     from gan_lightning.export import describe, difference, trace, write_onnx, write_pt2
 
-    gan, out = load(options.checkpoint, options.trust), Path(options.out)
+    gan, out = load(options.checkpoint, trust=options.trust), options.out
     weights = Weights.raw if gan.average is None else options.weights
     raw = weights is Weights.raw
-    out.parent.mkdir(parents=True, exist_ok=True)
     write = write_pt2 if out.suffix == ".pt2" else write_onnx
-    write(trace(gan, raw), out, describe(gan, weights.name))
-    error = difference(out, gan, raw)
-    if error is not None and not error <= TOLERANCE:
-        out.unlink()
-        raise UsageError(f"The exported samples differ by {error:.1g} from the generator's, so {out} was deleted.")
+    with written_aside(out) as aside:
+        write(trace(gan, raw), aside, describe(gan, weights.name))
+        error = difference(aside, gan, raw)
+        if error is not None and not error <= TOLERANCE:
+            raise UsageError(f"The exported samples differ by {error:.1g} from the generator's: {out} is not written.")
     if weights is not options.weights:
         print(f"{options.checkpoint} keeps no averaged generator: this is the raw one.")
     checked = (

@@ -1,27 +1,37 @@
 """How close one linear layer with leaky ReLU can come to N(0, 1) from U(0, 1)^10, whatever trains it.
 
-    python scripts/linear_floor.py [--seed 0]
+    python scripts/linear_floor.py [seed=0]
 
 Minimizes the Kolmogorov-Smirnov distance and, separately, the Wasserstein distance over the layer's eleven numbers,
 by Nelder and Mead from several starts, on 10,000 fixed samples. No adversarial training of that layer can do better.
 """
 
-import argparse
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
-import torch
-from scipy.optimize import minimize
-from torch import Tensor
-from torch.nn.functional import leaky_relu
+from gan_lightning.config import SEED
+from gan_lightning.options import check_values, read_options
 
-from gan_lightning.distributions import gaussian
-from gan_lightning.metrics.distribution import kolmogorov_smirnov, quantile
+if TYPE_CHECKING:
+    from torch import Tensor
 
-SIZE, SAMPLES, STARTS = 10, 10_000, 6
+SIZE, SAMPLES, STARTS, ITERATIONS = 10, 10_000, 6, 1500
 
 
-def floor(distance: Callable[[Tensor], float], noise: Tensor) -> float:
+@dataclass
+class Options:
+    seed: Annotated[int, "of the samples and the starts"] = 0
+
+    def __post_init__(self) -> None:
+        check_values(self, seed=SEED)
+
+
+def floor(distance: "Callable[[Tensor], float]", noise: "Tensor") -> float:
     """The smallest distance found of leaky_relu(u w + b) over w and b."""
+    import torch
+    from scipy.optimize import minimize
+    from torch.nn.functional import leaky_relu
 
     def of(parameters: list[float]) -> float:
         layer = torch.tensor(parameters, dtype=torch.double)
@@ -30,19 +40,28 @@ def floor(distance: Callable[[Tensor], float], noise: Tensor) -> float:
     starts = [
         2 * torch.randn(SIZE + 1, dtype=torch.double) * scale for scale in (1.0, 3.0, 10.0) for _ in range(STARTS)
     ]
-    options = {"maxiter": 1500, "adaptive": True}
+    options = {"maxiter": ITERATIONS, "adaptive": True}
     return min(minimize(of, start.tolist(), method="Nelder-Mead", options=options).fun for start in starts)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0)
-    torch.manual_seed(parser.parse_args().seed)
+def floors(seed: int) -> tuple[float, float]:
+    """The smallest Kolmogorov-Smirnov and the smallest Wasserstein distance."""
+    import torch
+
+    from gan_lightning.distributions import gaussian
+    from gan_lightning.metrics.distribution import kolmogorov_smirnov, quantile
+
+    torch.manual_seed(seed)
     noise = torch.rand(SAMPLES, SIZE, dtype=torch.double)
     truth = gaussian()
     exact = quantile(truth, (torch.arange(SAMPLES, dtype=torch.double) + 0.5) / SAMPLES)
     ks = floor(lambda x: kolmogorov_smirnov(x, truth).item(), noise)
-    w1 = floor(lambda x: (x.sort().values - exact).abs().mean().item(), noise)
+    return ks, floor(lambda x: (x.sort().values - exact).abs().mean().item(), noise)
+
+
+def main() -> None:
+    options = read_options(Options, __doc__)
+    ks, w1 = floors(options.seed)
     print(f"leaky_relu(W u + b), u in U(0, 1)^{SIZE}: smallest found: ks {ks:.3f}, wasserstein {w1:.3f}")
 
 

@@ -1,51 +1,90 @@
 """Parzen-window log-likelihood of MNIST's test images under a trained generator, as Goodfellow et al. 2014 measure it.
 
-    python scripts/parzen.py CHECKPOINT_OR_RUN_FOLDER --data FOLDER_WITH_MNIST [--samples 10000] [--seed 0]
+    python scripts/parzen.py checkpoint=RUN_FOLDER [n=10000 root=FOLDER_WITH_MNIST]
 
-10,000 samples; the width is chosen on the last 10,000 training images' first 1,000; prints the mean over the 10,000
-test images and its standard error, in nats. The paper has 225 +- 2 for its MNIST network.
+The width is chosen on the last 10,000 training images' first 1,000; prints the mean over the 10,000 test images and its
+standard error, in nats. The paper has 225 +- 2 for its MNIST network.
 """
 
-import argparse
 import math
-import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-import torch
-from torch import Tensor
-from torchvision.datasets import MNIST
+from omegaconf import MISSING, OmegaConf
 
-from gan_lightning.build import load
-from gan_lightning.data.images import RANGES
+from gan_lightning.config import SEED, SIZE
 from gan_lightning.errors import UsageError
-from gan_lightning.metrics.parzen import choose_sigma, log_likelihood
+from gan_lightning.options import check_checkpoint, check_values, read_options, refusals
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gan_lightning.gan import GAN
+
+MNIST_SHAPE = (1, 28, 28)
 
 
-def pixels(data: Path, train: bool) -> Tensor:
-    """MNIST's images as rows in [0, 1]."""
-    return MNIST(str(data), train=train).data.flatten(1) / 255
+@dataclass
+class Options:
+    checkpoint: Annotated[Path, "folder of a run, or a checkpoint"] = MISSING
+    n: Annotated[int, "samples"] = 10_000
+    seed: Annotated[int, "of the latents"] = 0
+    root: Annotated[Path | None, "folder that holds MNIST/raw; null for where the run had it"] = None
+
+    def __post_init__(self) -> None:
+        check_values(self, n=SIZE, seed=SEED)
+        check_checkpoint(self.checkpoint)
+
+
+def read(options: Options, gan: "GAN") -> tuple["Tensor", "Tensor", tuple[float, float]]:
+    """The training and the test images as rows in [0, 1], and the range of the generator's pixels.
+
+    Raises:
+        UsageError: the run is not on MNIST, or its images are not there.
+    """
+    from gan_lightning.build import build_data
+
+    config = OmegaConf.create(gan.config)
+    if options.root is not None:
+        config.data.root = str(options.root.absolute())
+    data = build_data(config)
+    if tuple(data.sample_shape) != MNIST_SHAPE:
+        raise UsageError(f"{options.checkpoint} makes no images of 28 by 28 pixels: give a run on MNIST.")
+    try:
+        train, test = (data.read(train=train)[0].flatten(1) / 255 for train in (True, False))  # type: ignore[attr-defined]
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error).replace("data.root", "root")) from error
+    assert data.value_range is not None
+    return train, test, data.value_range
+
+
+def log_likelihoods(options: Options) -> tuple["Tensor", float]:
+    """The nats of every test image, and the window's width.
+
+    Raises:
+        UsageError: the checkpoint or the images cannot be used.
+    """
+    import torch
+
+    from gan_lightning.checkpoints import load
+    from gan_lightning.metrics.parzen import choose_sigma, log_likelihood
+
+    gan = load(options.checkpoint)
+    train, test, (low, high) = read(options, gan)
+    noise = torch.Generator().manual_seed(options.seed)
+    samples = torch.cat([gan.sample(min(1000, options.n - i), noise) for i in range(0, options.n, 1000)])
+    samples = (samples.flatten(1) - low) / (high - low)
+    sigma = choose_sigma(train[-10_000:][:1000], samples)
+    return log_likelihood(test, samples, sigma), sigma
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--data", type=Path, required=True, help="folder that holds MNIST/raw")
-    parser.add_argument("--samples", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    try:
-        gan = load(options.checkpoint)
-    except UsageError as error:
-        sys.exit(f"Error: {error}")
-    low, high = RANGES[gan.config["data"]["range"]]
-    noise = torch.Generator().manual_seed(options.seed)
-    samples = torch.cat([gan.sample(min(1000, options.samples - i), noise) for i in range(0, options.samples, 1000)])
-    samples = (samples.flatten(1) - low) / (high - low)
-    sigma = choose_sigma(pixels(options.data, train=True)[-10_000:-9_000], samples)
-    nats = log_likelihood(pixels(options.data, train=False), samples, sigma)
-    print(
-        f"{nats.mean():.1f} +- {nats.std() / math.sqrt(len(nats)):.1f} nats, sigma {sigma:.3f}, {len(samples)} samples"
-    )
+    options = read_options(Options, __doc__)
+    with refusals():
+        nats, sigma = log_likelihoods(options)
+    error = nats.std() / math.sqrt(len(nats))
+    print(f"{nats.mean():.1f} +- {error:.1f} nats, sigma {sigma:.3f}, {options.n} samples")
 
 
 if __name__ == "__main__":

@@ -1,29 +1,31 @@
 """One table of many runs: mean and standard error over seeds of every final metric, per setting, the best marked.
 
-    python scripts/report.py FOLDER [FOLDER ...] [--metrics val/ks val/wasserstein] [--csv FILE]
-                             [--figure FILE.png] [--curves FILE.png] [--evaluation]
+    python scripts/report.py runs=multirun/TIME csv=table.csv figure=table.png curves=curves.png
+    python scripts/report.py runs=multirun/A runs=multirun/B 'metrics=[val/ks,val/wasserstein]'
 
-Reads every run below the folders, such as multirun/TIME, that has a metrics.json, or an evaluation.json where
---evaluation is given; runs that differ only in their seed are one setting, if they were measured alike (features,
-number of samples, held-out images, checkpoint, weights). Prints Markdown. --csv has a row for each setting and metric.
---figure draws the table, every seed a dot; --curves draws the metrics over generator updates.
+Reads every run below the folders that has a metrics.json, or an evaluation.json where evaluation=true is given; runs
+that differ only in their seed are one setting, if they were measured alike (features, number of samples, held-out
+images, checkpoint, weights). Prints Markdown. csv has a row for each setting and metric. figure draws the table, every
+seed a dot; curves draws the metrics over generator updates.
 
 Bold is the best mean and what does not differ from it by Welch's t-test at 5 %, with Holm's correction over all pairs
 of settings on the same data; nothing, where none differs. A setting of one seed, or one that lost a run, is never
 bold, and nothing is where its mean is the best. Metrics that are not known to be better one way are not ranked.
 """
 
-import argparse
 import csv
 import math
-import sys
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from omegaconf import MISSING
 
 from gan_lightning.errors import UsageError
+from gan_lightning.files import written_aside
+from gan_lightning.options import check_picture, read_options, refusals
 from gan_lightning.runs import COMPARED, Run, Setting, find_runs, labels
 from gan_lightning.statistics import Sample, best
 
@@ -45,7 +47,21 @@ TRAINING = {
 }
 TEST = "Welch's t-test at 5 %, Holm's correction over all pairs"
 DASHES = ("-", "--", ":", "-.")  # after ten colours each
-PICTURES = (".png", ".pdf", ".svg")
+
+
+@dataclass
+class Options:
+    runs: Annotated[list[Path], "folder of runs; once for each folder"] = MISSING
+    metrics: Annotated[list[str], "names as in metrics.json; [] for all val/..."] = field(default_factory=list)
+    csv: Annotated[Path | None, "file for the table"] = None
+    figure: Annotated[Path | None, "picture of the table, as .png, .pdf or .svg"] = None
+    curves: Annotated[Path | None, "picture of the learning curves; loss/... are among their metrics"] = None
+    evaluation: Annotated[bool, "tabulate evaluation.json, not metrics.json"] = False
+
+    def __post_init__(self) -> None:
+        for picture in (self.figure, self.curves):
+            if picture:
+                check_picture(picture)
 
 
 # ---------------------------------------------------------------------------------------------------------- table
@@ -185,7 +201,7 @@ def notes(rows: list[Row], table: Table, runs: list[Run]) -> list[str]:
 
 def write_csv(path: Path, rows: list[Row], table: Table) -> None:
     """A line for each setting and metric; best is 1 or 0, and empty where nothing is ranked."""
-    with path.open("w", newline="") as file:
+    with written_aside(path) as aside, aside.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["setting", "metric", "seeds", "values", "mean", "standard_error", "best"])
         for metric, column in table.items():
@@ -202,7 +218,7 @@ def draw_table(rows: list[Row], table: Table) -> "Figure":
     finite = {m: {i: cell for i, cell in column.items() if cell.values} for m, column in table.items()}
     panels = {metric: column for metric, column in finite.items() if column}
     if not panels:
-        raise UsageError("--figure has nothing to draw, as no run has val/...: name its metrics by --metrics.")
+        raise UsageError("figure has nothing to draw, as no run has val/...: name its metrics by metrics=[...].")
     text_width = 0.08 * max(len(row.label) for row in rows)
     figure, grid = panel_grid(len(panels), 0.9 + 0.3 * len(rows), margin=(text_width, 0.2), share_y=True)
     for axes, (metric, column) in zip(grid, panels.items(), strict=True):
@@ -291,7 +307,7 @@ def band_notes(rows: list[Row], bands: Bands) -> list[str]:
 def draw_curves(rows: list[Row], bands: Bands) -> "Figure":
     """An axes for each metric: the mean over seeds and a band of one standard error, over generator updates."""
     if not bands:
-        raise UsageError("--curves has nothing to draw: TensorBoard's event files of the runs have no such curve.")
+        raise UsageError("curves has nothing to draw: TensorBoard's event files of the runs have no such curve.")
     figure, grid = panel_grid(len(bands), 2.5, margin=(0.4, 0.4 + 0.18 * len(rows)))
     lines: dict[int, Line2D] = {}
     for axes, (metric, column) in zip(grid, bands.items(), strict=True):
@@ -316,31 +332,17 @@ def draw_curves(rows: list[Row], bands: Bands) -> "Figure":
 # ------------------------------------------------------------------------------------------------------------ main
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", type=Path, nargs="+")
-    parser.add_argument("--metrics", nargs="*", default=[], help="names as in metrics.json; all val/... if not given")
-    parser.add_argument("--csv", type=Path, help="write the table there too")
-    parser.add_argument("--figure", type=Path, help="draw the table there, as .png, .pdf or .svg")
-    parser.add_argument("--curves", type=Path, help="draw learning curves there; loss/... are among their metrics")
-    parser.add_argument("--evaluation", action="store_true", help="tabulate evaluation.json, not metrics.json")
-    return parser.parse_args()
-
-
-def report(options: argparse.Namespace) -> None:
+def report(options: Options) -> None:
     """Print the table and write what was asked for.
 
     Raises:
-        UsageError: there is nothing to tabulate, or a file cannot be read or written.
+        UsageError: there is nothing to tabulate, or a run cannot be read.
     """
-    for picture in (options.figure, options.curves):
-        if picture and picture.suffix not in PICTURES:
-            raise UsageError(f"{picture} is no picture that can be written: end its name in {', '.join(PICTURES)}.")
     name = "evaluation.json" if options.evaluation else "metrics.json"
-    runs = find_runs(options.folders, name)
+    runs = find_runs(options.runs, name)
     rows, twins = make_rows(runs)
     if not rows:
-        where, makes = ", ".join(map(str, options.folders)), "evaluate" if options.evaluation else "train"
+        where, makes = ", ".join(map(str, options.runs)), "evaluate" if options.evaluation else "train"
         raise UsageError(f"no run with {name} below {where}: give a folder of runs that {makes}.py has been through.")
     known = {metric for row in rows for run in row.runs for metric in run.metrics}
     bands = make_bands(rows, options.metrics) if options.curves else {}
@@ -358,19 +360,18 @@ def report(options: argparse.Namespace) -> None:
 
     remarks = [*notes(rows, table, runs), *twins, *band_notes(rows, bands)]
     print("\n".join(markdown(rows, table)), *remarks, sep="\n\n")
-    for path in filter(None, (options.csv, *drawings)):
-        path.parent.mkdir(parents=True, exist_ok=True)
     if options.csv:
-        write_csv(options.csv, rows, table)
+        with refusals(options.csv):
+            write_csv(options.csv, rows, table)
     for path, figure in drawings.items():
-        figure.savefig(path)
+        with refusals(path), written_aside(path) as aside:
+            figure.savefig(aside)
 
 
 def main() -> None:
-    try:
-        report(parse())
-    except UsageError as error:
-        sys.exit(f"Error: {error}")
+    options = read_options(Options, __doc__)
+    with refusals():
+        report(options)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from omegaconf import MISSING, OmegaConf
 
 from gan_lightning.config import POSITIVE, SEED, SIZE
 from gan_lightning.errors import UsageError
-from gan_lightning.options import Weights, read_options, refusals
+from gan_lightning.options import Weights, check_checkpoint, check_values, read_options, refusals
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from gan_lightning.priors import Prior
 
 ENDINGS = (".png", ".gif", ".npz", ".pt", "")
-IMAGES, POINTS = 64, 10_000
 
 
 class Mode(Enum):
@@ -46,10 +45,10 @@ DEFAULTS = {Mode.samples: None, Mode.interpolation: 8, Mode.walk: 5}
 
 @dataclass
 class Options:
-    checkpoint: Annotated[str, "folder of a run, or a checkpoint"] = MISSING
-    out: Annotated[str, "file or folder, by its ending"] = "samples.png"
+    checkpoint: Annotated[Path, "folder of a run, or a checkpoint"] = MISSING
+    out: Annotated[Path, "file or folder, by its ending"] = Path("samples.png")
     mode: Annotated[Mode, "samples, interpolation or walk"] = Mode.samples
-    n: Annotated[int | None, f"null: {IMAGES} images or {POINTS} points, 8 interpolations, 5 visited"] = None
+    n: Annotated[int | None, "null: 64 images or 10000 points, 8 interpolations, 5 visited"] = None
     frames: Annotated[int, "from one latent to the next, both counted"] = 16
     seed: Annotated[int, "of the latents"] = 0
     truncation: Annotated[float | None, "coordinates of a normal latent beyond it are drawn anew"] = None
@@ -59,22 +58,17 @@ class Options:
     trust: Annotated[list[str], "packages whose parts the checkpoint may use"] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        checks = {"n": SIZE, "frames": SIZE, "seed": SEED, "truncation": POSITIVE, "batch_size": SIZE}
-        for name, (fits, expected) in checks.items():
-            value = getattr(self, name)
-            if value is not None and not fits(value):
-                raise UsageError(f"{name} is {value}: give {expected}.")
+        check_values(self, n=SIZE, frames=SIZE, seed=SEED, truncation=POSITIVE, batch_size=SIZE)
         if self.frames < 2:
             raise UsageError(f"frames is {self.frames}: give at least 2, the two ends.")
         if self.mode is Mode.walk and self.n == 1:
             raise UsageError("n is 1: a walk visits at least 2 latents.")
-        suffix = Path(self.out).suffix
+        suffix = self.out.suffix
         if suffix not in ENDINGS:
             raise UsageError(f"out is {self.out}: end it in .png, .gif, .npz or .pt, or in nothing for a folder.")
         if suffix == ".gif" and self.mode is Mode.samples:
             raise UsageError(f"out is {self.out}: a film is of mode=interpolation or mode=walk.")
-        if not Path(self.checkpoint).exists():
-            raise UsageError(f"{self.checkpoint} does not exist: give the folder of a run or a checkpoint.")
+        check_checkpoint(self.checkpoint)
 
 
 def draw_latents(prior: "Prior", options: Options, n: int) -> "Tensor":
@@ -107,17 +101,17 @@ def write(options: Options, latents: "Tensor", batches: Iterator["Tensor"], data
     import torch
 
     from gan_lightning import sampling
-    from gan_lightning.callbacks.samples import draw, write_png
+    from gan_lightning.batch import Batch
+    from gan_lightning.pictures import write_png
 
-    out = Path(options.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    out = options.out
     if not out.suffix:
         return sampling.write_images(out, batches, data)
     samples = torch.cat(list(batches))
     rows = samples.unflatten(0, latents.shape[:-1])
     if out.suffix == ".png":
         columns = None if options.mode is Mode.samples else latents.shape[1]
-        write_png(draw(samples, data, columns), out)
+        write_png(data.picture(Batch(samples), columns), out)
     elif out.suffix == ".gif":
         sampling.write_gif(out, film(rows, options.mode), data)
     else:
@@ -131,14 +125,15 @@ def sample(options: Options) -> None:
     Raises:
         UsageError: the checkpoint cannot be read, or does not go with the options.
     """
-    from gan_lightning.build import build_data, load
+    from gan_lightning.build import build_data
+    from gan_lightning.checkpoints import load
     from gan_lightning.sampling import generate, to_device
 
-    gan = to_device(load(options.checkpoint, options.trust), options.device)
+    gan = to_device(load(options.checkpoint, trust=options.trust), options.device)
     data = build_data(OmegaConf.create(gan.config))
     weights = Weights.raw if gan.average is None else options.weights
-    n = options.n or DEFAULTS[options.mode] or (IMAGES if len(data.sample_shape) == 3 else POINTS)
-    latents = draw_latents(gan.prior, options, n)
+    n = options.n or DEFAULTS[options.mode] or data.shown
+    latents = draw_latents(gan.game.prior, options, n)
     batches = generate(gan, latents.flatten(0, -2), options.batch_size, weights is Weights.raw)
     write(options, latents, batches, data)
     if weights is not options.weights:

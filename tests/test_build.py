@@ -13,17 +13,19 @@ from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lightning.build import build_trainer, load, train
+from gan_lightning.build import build_trainer
+from gan_lightning.checkpoints import load
 from gan_lightning.errors import UsageError
 from gan_lightning.gan import GAN
 from gan_lightning.strategy import Replicas
+from gan_lightning.training import train
 
 Configure = Callable[..., DictConfig]
 TINY = (
     "trainer.max_steps=6",
     "trainer.accelerator=cpu",
     "trainer.devices=1",
-    "trainer.logger=false",
+    "logger=none",
     "trainer.enable_progress_bar=false",
     "data=ring",
     "data.batch_size=16",
@@ -64,7 +66,9 @@ def test_a_loaded_generator_makes_the_samples_of_the_trained_one(
         assert int(loaded.images_seen) == 6 * 16
         for name, weight in gan.state_dict().items():
             assert torch.equal(loaded.state_dict()[name], weight), name
-    assert (expected - gan.generator(gan.prior.sample(32, torch.Generator().manual_seed(4)))).abs().max() > 1e-6
+    assert (
+        expected - gan.game.generator(gan.game.prior.sample(32, torch.Generator().manual_seed(4)))
+    ).abs().max() > 1e-6
 
 
 def test_a_checkpoint_is_plain_and_holds_the_resolved_configuration(configure: Configure, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ TINY = [
     "model.generator.widths=[8]",
     "model.discriminator.widths=[8]",
     "callbacks.samples.every_n_steps=10",
-    "callbacks.samples.points=100",
+    "callbacks.samples.n=100",
 ]
 
 
@@ -175,7 +175,7 @@ def test_a_run_writes_its_folder_and_nothing_else(run: tuple[Path, subprocess.Co
 def test_metrics_json_counts_what_was_trained(run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, _ = run
     metrics = json.loads((folder / "metrics.json").read_text())
-    own = {"step", "images_seen", "seconds", "images_per_second", "peak_memory_bytes"}
+    own = {"step", "images_seen", "seconds", "images_per_second", "peak_memory_bytes", "monitor"}
     assert {key for key in metrics if not key.startswith("val/")} == own
     assert {"val/ks", "val/wasserstein"} <= set(metrics)
     assert (metrics["step"], metrics["images_seen"]) == (20, 20 * 16)

@@ -229,7 +229,7 @@ def changes(*lines: str) -> list[Override]:
         ("+foo=1", "that nothing reads"),
         ("+lr=1", "did you mean model.lr?"),
         ("~trainer.devices", "set it by trainer.devices=VALUE."),
-        ("~trainer.logger", "set it by trainer.logger=VALUE."),
+        ("~trainer.strategy", "set it by trainer.strategy=VALUE."),
         ("~model.lr", "set it by model.lr=VALUE."),
     ],
 )

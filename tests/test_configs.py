@@ -14,17 +14,18 @@ from lightning import Trainer
 from omegaconf import DictConfig, OmegaConf
 
 from gan_lightning import priors, regularizers
-from gan_lightning.build import build_data, build_gan, build_trainer, train
+from gan_lightning.build import build_data, build_gan, build_trainer
 from gan_lightning.config import check
 from gan_lightning.data.loader import RealData
 from gan_lightning.errors import UsageError
 from gan_lightning.gan import GAN
+from gan_lightning.training import train
 
 Configure = Callable[..., DictConfig]
 CONF = ROOT / "conf"
 OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
 DATA = sorted(path.stem for path in (CONF / "data").glob("*.yaml"))
-PLAIN = ("trainer.logger=false", "callbacks=none", "trainer.accelerator=cpu", "trainer.devices=1")
+PLAIN = ("logger=none", "callbacks=none", "trainer.accelerator=cpu", "trainer.devices=1")
 SMALL = (
     *PLAIN,
     "data.batch_size=16",
@@ -93,11 +94,11 @@ def fit(config: DictConfig, folder: Path, steps: int = 3) -> GAN:
     config.trainer.max_steps, config.trainer.max_epochs = steps, -1
     check(config, {"model": "model", "data": "data"})
     data = in_memory(build_data(config))
-    gan = build_gan(config, data.sample_shape)
+    gan = build_gan(config, data.sample_shape, data.classes)
     trainer = build_trainer(config, folder, [])
-    before = torch.nn.utils.parameters_to_vector(gan.generator.parameters()).detach().clone()
+    before = torch.nn.utils.parameters_to_vector(gan.game.generator.parameters()).detach().clone()
     trainer.fit(gan, datamodule=data)
-    after = torch.nn.utils.parameters_to_vector(gan.generator.parameters())
+    after = torch.nn.utils.parameters_to_vector(gan.game.generator.parameters())
     assert trainer.global_step == steps
     assert after.isfinite().all()
     assert (after - before).norm() > 0
@@ -107,21 +108,21 @@ def fit(config: DictConfig, folder: Path, steps: int = 3) -> GAN:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=[f"{g}={o}" for g, o in OPTIONS])
 def test_every_option_composes_and_is_made(configure: Configure, tmp_path: Path, group: str, option: str) -> None:
-    plain = ["trainer.accelerator=cpu", "trainer.devices=1", "callbacks=none", "trainer.logger=false"]
+    plain = ["trainer.accelerator=cpu", "trainer.devices=1", "callbacks=none", "logger=none"]
     overrides = companions(group, option)
     config = configure(*(p for p in plain if p.split("=")[0] != group), *overrides)
     check(config, {"model": "model", "data": "data"})
     data = build_data(config)
-    gan = build_gan(config, data.sample_shape)
+    gan = build_gan(config, data.sample_shape, data.classes)
     trainer = build_trainer(config, tmp_path, [])
-    latents = gan.prior.sample(3, torch.Generator().manual_seed(0))
-    samples = gan.generator(latents)
+    latents = gan.game.prior.sample(3, torch.Generator().manual_seed(0))
+    samples = gan.game.generator(latents)
     assert samples.shape == (3, *data.sample_shape)
-    assert gan.discriminator(samples).shape == (3,)
-    assert len(gan.regularizers) == sum("_target_" in part for part in config.regularizer.values())
+    assert gan.game.discriminator(samples).shape == (3,)
+    assert len(gan.game.regularizers) == sum("_target_" in part for part in config.regularizer.values())
     for make, network in (
-        (gan.generator_optimizer, gan.generator),
-        (gan.discriminator_optimizer, gan.discriminator),
+        (gan.generator_optimizer, gan.game.generator),
+        (gan.discriminator_optimizer, gan.game.discriminator),
     ):
         optimizer = make(network.parameters())
         assert isinstance(optimizer, torch.optim.Optimizer)
@@ -138,13 +139,13 @@ def test_no_option_is_forgotten() -> None:
 
 
 def test_the_trainer_has_lightnings_arguments() -> None:
-    expected = set(inspect.signature(Trainer).parameters) - {"callbacks", "default_root_dir"}
+    expected = set(inspect.signature(Trainer).parameters) - {"callbacks", "logger", "default_root_dir"}
     assert set(OmegaConf.load(CONF / "trainer" / "default.yaml")) == expected | {"compile", "float32_matmul_precision"}
 
 
 def test_the_trainers_values_are_lightnings_unless_on_purpose(configure: Configure, tmp_path: Path) -> None:
     """What differs from Lightning's own defaults is only what this list says."""
-    on_purpose = {"max_steps", "max_epochs", "num_sanity_val_steps", "logger", "enable_checkpointing", "devices"}
+    on_purpose = {"max_steps", "max_epochs", "num_sanity_val_steps", "enable_checkpointing", "devices"}
     on_purpose |= {"enable_progress_bar", "enable_model_summary", "log_every_n_steps", "gradient_clip_algorithm"}
     own = OmegaConf.to_container(configure().trainer, resolve=True)
     defaults = {name: p.default for name, p in inspect.signature(Trainer).parameters.items() if name in own}
@@ -187,7 +188,7 @@ def test_an_experiments_options_do_not_force_what_is_left_out(
     config = configure(f"experiment={experiment}", "callbacks=none", "regularizer=none")
     chosen = [part for part in config.regularizer.values() if "_target_" in part]
     check(config, {"model": "model", "data": "data"})
-    assert len(build_gan(config, build_data(config).sample_shape).regularizers) == len(chosen) == 0
+    assert len(build_gan(config, build_data(config).sample_shape, 0).game.regularizers) == len(chosen) == 0
 
 
 def test_callbacks_that_are_left_out_are_not_made(configure: Configure, tmp_path: Path) -> None:
@@ -215,9 +216,9 @@ def test_losses_go_with_regularizers(configure: Configure, tmp_path: Path, loss:
 @pytest.mark.parametrize("prior", options("prior"))
 def test_every_prior_feeds_the_generator(configure: Configure, tmp_path: Path, prior: str) -> None:
     gan = fit(configure(f"prior={prior}", "model.latent_size=3", *SMALL), tmp_path)
-    assert isinstance(gan.prior, priors.Prior)
-    assert type(gan.prior).__name__.lower() == prior
-    assert gan.prior.size == 3
+    assert isinstance(gan.game.prior, priors.Prior)
+    assert type(gan.game.prior).__name__.lower() == prior
+    assert gan.game.prior.size == 3
 
 
 @pytest.mark.parametrize("optimizer", options("optimizer"))
@@ -228,7 +229,7 @@ def test_optimizers_go_with_schedules(configure: Configure, tmp_path: Path, opti
 
 def test_several_regularizers_are_all_built(configure: Configure, tmp_path: Path) -> None:
     config = configure("data=ring", "regularizer=[r1,r2]", "regularizer.r1.weight=0.25", *SMALL)
-    r1, r2 = fit(config, tmp_path).regularizers
+    r1, r2 = fit(config, tmp_path).game.regularizers.values()
     assert isinstance(r1, regularizers.R1)
     assert isinstance(r2, regularizers.R2)
     assert (r1.weight, r2.weight) == (0.25, 1.0)
@@ -242,7 +243,7 @@ def test_every_model_takes_its_shape_from_the_data_or_refuses_it(configure: Conf
     made = 0
     for shape in ((1, 28, 28), (3, 32, 32), (3, 64, 64), (2,), (1,)):
         try:
-            gan = build_gan(config, shape).eval()
+            gan = build_gan(config, shape, 0).eval()
         except UsageError as error:
             assert str(shape) in str(error)  # noqa: PT017
             assert model in str(error)  # noqa: PT017
@@ -250,7 +251,7 @@ def test_every_model_takes_its_shape_from_the_data_or_refuses_it(configure: Conf
         made += 1
         samples = gan.sample(2, torch.Generator().manual_seed(0))
         assert samples.shape == (2, *shape)
-        assert gan.discriminator(samples).shape == (2,)
+        assert gan.game.discriminator(samples).shape == (2,)
     assert made
 
 
@@ -266,11 +267,11 @@ def test_the_options_reach_the_networks_and_the_module(configure: Configure) -> 
         "generator_optimizer.lr=0.25",
         "model.lr=0.125",
     )
-    gan = build_gan(config, (1,))
-    assert gan.generator.layers[0].weight.shape == (7, 4)
+    gan = build_gan(config, (1,), 0)
+    assert gan.game.generator.layers[0].weight.shape == (7, 4)
     assert (gan.critic_steps, gan.order, gan.average) == (3, "simultaneous", None)
     assert (gan.gradient_clip_val, gan.accumulate_grad_batches) == (0.5, 2)
-    optimizers = gan.generator_optimizer(gan.generator.parameters()), gan.discriminator_optimizer(gan.parameters())
+    optimizers = gan.generator_optimizer(gan.game.generator.parameters()), gan.discriminator_optimizer(gan.parameters())
     assert [type(o) for o in optimizers] == [torch.optim.SGD, torch.optim.Adam]
     assert [o.param_groups[0]["lr"] for o in optimizers] == [0.25, 0.125]
 

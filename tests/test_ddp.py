@@ -20,7 +20,7 @@ COMMON = (
     "generator_optimizer.lr=0.1",
     "discriminator_optimizer.lr=0.1",
     "model.critic_steps=2",
-    "callbacks.samples.points=100",
+    "callbacks.samples.n=100",
     "trainer.log_every_n_steps=10",
 )
 

@@ -93,7 +93,7 @@ def test_the_start_shows_both_sides_of_the_hinge() -> None:
 def test_every_penalty_in_every_order_follows_its_map(
     loss: type[losses.Loss], order: str, reuse: bool, weights: dict[Any, float]
 ) -> None:
-    regularizers = [kind(weight) for kind, weight in weights.items()]
+    regularizers = {kind.__name__: kind(weight) for kind, weight in weights.items()}
     states = trajectory(loss(), 15, H, START, order=order, reuse_fakes=reuse, regularizers=regularizers)
     assert_follows(states, next_states(states[:-1], loss, order, reuse, weights))
 
@@ -129,7 +129,7 @@ def jacobian_at_zero(**gan_options: Any) -> Tensor:
 @pytest.mark.parametrize("kind", [R1, R2])
 @pytest.mark.parametrize(("gamma", "contraction"), [(0.0, 1.004988), (0.3, 0.97468), (1.0, 0.9), (2.0, None)])
 def test_contraction_at_the_equilibrium(kind: type[Regularizer], gamma: float, contraction: float | None) -> None:
-    one_round = jacobian_at_zero(loss=losses.Minimax(), order="simultaneous", regularizers=[kind(gamma)])
+    one_round = jacobian_at_zero(loss=losses.Minimax(), order="simultaneous", regularizers={"penalty": kind(gamma)})
     eigenvalues = dynamics.r1_eigenvalues(gamma)
     expected = torch.tensor([1 + H * value for value in eigenvalues])
     # trace and determinant, because at the critical gamma the eigenvalues coincide and are ill-conditioned
@@ -192,8 +192,8 @@ ENDLESS: dict[str, dict[str, Any]] = {
     "non-saturating, simultaneous": {"loss": losses.NonSaturating(), "order": "simultaneous"},
     "WGAN": {"loss": losses.Wasserstein()},
     "WGAN, 5 critic steps": {"loss": losses.Wasserstein(), "critic_steps": 5},
-    "WGAN-GP": {"loss": losses.Wasserstein(), "regularizers": [GradientPenalty(0.25)]},
-    "WGAN-GP, stronger": {"loss": losses.Wasserstein(), "regularizers": [GradientPenalty(1.0)]},
+    "WGAN-GP": {"loss": losses.Wasserstein(), "regularizers": {"gp": GradientPenalty(0.25)}},
+    "WGAN-GP, stronger": {"loss": losses.Wasserstein(), "regularizers": {"gp": GradientPenalty(1.0)}},
 }
 
 
@@ -206,7 +206,7 @@ def test_without_a_zero_centred_penalty_no_convergence(name: str) -> None:
 @pytest.mark.parametrize("loss", [losses.Minimax, losses.Wasserstein])
 @pytest.mark.parametrize("order", ["discriminator_first", "simultaneous"])
 def test_zero_centred_penalties_converge(loss: type[losses.Loss], order: str, kind: type[Regularizer]) -> None:
-    assert trajectory(loss(), order=order, regularizers=[kind(0.3)])[-50:].norm(dim=1).max() < 0.03
+    assert trajectory(loss(), order=order, regularizers={"penalty": kind(0.3)})[-50:].norm(dim=1).max() < 0.03
 
 
 # -------------------------------------------------------------------- the game xy: x = psi, y = theta, Wasserstein

@@ -14,7 +14,7 @@ from PIL import Image
 from test_sample import command
 
 from gan_lightning import export
-from gan_lightning.build import load
+from gan_lightning.checkpoints import load
 
 GOODFELLOW = ["model.discriminator.width=2", "model.discriminator.units=4"]
 SMALL = {  # a network of each kind: overrides, and the side of its images
@@ -103,7 +103,8 @@ def test_another_process_makes_the_averaged_generators_samples(
     for n, latents in zip(BATCHES, np.load(exported / f"{name}.npz").values(), strict=True):
         with torch.no_grad():
             averaged, raw = (
-                network(torch.from_numpy(latents)).numpy() for network in (gan.average.network, gan.generator)
+                network(torch.from_numpy(latents)).numpy()
+                for network in (gan.average.network["generator"], gan.game.generator)
             )
         found = np.load(exported / f"{name}-{n}.{ending}.npy")
         assert (found.dtype, found.shape) == (np.float32, averaged.shape)
@@ -141,8 +142,8 @@ def test_the_raw_generator(script: ModuleType, runs: Path, tmp_path: Path) -> No
     gan = load(runs / "mlp")
     with torch.no_grad():
         found = torch.export.load(tmp_path / "raw.pt2").module()(latents)
-        torch.testing.assert_close(found, gan.generator(latents), atol=1e-5, rtol=0)
-        assert (found - gan.sampler(latents)).abs().max() > 1e-3
+        torch.testing.assert_close(found, gan.game.generator(latents), atol=1e-5, rtol=0)
+        assert (found - gan(latents)).abs().max() > 1e-3
 
 
 def test_what_the_user_sees(runs: Path, tmp_path: Path) -> None:
@@ -155,7 +156,7 @@ def test_what_the_user_sees(runs: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["onnx", "pt2"])
-def test_a_program_with_other_samples_is_deleted(
+def test_a_program_with_other_samples_is_not_written(
     script: ModuleType, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
     trace = export.trace

@@ -10,9 +10,13 @@ import torch
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 
-from gan_lightning.data.images import MNIST, ImageData, ImageFolder, scale
+from gan_lightning.batch import Batch
+from gan_lightning.data.folder import ImageFolder
+from gan_lightning.data.images import ImageData
+from gan_lightning.data.torchvision import MNIST
 from gan_lightning.metrics import features
 from gan_lightning.metrics.features import Classifier, Features, inception_features, own_features, train_classifier
+from gan_lightning.pixels import from_bytes
 
 CPU = torch.device("cpu")
 
@@ -200,7 +204,7 @@ class Striped(MNIST):
     """60 stripes to train on and 40 held out, whose first pixel is their number."""
 
     sample_shape = (1, 8, 8)
-    class_names = ("along", "across")
+    all_class_names = ("along", "across")
 
     def read(self, train: bool) -> tuple[Tensor, Tensor]:
         images, labels = stripes(60 if train else 40, int(train))
@@ -209,7 +213,7 @@ class Striped(MNIST):
 
 
 def numbers(data: Any) -> list[int]:
-    return [round((image[0, 0, 0].item() + 1) * 127.5) for batch in data.val_dataloader() for image in batch]
+    return [round((image[0, 0, 0].item() + 1) * 127.5) for batch in data.val_dataloader() for image in batch.x]
 
 
 def striped(tmp_path: Path, **options: Any) -> Striped:
@@ -221,7 +225,7 @@ def test_validation_has_held_out_images_in_the_range(tmp_path: Path) -> None:
     assert sorted(numbers(data)) == list(range(100, 140))
     assert data.monitor == ("val/fid", "min")
     assert data.features_name.startswith("striped-cnn-")
-    unit = torch.cat(list(ready(striped(tmp_path, range="unit")).val_dataloader()))
+    unit = torch.cat([batch.x for batch in ready(striped(tmp_path, range="unit")).val_dataloader()])
     assert (unit.min().item(), unit.max().item()) == (0.0, pytest.approx(249 / 255, abs=0.01))
 
 
@@ -245,7 +249,8 @@ def test_chosen_classes_are_held_out_too_and_the_network_knows_all(tmp_path: Pat
     assert one.features_name == all_.features_name
     for data, classes in ((all_, 2), (one, 1)):
         metric = data.metrics()["images"]
-        metric.update(scale(stripes(40)[0]), scale(stripes(40)[0]))  # generated ones are of both
+        images = Batch(from_bytes(stripes(40)[0], data.value_range))
+        metric.update(images, images)  # generated ones are of both
         assert metric.compute()["classes"] == classes
 
 
@@ -266,7 +271,7 @@ def test_more_than_there_are_or_too_few_are_refused(tmp_path: Path) -> None:
 
 def test_the_floor_is_training_images(tmp_path: Path) -> None:
     data = ready(striped(tmp_path))
-    drawn = [round((image[0, 0, 0].item() + 1) * 127.5) for image in data.training_samples(30, 0)]
+    drawn = [round((image[0, 0, 0].item() + 1) * 127.5) for image in data.training_samples(30, 0).x]
     assert len(set(drawn)) == 30
     assert set(drawn) <= set(range(60))
     with pytest.raises(ValueError, match="takes 61 training images, but there are 60"):
@@ -295,14 +300,14 @@ def folder(root: Path, held_out: str | None = "test", **options: Any) -> ImageFo
 def test_folders_are_held_out_and_classified(folders: Path) -> None:
     data = ready(folder(folders))
     images, labels = data.read(train=False)
-    assert list(data.class_names) == ["across", "along"]
+    assert list(data.all_class_names) == list(data.class_names) == ["across", "along"]
     test, of_test = stripes(40, 1)
     in_order = torch.cat([test[of_test == 1], test[of_test == 0]])  # folders by name
     assert torch.equal(images, in_order)
     assert labels.tolist() == [0] * int((of_test == 1).sum()) + [1] * int((of_test == 0).sum())
     assert data._metric.features.accuracy > 0.9
     one = ready(folder(folders, classes=["along"], validation_samples=10))
-    assert len(torch.cat(list(one.val_dataloader()))) == 10
+    assert sum(len(batch.x) for batch in one.val_dataloader()) == 10
     assert one.features_name == data.features_name
 
 
@@ -343,4 +348,4 @@ def test_images_that_are_trained_on_are_not_held_out(folders: Path, held_out: st
 
 def test_a_folder_whose_name_begins_alike_is_another(folders: Path) -> None:
     (folders / "test").rename(folders / "train_not")
-    assert len(ready(folder(folders, "train_not")).held_out_images()) == 40
+    assert len(ready(folder(folders, "train_not")).held_out_images().x) == 40

@@ -1,6 +1,7 @@
 """The adversarial step against loops written out by hand, and against what is known to go wrong in others."""
 
 import copy
+from collections.abc import Sequence
 from functools import partial
 from itertools import product
 from typing import Any
@@ -17,8 +18,11 @@ from torch.testing import assert_close
 
 from gan_lightning import losses, optim, priors
 from gan_lightning.errors import Diverged
-from gan_lightning.gan import GAN, Player
-from gan_lightning.regularizers import R1, R2, GradientPenalty
+from gan_lightning.game import Game
+from gan_lightning.gan import GAN
+from gan_lightning.player import Player
+from gan_lightning.regularizers import R1, R2, GradientPenalty, Regularizer
+from gan_lightning.streams import Streams
 
 N = 4
 ORDERS = ("discriminator_first", "generator_first", "simultaneous")
@@ -55,12 +59,13 @@ def by_hand(
     gan: GAN, data: Tensor, critic_steps: int, order: str, reuse: bool, penalty: float = 0.0, lr: float = 0.1
 ) -> tuple[Tensor, Tensor]:
     """The weights of G and D after the rounds of ``data``, by plain gradient descent on the written-out losses."""
-    g, d = copy.deepcopy(gan.generator), copy.deepcopy(gan.discriminator)
-    loss_d, loss_g = FORMULAS[type(gan.loss)]
-    noise = torch.Generator().manual_seed(torch.initial_seed())
+    g, d = copy.deepcopy(gan.game.generator), copy.deepcopy(gan.game.discriminator)
+    loss_d, loss_g = FORMULAS[type(gan.game.loss)]
+    streams = Streams(torch.initial_seed(), 0, 1, torch.device("cpu"))
 
-    def fakes() -> Tensor:
-        return g(gan.prior.sample(N, noise).double())
+    def fakes(stream: str, update: int) -> Tensor:
+        streams.begin(stream, update)
+        return g(gan.game.prior.sample(N, streams.generator).double())
 
     def gradient(network: nn.Module, loss: Tensor) -> list[Tensor]:
         return list(torch.autograd.grad(loss, list(network.parameters())))
@@ -81,25 +86,24 @@ def by_hand(
             for weight, slope in zip(network.parameters(), gradients, strict=True):
                 weight -= lr * slope
 
-    for round_ in data:
+    for step, round_ in enumerate(data):
         reals = round_.view(critic_steps, N, 2)
+        first, last = step * critic_steps, (step + 1) * critic_steps - 1  # of D's updates
         if order == "generator_first":
-            shared = fakes()
-            descend(g, of_g(reals[0], shared))
-            descend(d, of_d(reals[0], shared if reuse else fakes()))
-            for real in reals[1:]:
-                descend(d, of_d(real, fakes()))
+            for_g = fakes("generator/latents" if reuse else "generator", step)
+            descend(g, of_g(reals[0], for_g))
+            for k, real in enumerate(reals):
+                descend(d, of_d(real, for_g if reuse and k == 0 else fakes("discriminator", first + k)))
             continue
-        for real in reals[:-1]:
-            descend(d, of_d(real, fakes()))
+        for k, real in enumerate(reals[:-1]):
+            descend(d, of_d(real, fakes("discriminator", first + k)))
+        shared = fakes("generator/latents", step)
         if order == "discriminator_first":
-            shared = fakes()
-            descend(d, of_d(reals[-1], shared))
-            descend(g, of_g(reals[-1], shared if reuse else fakes()))
+            descend(d, of_d(reals[-1], shared if reuse else fakes("discriminator", last)))
+            descend(g, of_g(reals[-1], shared if reuse else fakes("generator", step)))
         else:
-            for_d = fakes()
-            for_g = for_d if reuse else fakes()
-            slopes = of_d(reals[-1], for_d), of_g(reals[-1], for_g)
+            for_d = shared if reuse else fakes("discriminator/latents", last)
+            slopes = of_d(reals[-1], for_d), of_g(reals[-1], shared if reuse else fakes("generator", step))
             descend(d, slopes[0])
             descend(g, slopes[1])
     return weights(g), weights(d)
@@ -112,7 +116,7 @@ def test_rounds_are_the_written_out_descent(order: str, critic_steps: int, reuse
     data = rounds(5, critic_steps * N)
     expected = by_hand(gan, data, critic_steps, order, reuse)
     fit(gan, GivenData(data, N), 5)
-    assert_close((weights(gan.generator), weights(gan.discriminator)), expected, rtol=1e-12, atol=1e-12)
+    assert_close((weights(gan.game.generator), weights(gan.game.discriminator)), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("loss", list(FORMULAS))
@@ -122,7 +126,7 @@ def test_every_loss_trains_by_its_formula(loss: type[losses.Loss], penalty: floa
     data = rounds(4)
     expected = by_hand(gan, data, 1, "discriminator_first", False, penalty)
     fit(gan, GivenData(data, N), 4)
-    assert_close((weights(gan.generator), weights(gan.discriminator)), expected, rtol=1e-11, atol=1e-12)
+    assert_close((weights(gan.game.generator), weights(gan.game.discriminator)), expected, rtol=1e-11, atol=1e-12)
 
 
 def test_generator_first_with_shared_samples_is_simultaneous() -> None:
@@ -132,7 +136,7 @@ def test_generator_first_with_shared_samples_is_simultaneous() -> None:
         torch.manual_seed(3)
         gan = small_gan(order=order, reuse_fakes=True)
         fit(gan, GivenData(data, N), 6)
-        trained.append((weights(gan.generator), weights(gan.discriminator)))
+        trained.append((weights(gan.game.generator), weights(gan.game.discriminator)))
     assert_close(trained[0], trained[1], rtol=0, atol=0)
 
 
@@ -161,7 +165,7 @@ def test_who_listens_hears_every_update_and_changes_nothing(hook: str) -> None:
         gan = small_gan(critic_steps=2, regularizers=[R1(0.3)], gradient_clip_val=0.2)
         trainer = fit(gan, GivenData(rounds(6, 2 * N), N, rounds_per_batch=3), 6, callbacks=callbacks)
         assert trainer.global_step == 6
-        results.append(torch.cat([weights(gan.generator), weights(gan.discriminator)]))
+        results.append(torch.cat([weights(gan.game.generator), weights(gan.game.discriminator)]))
     assert heard == [hook] * 6 * 3
     assert_close(*results, rtol=0, atol=0)
 
@@ -183,14 +187,14 @@ def test_accumulated_micro_batches_are_one_batch() -> None:
         torch.manual_seed(11)
         gan = small_gan(accumulate_grad_batches=accumulate, loss=losses.Relativistic(), prior=_Shuffleproof(3))
         fit(gan, GivenData(data, n), 5)
-        trained.append((weights(gan.generator), weights(gan.discriminator)))
+        trained.append((weights(gan.game.generator), weights(gan.game.discriminator)))
     assert_close(trained[0], trained[1], rtol=1e-12, atol=1e-12)
 
 
 class _Shuffleproof(priors.Prior):
     """Latents whose i-th row since the start is the same however many are drawn at once."""
 
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         return torch.stack([torch.randn(self.size, generator=generator) for _ in range(n)])
 
 
@@ -205,15 +209,15 @@ class _Watch(Callback):
         owner = "generator" if optimizer is trainer.optimizers[0] else "discriminator"
         has_gradient = [
             any(p.grad is not None for p in network.parameters())
-            for network in (module.generator, module.discriminator)
+            for network in (module.game.generator, module.game.discriminator)
         ]
         self.seen.append((owner, *has_gradient))
         if owner == "generator":
-            self.d_before_g.append(weights(module.discriminator))
+            self.d_before_g.append(weights(module.game.discriminator))
 
     def on_train_batch_end(self, trainer: Any, module: GAN, *_: Any) -> None:
-        assert_close(weights(module.discriminator), self.d_before_g[-1], rtol=0, atol=0)
-        assert all(p.requires_grad for p in module.discriminator.parameters())
+        assert_close(weights(module.game.discriminator), self.d_before_g[-1], rtol=0, atol=0)
+        assert all(p.requires_grad for p in module.game.discriminator.parameters())
 
 
 def test_each_step_touches_its_own_network_only() -> None:
@@ -224,23 +228,23 @@ def test_each_step_touches_its_own_network_only() -> None:
 
 def test_discriminator_is_trainable_after_an_error() -> None:
     gan = small_gan()
-    gan.loss.generator = lambda **_: 1 / 0  # type: ignore[method-assign]
+    gan.game.loss.generator = lambda **_: 1 / 0  # type: ignore[method-assign]
     with pytest.raises(ZeroDivisionError):
         fit(gan, GivenData(rounds(1), N), 1)
-    assert all(p.requires_grad for p in gan.discriminator.parameters())
+    assert all(p.requires_grad for p in gan.game.discriminator.parameters())
 
 
 def test_weights_frozen_by_the_user_stay_frozen() -> None:
     gan = small_gan()
-    gan.discriminator[0].requires_grad_(False)
-    first = gan.discriminator[0].weight.clone()
+    gan.game.discriminator[0].requires_grad_(False)
+    first = gan.game.discriminator[0].weight.clone()
     fit(gan, GivenData(rounds(3), N), 3)
-    assert not gan.discriminator[0].weight.requires_grad
-    assert_close(gan.discriminator[0].weight, first, rtol=0, atol=0)
+    assert not gan.game.discriminator[0].weight.requires_grad
+    assert_close(gan.game.discriminator[0].weight, first, rtol=0, atol=0)
 
 
 class SameLatents(priors.Normal):
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         return torch.linspace(-1, 1, n * self.size).view(n, self.size)
 
 
@@ -248,7 +252,7 @@ def test_weights_frozen_and_thawed_while_training() -> None:
     """Whether a weight trains is asked at every update; where nothing moves, D's gradient is the same in each."""
     still = partial(torch.optim.SGD, lr=0.0)
     gan = small_gan(prior=SameLatents(3), generator_optimizer=still, discriminator_optimizer=still)
-    first, last = gan.discriminator[0], gan.discriminator[2]
+    first, last = gan.game.discriminator[0], gan.game.discriminator[2]
     first.requires_grad_(False)
     seen = []
 
@@ -269,7 +273,9 @@ def test_an_optimizers_state_may_hold_numbers() -> None:
     network = nn.Linear(2, 1)
     optimizer = torch.optim.SGD(network.parameters())
     optimizer.state[network.weight] = {"step": 3, "none": None, "mean": torch.ones(1, 2)}
-    assert Player("generator", network, optimizer).weights == list(network.parameters())
+    gan = small_gan()
+    fit(gan, GivenData(rounds(1), N), 1)
+    assert Player("generator", [network], optimizer, gan).weights == list(network.parameters())
     assert optimizer.state[network.weight]["step"] == 3
 
 
@@ -282,9 +288,9 @@ def test_gradients_are_clipped(algorithm: str) -> None:
         gradient_clip_val=1e-3,
         gradient_clip_algorithm=algorithm,  # type: ignore[arg-type]
     )
-    before = weights(gan.generator), weights(gan.discriminator)
+    before = weights(gan.game.generator), weights(gan.game.discriminator)
     fit(gan, GivenData(rounds(1), N), 1)
-    for old, network in zip(before, (gan.generator, gan.discriminator), strict=True):
+    for old, network in zip(before, (gan.game.generator, gan.game.discriminator), strict=True):
         step = weights(network) - old
         size = step.norm() if algorithm == "norm" else step.abs().max()
         assert_close(size.item(), 1e-3, rtol=1e-3, atol=0)
@@ -324,11 +330,11 @@ def test_average_follows_the_generator() -> None:
         weights: list[Tensor] = []
 
         def on_train_batch_end(self, trainer: Any, module: GAN, *_: Any) -> None:
-            self.weights.append(weights(module.generator))
+            self.weights.append(weights(module.game.generator))
 
     trace = Trace()
     gan = small_gan(ema_decay=0.8, ema_warmup=False)
-    expected = weights(gan.generator)
+    expected = weights(gan.game.generator)
     fit(gan, GivenData(rounds(6), N), 6, callbacks=[trace])
     for step in trace.weights:
         expected = 0.8 * expected + 0.2 * step
@@ -342,7 +348,7 @@ def test_lazy_penalty_is_due_on_every_interval_of_critic_updates() -> None:
         calls: list[int] = []
 
         def penalty(self, critic: Any) -> Tensor:
-            self.calls.append(len(critic.real))
+            self.calls.append(len(critic.real.x))
             return super().penalty(critic)
 
     regularizer = Counting(1.0, interval=4)
@@ -350,12 +356,13 @@ def test_lazy_penalty_is_due_on_every_interval_of_critic_updates() -> None:
     assert len(regularizer.calls) == 3  # updates 0, 4 and 8 of 12
 
 
-def image_gan(**options: Any) -> GAN:
+def image_gan(regularizers: Sequence[Regularizer] = (), **options: Any) -> GAN:
     """A float32 GAN with BatchNorm in G, to be trained in mixed precision."""
     generator = nn.Sequential(nn.Linear(3, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 2))
     discriminator = nn.Sequential(nn.Linear(2, 32), nn.LeakyReLU(0.2), nn.Linear(32, 1), nn.Flatten(0))
     sgd = partial(torch.optim.SGD, lr=0.05)
-    return GAN(generator, discriminator, losses.NonSaturating(), priors.Normal(3), sgd, sgd, **options)
+    penalties = {type(penalty).__name__.lower(): penalty for penalty in regularizers}
+    return GAN(Game(generator, discriminator, priors.Normal(3), regularizers=penalties), sgd, sgd, **options)
 
 
 @pytest.mark.parametrize("penalties", [[], [R1(0.5), R2(0.5)]])
@@ -365,9 +372,9 @@ def test_bfloat16_trains_both_networks_as_float32_does(penalties: list[Any]) -> 
     for precision in ("32-true", "bf16-mixed"):
         torch.manual_seed(2)
         gan = image_gan(critic_steps=2, regularizers=penalties)
-        before = weights(gan.generator), weights(gan.discriminator)
+        before = weights(gan.game.generator), weights(gan.game.discriminator)
         fit(gan, GivenData(rounds(20, 64).float(), 32), 20, precision=precision)
-        after = weights(gan.generator), weights(gan.discriminator)
+        after = weights(gan.game.generator), weights(gan.game.discriminator)
         trained.append([new - old for new, old in zip(after, before, strict=True)])
     for exact, rounded in zip(*trained, strict=True):
         assert (exact - rounded).norm() < 0.05 * exact.norm()
@@ -378,7 +385,7 @@ def test_penalty_is_differentiated_in_full_precision() -> None:
         types: list[torch.dtype] = []
 
         def penalty(self, critic: Any) -> Tensor:
-            self.types += [critic.real_logits.dtype, critic.discriminator(critic.real).dtype]
+            self.types += [critic.real_logits.dtype, critic.judge(critic.real).dtype]
             return super().penalty(critic)
 
     looking = Looking(1.0)
@@ -408,25 +415,25 @@ def test_float16_clips_unscaled_gradients(fused: bool) -> None:
     sgd = partial(torch.optim.SGD, lr=1.0, fused=fused)
     gan = image_gan(gradient_clip_val=1e-3)
     gan.generator_optimizer = gan.discriminator_optimizer = sgd
-    before = weights(gan.generator), weights(gan.discriminator)
+    before = weights(gan.game.generator), weights(gan.game.discriminator)
     fit(gan, GivenData(rounds(1, 32).float(), 32), 1, plugins=[half_precision(1024.0)])
-    for old, network in zip(before, (gan.generator, gan.discriminator), strict=True):
+    for old, network in zip(before, (gan.game.generator, gan.game.discriminator), strict=True):
         assert_close((weights(network) - old).norm().item(), 1e-3, rtol=1e-2, atol=0)
 
 
 def test_float16_overflow_in_one_network_does_not_stop_the_other() -> None:
     class Overflow(Callback):
         def on_after_backward(self, trainer: Any, module: GAN) -> None:
-            gradient = next(module.discriminator.parameters()).grad
-            if gradient is not None and next(module.generator.parameters()).grad is None:
+            gradient = next(module.game.discriminator.parameters()).grad
+            if gradient is not None and next(module.game.generator.parameters()).grad is None:
                 gradient.fill_(float("inf"))
 
     gan = image_gan()
-    before = weights(gan.generator), weights(gan.discriminator)
+    before = weights(gan.game.generator), weights(gan.game.discriminator)
     plugin = half_precision(1024.0)
     fit(gan, GivenData(rounds(1, 32).float(), 32), 1, plugins=[plugin], callbacks=[Overflow()])
-    assert_close(weights(gan.discriminator), before[1], rtol=0, atol=0)
-    assert (weights(gan.generator) - before[0]).norm() > 0
+    assert_close(weights(gan.game.discriminator), before[1], rtol=0, atol=0)
+    assert (weights(gan.game.generator) - before[0]).norm() > 0
     assert plugin.scaler is not None
     assert plugin.scaler.get_scale() == 512.0
 
@@ -440,7 +447,7 @@ def test_compiled_networks_train_as_they_are(penalties: list[Any]) -> None:
         torch.manual_seed(0)
         gan = small_gan(regularizers=penalties, ema_decay=0.9)
         if is_compiled:
-            gan.compile_networks()
+            gan.game.compile_networks()
         fit(gan, GivenData(rounds(4), N), 4)
         trained.append(gan.state_dict())
     assert trained[0].keys() == trained[1].keys()
@@ -482,6 +489,6 @@ def test_sampling_uses_the_averaged_running_statistics() -> None:
     fit(gan, GivenData(rounds(8, 32).float(), 32), 8)
     latents = torch.randn(6, 3)
     assert gan.average is not None
-    expected = copy.deepcopy(gan.average.network).eval()(latents)
+    expected = copy.deepcopy(gan.average.network["generator"]).eval()(latents)
     assert_close(gan.sample(6, latents=latents), expected)
-    assert (expected - copy.deepcopy(gan.generator).eval()(latents)).abs().max() > 1e-4
+    assert (expected - copy.deepcopy(gan.game.generator).eval()(latents)).abs().max() > 1e-4

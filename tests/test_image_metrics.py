@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from torchmetrics import MetricCollection
 
-from gan_lightning.data.images import scale
+from gan_lightning.batch import Batch
 from gan_lightning.metrics.features import Features
 from gan_lightning.metrics.images import (
     ImageMetrics,
@@ -20,8 +20,8 @@ from gan_lightning.metrics.images import (
     inception_score,
     kernel_distance,
     neighbourhoods,
-    to_bytes,
 )
+from gan_lightning.pixels import from_bytes, to_bytes
 
 RANDOM = np.random.default_rng(0)
 
@@ -216,13 +216,13 @@ class Brightness(nn.Module):
 
 
 def images(n: int, low: float = -1.0, high: float = 1.0) -> Tensor:
-    return scale(torch.from_numpy(RANDOM.integers(0, 256, (n, 1, 2, 2)).astype(np.uint8)), (low, high))
+    return from_bytes(torch.from_numpy(RANDOM.integers(0, 256, (n, 1, 2, 2)).astype(np.uint8)), (low, high))
 
 
 def test_pixels_come_back_as_they_were() -> None:
     bytes_ = torch.arange(256, dtype=torch.uint8)
     for value_range in ((-1.0, 1.0), (0.0, 1.0)):
-        assert torch.equal(to_bytes(scale(bytes_, value_range), value_range), bytes_)
+        assert torch.equal(to_bytes(from_bytes(bytes_, value_range), value_range), bytes_)
     assert to_bytes(torch.tensor([-1.5, 1.7, 0.0]), (-1.0, 1.0)).tolist() == [0, 255, 128]
 
 
@@ -232,7 +232,7 @@ def test_the_metric_is_its_parts_on_all_batches(value_range: tuple[float, float]
     network = Brightness()
     metric = ImageMetrics(Features("brightness", network, 0.9), value_range)
     for part in (slice(0, 40), slice(40, 60)):
-        metric.update(generated[part], real[part])
+        metric.update(Batch(generated[part]), Batch(real[part]))
     assert network.calls == 4  # once a batch, generated and real
     low, high = value_range
     means = [((x - low) / (high - low)).flatten(1).double() for x in (generated, real)]
@@ -263,13 +263,13 @@ def test_only_chosen_classes_are_counted(chosen: list[int] | None, classes: int)
     noise, real = images(80), images(80)
     noise.flatten(1)[range(80), [i % 4 for i in range(80)]] = 1.0
     real[:, 0, 0, 0] = 1.0
-    metric.update(noise, real)
+    metric.update(Batch(noise), Batch(real))
     assert metric.compute()["classes"] == classes
 
 
 def test_a_network_that_does_not_know_the_classes_counts_none() -> None:
     metric = ImageMetrics(Features("brightness", Brightness()))
-    metric.update(images(20), images(20))
+    metric.update(Batch(images(20)), Batch(images(20)))
     assert not {"classes", "class_kl"} & metric.compute().keys()
 
 
@@ -281,7 +281,7 @@ def test_the_network_belongs_to_no_module_and_stays_in_evaluation_mode() -> None
     assert owner.state_dict() == {}
     owner.train()
     real = images(30)
-    owner.metrics.update(real, real)
+    owner.metrics.update(Batch(real), Batch(real))
     assert not network.training  # with dropout, the two sides would differ
     values = owner.metrics.compute()
     assert values["val/fid"].item() == pytest.approx(0, abs=1e-6)
@@ -295,7 +295,7 @@ def test_half_precision_leaves_the_features_alone() -> None:
     for enabled in (False, True):
         metric = ImageMetrics(Features("linear", Linear(), 0.5))
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            metric.update(generated, real)
+            metric.update(Batch(generated), Batch(real))
         values.append(metric.compute())
     assert values[0] == values[1]
 
@@ -314,7 +314,7 @@ class Linear(nn.Module):
 
 def test_floor_of_real_digits(mnist_root: Path) -> None:
     """Pixels of training against test digits, and two halves: far closer than digits and their negatives."""
-    from gan_lightning.data.images import MNIST
+    from gan_lightning.data.torchvision import MNIST
 
     data = MNIST(str(mnist_root), 10, download=False)
     train, test = (data.read(part)[0][:1000].flatten(1)[:, ::16].double() / 255 for part in (True, False))

@@ -17,8 +17,8 @@ from torch.nn.functional import relu, softplus
 from torch.testing import assert_close
 
 from gan_lightning import losses
-from gan_lightning.build import train
 from gan_lightning.gan import GAN
+from gan_lightning.training import train
 
 Configure = Callable[..., DictConfig]
 N = 8
@@ -33,7 +33,7 @@ TINY = (
     "data.validation_samples=64",
     "model.generator.widths=[8]",
     "model.discriminator.widths=[8]",
-    "callbacks.samples.points=16",
+    "callbacks.samples.n=16",
     "callbacks.samples.every_n_steps=20",
 )
 OF_THE_LINE = {
@@ -103,7 +103,8 @@ def test_every_curve_is_there_on_the_axis_of_generator_updates(
 
 
 def test_there_is_no_placeholder_metric_and_the_options_are_there_once(configure: Configure, tmp_path: Path) -> None:
-    train(configure(*TINY, "model.lr=0.0125"), tmp_path)
+    config = configure(*TINY, "generator_optimizer.lr=0.0125", "seed=3")
+    metrics = train(config, tmp_path, options={"model": "points", "data.batch_size": 16})
     read = events(tmp_path)
     tags = {tag for kind in read.Tags().values() if isinstance(kind, list) for tag in kind}
     assert not {tag for tag in tags if "hp_metric" in tag or "epoch" in tag}
@@ -116,16 +117,21 @@ def test_there_is_no_placeholder_metric_and_the_options_are_there_once(configure
         "session_start_info",
     ]
     (start,) = (c.session_start_info.hparams for c in contents.values() if c.HasField("session_start_info"))
-    assert start["model.lr"].number_value == 0.0125
-    assert start["data.batch_size"].number_value == 16
-    assert start["loss._target_"].string_value == "gan_lightning.losses.NonSaturating"
+    assert {name: start[name].number_value for name in start if start[name].WhichOneof("kind") == "number_value"} == {
+        "seed": 3,
+        "generator_optimizer.lr": 0.0125,
+        "discriminator_optimizer.lr": 0.001,
+        "data.batch_size": 16,
+    }
+    assert start["model"].string_value == "points"
     (experiment,) = (c.experiment for c in contents.values() if c.HasField("experiment"))
-    (metric,) = experiment.metric_infos
-    assert metric.name.tag in set(read.Tags()["scalars"])  # the HPARAMS tab shows a curve that exists
+    shown = {metric.name.tag for metric in experiment.metric_infos}
+    assert shown == set(metrics) > {"val/reverse_kl", "val/modes"}
+    assert shown <= set(read.Tags()["scalars"])  # the HPARAMS tab shows curves that exist
 
 
 def test_without_a_logger_nothing_is_written(configure: Configure, tmp_path: Path) -> None:
-    train(configure(*TINY, "trainer.logger=false"), tmp_path)
+    train(configure(*TINY, "logger=none"), tmp_path)
     assert not list(tmp_path.rglob("*tfevents*"))
 
 
@@ -177,7 +183,7 @@ def test_a_line_is_what_its_round_was(tmp_path: Path, loss: type[losses.Loss], c
     gan = small_gan(loss=loss(), gradient_clip_val=clip)
     real = rounds(1)[0]
     noise = torch.Generator().manual_seed(torch.initial_seed())
-    g, d = gan.generator, gan.discriminator
+    g, d = gan.game.generator, gan.game.discriminator
     fake = g(torch.randn(N, 3, generator=noise).double()).detach()
     outputs = output(d(real)), output(d(fake))
     right = (outputs[0] > half).double().mean() / 2 + (outputs[1] <= half).double().mean() / 2
@@ -205,11 +211,11 @@ def test_accuracy_counts_both_kinds_of_mistakes(tmp_path: Path) -> None:
     """D's logit is the first coordinate: three of eight real ones and no sample of G's are above zero."""
     real = torch.tensor([1.0, 2.0, 3.0, -1.0, -2.0, -3.0, -4.0, -5.0], dtype=torch.double)
     gan = small_gan(discriminator_optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
-    gan.discriminator = nn.Sequential(nn.Linear(2, 1, bias=False), nn.Flatten(0)).double()
+    gan.game.discriminator = nn.Sequential(nn.Linear(2, 1, bias=False), nn.Flatten(0)).double()
     with torch.no_grad():
-        gan.discriminator[0].weight.copy_(torch.tensor([[1.0, 0.0]]))
-        gan.generator[2].weight.zero_()
-        gan.generator[2].bias.fill_(-1.0)
+        gan.game.discriminator[0].weight.copy_(torch.tensor([[1.0, 0.0]]))
+        gan.game.generator[2].weight.zero_()
+        gan.game.generator[2].bias.fill_(-1.0)
     curves = logged(tmp_path, gan, GivenData(torch.stack([real, real], 1)[None], N), 1)
     assert curves["discriminator/accuracy"][1] == (3 / 8 + 1) / 2
 

@@ -136,7 +136,7 @@ def test_it_trains_a_gan() -> None:
     gan = small_gan(
         generator_optimizer=partial(SGD, lr=0.1), discriminator_optimizer=partial(OptimisticAdam, lr=0.01, eps=0.0)
     )
-    before = nn.utils.parameters_to_vector(gan.discriminator.parameters()).detach().clone()
+    before = nn.utils.parameters_to_vector(gan.game.discriminator.parameters()).detach().clone()
     fit(gan, GivenData(torch.randn(1, 4, 2, dtype=torch.double), 4), 1)
-    after = nn.utils.parameters_to_vector(gan.discriminator.parameters()).detach()
+    after = nn.utils.parameters_to_vector(gan.game.discriminator.parameters()).detach()
     assert_close((after - before).abs(), torch.full_like(before, 0.02))

@@ -3,6 +3,7 @@
 import sys
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Annotated
 
 import pytest
@@ -25,6 +26,8 @@ class Options:
     exact: bool = False
     mode: Mode = Mode.one
     names: list[str] = field(default_factory=lambda: ["a", "b"])
+    out: Path | None = None
+    folders: list[Path] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.n < 1:
@@ -38,19 +41,56 @@ def test_defaults_and_values() -> None:
     assert parse(Options, ["checkpoint=run", "limit=2", "limit=null"]).limit is None
 
 
-@pytest.mark.parametrize("path", ["007", "runs/seed=0,lr=1e-3", "a b", "2026-01-01", "{x}", "[1]", "a: b", "true"])
-def test_text_stays_as_it_was_written(path: str) -> None:
-    assert parse(Options, [f"checkpoint={path}"]).checkpoint == path
+PATHS = [
+    *("007", "2026-01-01", "true", "???", "runs/seed=0,lr=1e-3", "=", "out=b", "a b", " a ", "{x}", "[1]", "[a, b]"),
+    *(
+        "a: b",
+        "#a",
+        "a #b",
+        "~",
+        "~/a",
+        "'a'",
+        '"a',
+        "&a",
+        "*",
+        "!a",
+        "%a",
+        "a\\b",
+        "a\tb",
+        "${n}",
+        "${",
+        "Straße/图 é",
+    ),
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_text_and_paths_are_taken_as_typed(path: str) -> None:
+    options = parse(Options, [f"checkpoint={path}", f"out={path}", f"folders={path}"])
+    assert (options.checkpoint, options.out, options.folders) == (path, Path(path), [Path(path)])
+
+
+def test_a_list_of_paths_is_given_one_by_one() -> None:
+    assert parse(Options, ["checkpoint=a"]).folders == []
+    assert parse(Options, ["folders=a=1,b", "checkpoint=c", "folders=[a]"]).folders == [Path("a=1,b"), Path("[a]")]
+
+
+def test_null_is_none_only_where_there_may_be_none() -> None:
+    options = parse(Options, ["checkpoint=null", "out=null", "folders=null"])
+    assert (options.checkpoint, options.out, options.folders) == ("null", None, [Path("null")])
 
 
 REFUSED = [
     ([], "checkpoint is not set: give checkpoint=VALUE"),
-    (["checkpoint=???"], "checkpoint is '???': give a text."),
-    (["checkpoint=null"], "checkpoint is 'null': give a text."),
-    (["checkpoint=${n}${"], "checkpoint is '${n}${': give a text."),
+    (["checkpoint="], "checkpoint is '': give a text."),
+    (["out="], "out is '': give a path or null."),
+    (["folders="], "folders is '': give a path."),
+    (["limit="], "limit is '': give a number or null."),
+    (["names="], "names is '': give a list, such as [a,b]."),
     (["run"], "run is not an option: give name=value, such as checkpoint=run."),
-    (["--n", "3"], "--n is not an option: give name=value"),
-    (["size=3"], "size=3 sets no option: choose from checkpoint, n, limit, exact, mode, names"),
+    (["--n", "3"], "--n is not an option: give name=value, such as n=VALUE."),
+    (["--size", "3"], "--size is not an option: give name=value, such as checkpoint=--size."),
+    (["size=3"], "size=3 sets no option: choose from checkpoint, n, limit, exact, mode, names, out, folders"),
     (["n.a=3"], "n.a=3 sets no option"),
     (["=3"], "=3 sets no option"),
     (["n=many"], "n is 'many': give a whole number."),
@@ -97,6 +137,8 @@ def test_help_has_the_document_and_every_default(
         "exact=false",
         "mode=one",
         "names=[a,b]",
+        "out=null",
+        "folders=[]",
     ]
     assert lines[4].split() == ["checkpoint=(must", "be", "given)", "where", "it", "is"]
     assert lines[5].endswith("  how many")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import jacrev, vmap
 from torch.testing import assert_close
 
+from gan_lightning.batch import Batch
 from gan_lightning.regularizers import R1, R2, CriticPass, GradientPenalty, Regularizer, input_gradient
 
 PENALTIES = [R1, R2, GradientPenalty]
@@ -41,7 +42,7 @@ class Smooth(nn.Module):
 def critic_pass(critic: nn.Module, real: Tensor, fake: Tensor) -> CriticPass:
     """What the discriminator's update hands to its penalties."""
     real, fake = real.clone().requires_grad_(), fake.clone().requires_grad_()
-    return CriticPass(real, fake, critic(real), critic(fake), critic)
+    return CriticPass(Batch(real), Batch(fake), critic(real), critic(fake), lambda batch: critic(batch.x))
 
 
 def batches(*shape: int) -> tuple[Tensor, Tensor]:
@@ -74,7 +75,7 @@ def test_against_jacobians(penalty: type[Regularizer]) -> None:
     if penalty is GradientPenalty:
         expected = 2.5 * (squared_norms(net, net.seen).sqrt() - 1).square()
     else:
-        expected = 2.5 / 2 * squared_norms(net, critic.real if penalty is R1 else critic.fake)
+        expected = 2.5 / 2 * squared_norms(net, (critic.real if penalty is R1 else critic.fake).x)
     assert value.shape == (7,)
     assert_close(value.detach(), expected, rtol=1e-12, atol=1e-12)
 
@@ -132,7 +133,7 @@ def test_gradient_penalty_looks_uniformly_between_the_pairs() -> None:
 def test_gradient_penalty_trains_nothing_but_the_critic() -> None:
     critic = critic_pass(Smooth(2), *batches(4, 2))
     value = GradientPenalty(1.0)(critic).sum()
-    assert torch.autograd.grad(value, [critic.real, critic.fake], allow_unused=True) == (None, None)
+    assert torch.autograd.grad(value, [critic.real.x, critic.fake.x], allow_unused=True) == (None, None)
 
 
 def test_gradient_penalty_of_a_flat_critic_is_one_and_differentiable() -> None:

@@ -21,9 +21,9 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.tensorboard import SummaryWriter
 
-from gan_lightning.build import train
 from gan_lightning.runs import labels as label_settings
 from gan_lightning.runs import setting_of
+from gan_lightning.training import train
 
 Configure = Callable[..., DictConfig]
 
@@ -74,10 +74,11 @@ Script = Callable[..., Printed]
 
 @pytest.fixture
 def report(script: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Script:
-    """Run the script and read what it prints."""
+    """Run the script on folders, with options as text, and read what it prints."""
 
-    def call(*arguments: object) -> Printed:
-        monkeypatch.setattr(sys, "argv", ["report.py", *map(str, arguments)])
+    def call(*arguments: Path | str) -> Printed:
+        given = [f"runs={argument}" if isinstance(argument, Path) else argument for argument in arguments]
+        monkeypatch.setattr(sys, "argv", ["report.py", *given])
         capsys.readouterr()
         script.main()
         return Printed(capsys.readouterr().out)
@@ -85,7 +86,7 @@ def report(script: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: 
     return call
 
 
-def refusal(report: Script, *arguments: object) -> str:
+def refusal(report: Script, *arguments: Path | str) -> str:
     """The one sentence that ends the script with status 1."""
     with pytest.raises(SystemExit) as ended:
         report(*arguments)
@@ -166,7 +167,7 @@ def test_metrics_are_chosen_and_absent_ones_left_empty(report: Script, tmp_path:
     printed = report(tmp_path)
     assert printed.header == ["setting", "seeds", "ks ↓", "modes ↑", "value", "seconds"]
     assert printed.rows == [["a", "1", "0.5", "8", "", "1"], ["b", "1", "", "", "0.25", "2"]]
-    chosen = report(tmp_path, "--metrics", "val/modes", "step")
+    chosen = report(tmp_path, "metrics=[val/modes,step]")
     assert chosen.header == ["setting", "seeds", "modes ↑", "step", "seconds"]
     assert chosen.rows[0] == ["a", "1", "8", "10", "1"]
 
@@ -189,7 +190,7 @@ def test_runs_are_one_setting_if_only_seed_place_and_resume_differ(report: Scrip
 
 def test_images_of_other_folders_are_other_settings(report: Script, tmp_path: Path) -> None:
     for i, animal in enumerate(("cats", "dogs")):
-        data = {"_target_": "gan_lightning.data.images.ImageFolder", "root": animal, "seed": i}
+        data = {"_target_": "gan_lightning.data.folder.ImageFolder", "root": animal, "seed": i}
         write(tmp_path / animal, options(i) | {"data": data}, val__ks=0.5)
     assert report(tmp_path).column("setting") == ["ring data.root=cats", "ring data.root=dogs"]
 
@@ -295,7 +296,7 @@ LARGER = (
 def test_the_best_and_its_ties_are_bold(report: Script, tmp_path: Path, metric: str, marks: list[bool]) -> None:
     for name, mean in (("a", 1.0), ("b", 1.03), ("c", 7.0)):
         write_group(tmp_path, name, [mean - 0.1, mean, mean + 0.1], metric)
-    printed = report(tmp_path, "--metrics", metric)
+    printed = report(tmp_path, f"metrics=[{metric}]")
     (column,) = {i for i, title in enumerate(printed.header) if title.split(" ")[0] == metric.removeprefix("val/")}
     assert bold([row[column] for row in printed.rows]) == marks
     assert ("Bold: " in printed.notes[0]) == any(marks)
@@ -375,12 +376,12 @@ def test_refusals(report: Script, runs: Path, tmp_path: Path) -> None:
     (tmp_path / "stopped").mkdir()
     (tmp_path / "stopped" / "config.yaml").write_text("{data: {}, model: {}}\n")
     assert f"no run with metrics.json below {tmp_path / 'stopped'}" in refusal(report, tmp_path / "stopped")
-    assert "no run has val/kss: choose from seconds, step, val/ks" in refusal(report, runs, "--metrics", "val/kss")
-    assert "ends.txt is no picture" in refusal(report, runs, "--figure", "ends.txt")
-    assert "--curves has nothing to draw" in refusal(report, runs, "--curves", tmp_path / "c.png")
+    assert "no run has val/kss: choose from seconds, step, val/ks" in refusal(report, runs, "metrics=[val/kss]")
+    assert "ends.txt is no picture" in refusal(report, runs, "figure=ends.txt")
+    assert "curves has nothing to draw" in refusal(report, runs, f"curves={tmp_path / 'c.png'}")
     write(tmp_path / "images" / "0", options(0, "images"), seconds=1.0)
-    assert "--figure has nothing to draw" in refusal(report, tmp_path / "images", "--figure", tmp_path / "f.png")
-    assert "no run with evaluation.json" in refusal(report, runs, "--evaluation")
+    assert "figure has nothing to draw" in refusal(report, tmp_path / "images", f"figure={tmp_path / 'f.png'}")
+    assert "no run with evaluation.json" in refusal(report, runs, "evaluation=true")
 
 
 @pytest.mark.parametrize(("file", "content"), [("metrics.json", "{"), ("metrics.json", "[1]"), ("config.yaml", "a: [")])
@@ -410,7 +411,7 @@ def test_evaluations_of_other_features_or_sizes_are_neither_averaged_nor_ranked(
         evaluate(runs / "Hinge" / str(seed), ("mnist-cnn-a", "mnist-cnn-b")[seed // 2], 100, fid=fid)
     evaluate(runs / "Minimax" / "0", "mnist-cnn-b", 100, fid=2.0)
     evaluate(runs / "Minimax" / "1", "mnist-cnn-b", 500, fid=3.0)
-    printed = report(runs, "--evaluation")
+    printed = report(runs, "evaluation=true")
     assert printed.header == ["setting", "seeds", "fid ↓"]
     b = "features=mnist-cnn-b"
     assert printed.rows == [
@@ -445,7 +446,7 @@ def test_evaluations_of_other_things_are_not_averaged(
     write_group(tmp_path, "ring", [0.1] * 6)
     for seed, fid in enumerate((1.0, 1.1, 1.2, 50.0, 50.1, 50.2)):
         evaluate(tmp_path / "ring" / str(seed), "cnn", 100, changes if seed > 2 else None, fid=fid)
-    printed = report(tmp_path, "--evaluation")
+    printed = report(tmp_path, "evaluation=true")
     assert {row[0]: row[2].strip("*") for row in printed.rows} == {
         f"ring {told_by[0]}": "1.100 ± 0.058",
         f"ring {told_by[1]}": "50.100 ± 0.058",
@@ -457,7 +458,7 @@ def test_the_raw_generator_of_a_run_without_average_follows(report: Script, tmp_
     for name, decay in (("average", 0.99), ("raw", 0.0)):
         write(tmp_path / name, options(0) | {"model": {"ema_decay": decay}}, val__fid=0.5)
         evaluate(tmp_path / name, "cnn", 100, {"weights": name}, fid=1.0)
-    printed = report(tmp_path, "--evaluation")
+    printed = report(tmp_path, "evaluation=true")
     assert printed.column("setting") == ["ring model.ema_decay=0.0", "ring model.ema_decay=0.99"]
 
 
@@ -466,7 +467,7 @@ def test_an_evaluation_from_before_the_run_went_on_is_left_out(report: Script, t
     for seed, fid in enumerate((1.0, 3.0, 9.0, 9.0)):
         evaluate(tmp_path / "a" / str(seed), "cnn", 100, {"step": 6} if seed == 2 else None, fid=fid)
     (tmp_path / "a" / "3" / "metrics.json").unlink()  # nobody knows its last step
-    printed = report(tmp_path, "--evaluation")
+    printed = report(tmp_path, "evaluation=true")
     assert printed.rows == [["a", "2 of 4", "2.0 ± 1.0 (2 of 4)"]]
     left_out = ", ".join(str(tmp_path / "a" / seed) for seed in "23")
     assert printed.notes[1:] == [
@@ -479,7 +480,7 @@ def test_an_evaluation_that_does_not_say_of_what_is_one_sentence(report: Script,
     evaluate(runs / "Hinge" / "0", "cnn", 100, fid=1.0)
     path = runs / "Hinge" / "0" / "evaluation.json"
     path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != lost}))
-    assert f"{path} lacks what is compared: make it again with" in refusal(report, runs, "--evaluation")
+    assert f"{path} lacks what is compared: make it again with" in refusal(report, runs, "evaluation=true")
 
 
 def test_evaluations_of_one_kind_are_ranked(report: Script, runs: Path) -> None:
@@ -487,11 +488,11 @@ def test_evaluations_of_one_kind_are_ranked(report: Script, runs: Path) -> None:
         evaluate(runs / "Hinge" / str(seed), None, 100, coverage=coverage)
     for seed in range(2):
         evaluate(runs / "Minimax" / str(seed), None, 100, coverage=0.2 + 0.01 * seed, kid=None)
-    printed = report(runs, "--evaluation")
+    printed = report(runs, "evaluation=true")
     assert bold(printed.column("coverage ↑")) == [True, False]
     assert printed.column("kid ↓") == ["", "nan (0 of 2)"]
     (runs / "Hinge" / "3" / "evaluation.json").unlink()
-    assert report(runs, "--evaluation").column("seeds") == ["3 of 4", "2"]
+    assert report(runs, "evaluation=true").column("seeds") == ["3 of 4", "2"]
 
 
 def test_what_validation_measured_with_does_not_part_evaluations(report: Script, tmp_path: Path) -> None:
@@ -500,7 +501,7 @@ def test_what_validation_measured_with_does_not_part_evaluations(report: Script,
         for seed in range(3):
             evaluate(tmp_path / name / str(seed), "inception", 100, fid=center + 0.1 * seed)
     assert bold(report(tmp_path).column("ks ↓")) == [False, False]
-    assert bold(report(tmp_path, "--evaluation").column("fid ↓")) == [True, False]
+    assert bold(report(tmp_path, "evaluation=true").column("fid ↓")) == [True, False]
 
 
 # ------------------------------------------------------------------------------------------------ CSV and pictures
@@ -511,7 +512,7 @@ def test_the_csv_has_the_numbers_in_full(report: Script, tmp_path: Path) -> None
     for name, group in values.items():
         write_group(tmp_path, name, group)
     write(tmp_path / "d", options(0, "d"), val__value=-1.0)
-    report(tmp_path, "--csv", tmp_path / "made" / "table.csv")
+    report(tmp_path, f"csv={tmp_path / 'made' / 'table.csv'}")
     with (tmp_path / "made" / "table.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert [(line["setting"], line["metric"], line["best"]) for line in lines] == [
@@ -530,13 +531,13 @@ def test_the_csv_has_the_numbers_in_full(report: Script, tmp_path: Path) -> None
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
-    """The figures that are saved, by file name; they are written too."""
+    """The figures that are saved, by the name that their file will have; they are written too."""
     figures = {}
     save = Figure.savefig
 
     def savefig(figure: Figure, path: Path) -> None:
         save(figure, path)
-        figures[path.name] = figure
+        figures[path.name.removeprefix(".").replace(f".{os.getpid()}", "")] = figure
 
     monkeypatch.setattr(Figure, "savefig", savefig)
     return figures
@@ -547,7 +548,7 @@ def test_the_figure_has_means_errors_and_seeds(report: Script, drawn: dict[str, 
     for name, group in values.items():
         write_group(tmp_path, name, group)
     write_group(tmp_path, "d", [8.0, 8.0], "val/modes")
-    report(tmp_path, "--figure", tmp_path / "f.png")
+    report(tmp_path, f"figure={tmp_path / 'f.png'}")
     assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
     ks, modes = drawn["f.png"].axes
     assert (ks.get_title(loc="left"), modes.get_title(loc="left")) == ("ks ↓", "modes ↑")
@@ -580,7 +581,7 @@ def test_distances_of_several_orders_of_magnitude_have_a_logarithmic_axis(
     for name, value in (("a", low), ("b", high)):
         write(tmp_path / name, options(0, name), **{metric: value})
         write_curve(tmp_path / name, metric, {10: value})
-    report(tmp_path, "--figure", tmp_path / "f.png", "--curves", tmp_path / "c.png")
+    report(tmp_path, f"figure={tmp_path / 'f.png'}", f"curves={tmp_path / 'c.png'}")
     assert drawn["f.png"].axes[0].get_xscale() == scale
     assert drawn["c.png"].axes[0].get_yscale() == scale
 
@@ -601,7 +602,7 @@ def test_curves_are_joined_on_the_steps_of_all_seeds(report: Script, drawn: dict
     write_curve(tmp_path / "b" / "0", "val/value_bound", {10: 5.0})
     write_curve(tmp_path / "b" / "0", "loss/generator", {10: 0.5})
     write_curve(tmp_path / "b" / "0", "gradient_norm/generator", {10: 0.5})
-    report(tmp_path, "--curves", tmp_path / "c.png")
+    report(tmp_path, f"curves={tmp_path / 'c.png'}")
     ks, loss = drawn["c.png"].axes
     assert [axes.get_title(loc="left") for axes in (ks, loss)] == ["ks ↓", "loss/generator"]
     assert ks.get_xlabel() == "generator updates"
@@ -624,7 +625,7 @@ def test_many_settings_are_told_apart(report: Script, drawn: dict[str, Figure], 
     for i in range(12):
         write(tmp_path / str(i), options(0, f"{i:02}"), val__ks=0.1)
         write_curve(tmp_path / str(i), "val/ks", dict.fromkeys(range(20), 0.1 * i))
-    report(tmp_path, "--curves", tmp_path / "c.png")
+    report(tmp_path, f"curves={tmp_path / 'c.png'}")
     lines = drawn["c.png"].axes[0].lines
     assert [(line.get_linestyle(), line.get_marker()) for line in lines] == [("-", "None")] * 10 + [("--", "None")] * 2
     assert lines[0].get_color() != lines[1].get_color()
@@ -638,7 +639,7 @@ def test_curves_are_chosen_and_their_gaps_named(report: Script, drawn: dict[str,
     write_curve(tmp_path / "a" / "0", "loss/generator", {10: 0.5, 20: 0.6})
     for seed in range(2):
         write_curve(tmp_path / "b" / str(seed), "loss/generator", {10 + seed: 0.5})
-    printed = report(tmp_path, "--metrics", "val/ks", "loss/generator", "--curves", tmp_path / "c.png")
+    printed = report(tmp_path, "metrics=[val/ks,loss/generator]", f"curves={tmp_path / 'c.png'}")
     assert printed.header == ["setting", "seeds", "ks ↓"]
     assert [axes.get_title(loc="left") for axes in drawn["c.png"].axes] == ["loss/generator"]
     assert printed.notes[1:] == [
@@ -652,7 +653,7 @@ def test_the_curves_of_a_real_run(
 ) -> None:
     short = ("trainer.max_steps=20", "trainer.log_every_n_steps=5", "data.validation_samples=64")
     metrics = train(configure(*TINY, *short), tmp_path / "run")
-    report(tmp_path, "--curves", tmp_path / "c.png")
+    report(tmp_path, f"curves={tmp_path / 'c.png'}")
     curves = {axes.get_title(loc="left").split(" ")[0]: axes.lines[0] for axes in drawn["c.png"].axes}
     assert list(curves) == ["jsd", "ks", "value", "wasserstein", "loss/discriminator", "loss/generator"]
     for name in ("jsd", "ks", "value", "wasserstein"):
@@ -663,7 +664,7 @@ def test_the_curves_of_a_real_run(
 def test_the_table_needs_no_torch(runs: Path) -> None:
     """In a process of its own; torch takes seconds."""
     code = (
-        "import runpy, sys; sys.argv = ['report.py', sys.argv[1]]; "
+        "import runpy, sys; sys.argv = ['report.py', 'runs=' + sys.argv[1]]; "
         f"runpy.run_path({str(ROOT / 'scripts' / 'report.py')!r}, run_name='__main__'); "
         "print(sorted({'torch', 'scipy', 'matplotlib', 'tensorboard'} & set(sys.modules)))"
     )
@@ -673,7 +674,7 @@ def test_the_table_needs_no_torch(runs: Path) -> None:
 
 # ------------------------------------------------------------------------------------------- a sweep that goes on
 
-TINY = ("data.batch_size=16", "data.rounds_per_epoch=10", "trainer.accelerator=cpu", "callbacks.samples.points=100")
+TINY = ("data.batch_size=16", "data.rounds_per_epoch=10", "trainer.accelerator=cpu", "callbacks.samples.n=100")
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

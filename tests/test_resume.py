@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gan_lightning import build, config
+from gan_lightning import resumption, training
 from gan_lightning.errors import UsageError
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -63,9 +63,9 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 def in_parts(configure: Configure, folder: Path, overrides: tuple[str, ...], stops: list[int]) -> None:
     """Train to each stop in turn, every time from the checkpoint of the one before."""
     folder.mkdir()
-    build.train(configure(*overrides, f"trainer.max_steps={stops[0]}"), folder)
+    training.train(configure(*overrides, f"trainer.max_steps={stops[0]}"), folder)
     for stop in stops[1:]:
-        build.train(config.resume(str(folder), [f"trainer.max_steps={stop}"]), folder)
+        training.train(resumption.resume(str(folder), [f"trainer.max_steps={stop}"]), folder)
 
 
 def work(folder: Path, kill_at: int, overrides: Sequence[str] = ()) -> subprocess.CompletedProcess[bytes]:
@@ -106,6 +106,40 @@ def test_a_stop_within_a_batch_changes_no_weight(configure: Configure, tmp_path:
     assert_same_state(parts["loops"]["fit_loop"][batches], whole["loops"]["fit_loop"][batches])
 
 
+EPOCHS = tuple(o for o in RING if o != "schedule=linear")  # of 40 rounds, in batches of 10
+ENDS = {
+    "epoch": ["trainer.max_epochs=1"],
+    "two epochs": ["trainer.max_epochs=2"],
+    "mid-epoch": ["trainer.max_steps=50"],
+    "mid-batch": ["trainer.max_steps=57"],
+    "mid-batch, the epoch's last": ["trainer.max_steps=73"],
+    "epoch's end by steps": ["trainer.max_steps=80"],
+    "limited epochs": ["trainer.max_epochs=2", "trainer.limit_train_batches=3"],
+    "one batch an epoch": ["trainer.max_epochs=1", "data.rounds_per_batch=40"],
+    "short batches at epochs' ends": ["trainer.max_epochs=1", "data.rounds_per_batch=15"],
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("longer", [["trainer.max_epochs=4"], ["trainer.max_steps=130"]], ids=["epochs", "steps"])
+def test_every_end_and_extension_is_the_run(configure: Configure, tmp_path: Path, end: str, longer: list[str]) -> None:
+    """Wherever a run ended, a longer one goes on as if it had not: weights, optimizers, losses and curves."""
+    kept = [option for option in ENDS[end] if not option.startswith("trainer.max_")]
+    (tmp_path / "whole").mkdir()
+    training.train(configure(*EPOCHS, *kept, *longer), tmp_path / "whole")
+    (tmp_path / "parts").mkdir()
+    training.train(configure(*EPOCHS, *ENDS[end]), tmp_path / "parts")
+    training.train(resumption.resume(str(tmp_path / "parts"), longer), tmp_path / "parts")
+    parts, whole = checkpoint(tmp_path / "parts"), checkpoint(tmp_path / "whole")
+    assert whole["global_step"] in (130, 160, 120)
+    for key in ("state_dict", "optimizer_states", "gan", "global_step", "epoch"):
+        assert_same_state(parts[key], whole[key], key)
+    logged, expected = scalars(tmp_path / "parts"), scalars(tmp_path / "whole")
+    if end.startswith("mid"):  # a run validates where it ends, which the whole one did not
+        logged, expected = ({k: v for k, v in of.items() if not k.startswith("val/")} for of in (logged, expected))
+    assert logged == expected
+
+
 @pytest.mark.parametrize("memory_limit", ["1.0", "1.0e-9"])  # one tensor, worker processes
 def test_images_resume_within_an_epoch(configure: Configure, tmp_path: Path, pictures: Path, memory_limit: str) -> None:
     overrides = (
@@ -131,7 +165,7 @@ def test_kill_9_three_times_over(configure: Configure, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     overrides = (*RING, "trainer.max_steps=400", "callbacks.checkpoint.every_seconds=0")
     whole.mkdir()
-    build.train(configure(*overrides), whole)
+    training.train(configure(*overrides), whole)
     moments = random.Random(8)
     for run in range(3):
         kill_at = moments.randrange(90, 270)  # optimizer steps of this process, three a round
@@ -152,10 +186,14 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(configure: Config
     in_parts(configure, tmp_path / "whole", RING, [20])
     run = tmp_path / "run"
     in_parts(configure, run, RING, [20])
-    (run / "checkpoints" / "last.ckpt").rename(run / "checkpoints" / ".last.ckpt.123")  # half written
-    build.train(config.resume(str(run), []), run)
+    (run / "checkpoints" / "last.ckpt").rename(run / "checkpoints" / ".last.9999999.ckpt")  # half written
+    beside = [run / ".config.9999999.yaml", run / "samples" / ".0000020.9999999.png"]
+    for path in beside:
+        path.touch()
+    training.train(resumption.resume(str(run), []), run)
     assert_same_state(checkpoint(run), checkpoint(tmp_path / "whole"))
     assert not list((run / "checkpoints").glob(".*"))
+    assert not any(path.exists() for path in beside)
 
 
 def test_validation_does_not_move_training(configure: Configure, tmp_path: Path) -> None:
@@ -163,21 +201,21 @@ def test_validation_does_not_move_training(configure: Configure, tmp_path: Path)
     in_parts(configure, tmp_path / "without", (*RING, "trainer.limit_val_batches=0"), [80])
     with_, without = checkpoint(tmp_path / "with"), checkpoint(tmp_path / "without")
     assert_same_state(with_["state_dict"], without["state_dict"])
-    assert_same_state(with_["gan"]["streams"], without["gan"]["streams"])
 
 
 def test_resume_of_another_architecture_is_refused(configure: Configure, tmp_path: Path) -> None:
     in_parts(configure, tmp_path / "run", RING, [10])
-    changed = config.resume(str(tmp_path / "run"), ["model.generator.widths=[8]", "trainer.max_steps=20"])
+    changed = resumption.resume(str(tmp_path / "run"), ["trainer.max_steps=20"])
+    changed.model.generator.widths = [8]
     with pytest.raises(UsageError, match=r"another architecture: its average.* is \(16,\) .* \(8,\)"):
-        build.train(changed, tmp_path / "run")
+        training.train(changed, tmp_path / "run")
 
 
 def test_resume_of_a_broken_checkpoint_is_refused(configure: Configure, tmp_path: Path) -> None:
     in_parts(configure, tmp_path / "run", RING, [10])
     (tmp_path / "run" / "checkpoints" / "last.ckpt").write_text("no checkpoint")
     with pytest.raises(UsageError, match=r"last\.ckpt is not a checkpoint"):
-        build.train(config.resume(str(tmp_path / "run"), []), tmp_path / "run")
+        training.train(resumption.resume(str(tmp_path / "run"), []), tmp_path / "run")
 
 
 def test_an_optimizers_state_of_another_layout_is_the_same_state(
@@ -197,7 +235,7 @@ def test_an_optimizers_state_of_another_layout_is_the_same_state(
         state.update({name: moment.contiguous() for name, moment in state.items()})
     torch.save(saved, last)
     for name in ("whole", "relaid"):
-        build.train(config.resume(str(tmp_path / name), ["trainer.max_steps=10"]), tmp_path / name)
+        training.train(resumption.resume(str(tmp_path / name), ["trainer.max_steps=10"]), tmp_path / name)
     whole, relaid = (checkpoint(tmp_path / name) for name in ("whole", "relaid"))
     for key in ("state_dict", "optimizer_states"):
         assert_same_state(relaid[key], whole[key])

@@ -15,8 +15,9 @@ from omegaconf import OmegaConf
 from PIL import Image
 from test_cli import WRAPPER
 
-from gan_lightning.build import build_data, load
-from gan_lightning.callbacks.samples import draw
+from gan_lightning.batch import Batch
+from gan_lightning.build import build_data
+from gan_lightning.checkpoints import load
 
 SIDE = 16
 MLP = [
@@ -107,7 +108,7 @@ def test_samples_are_the_averaged_generators_of_the_seeds_latents(
     np.testing.assert_array_equal(written["latents"], latents)
     gan = load(gray)
     assert gan.average is not None
-    averaged, raw = (evaluate(network, latents) for network in (gan.average.network, gan.generator))
+    averaged, raw = (evaluate(network, latents) for network in (gan.average.network["generator"], gan.game.generator))
     assert written["samples"].dtype == np.float32
     assert written["samples"].shape == (37, 1, SIDE, SIDE)
     np.testing.assert_allclose(written["samples"], averaged, atol=1e-6)
@@ -177,7 +178,7 @@ def test_points_are_drawn_as_in_training(script: ModuleType, ring: Path, tmp_pat
     assert written["value_range"].tolist() == [-np.inf, np.inf]
     run(script, f"checkpoint={ring}", f"out={tmp_path / 'points.png'}")
     gan = load(ring)
-    expected = draw(torch.from_numpy(written["samples"]), build_data(OmegaConf.create(gan.config)))
+    expected = build_data(OmegaConf.create(gan.config)).picture(Batch(torch.from_numpy(written["samples"])))
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "points.png")), expected.permute(1, 2, 0))
     with pytest.raises(SystemExit, match=r"for points give \.png, \.npz or \.pt"):
         run(script, f"checkpoint={ring}", f"out={tmp_path / 'folder'}")
@@ -219,7 +220,7 @@ def test_interpolations_go_along_arcs_from_end_to_end(script: ModuleType, gray: 
             expected = (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
             np.testing.assert_allclose(latent, expected, atol=1e-6)
     gan = load(gray)
-    expected = evaluate(gan.sampler, written["latents"].reshape(15, 6)).reshape(3, 5, 1, SIDE, SIDE)
+    expected = evaluate(gan, written["latents"].reshape(15, 6)).reshape(3, 5, 1, SIDE, SIDE)
     np.testing.assert_allclose(written["samples"], expected, atol=1e-6)
 
     run(script, f"checkpoint={gray}", "mode=interpolation", "n=3", "frames=5", "seed=2", f"out={tmp_path / 'i.png'}")
@@ -249,7 +250,9 @@ def test_a_film_of_interpolations_goes_there_and_back(script: ModuleType, gray: 
     run(script, f"checkpoint={gray}", *arguments, f"out={tmp_path / 'i.gif'}")
     frames = gif(tmp_path / "i.gif")
     data = build_data(OmegaConf.create(load(gray).config))
-    expected = np.stack([draw(samples[:, i], data).permute(1, 2, 0) for i in (0, 1, 2, 3, 4, 3, 2, 1)]).astype(float)
+    expected = np.stack([data.picture(Batch(samples[:, i])).permute(1, 2, 0) for i in (0, 1, 2, 3, 4, 3, 2, 1)]).astype(
+        float
+    )
     assert frames.shape == expected.shape
     assert np.abs(frames - expected).max() <= 2  # gray levels fit a palette
 
@@ -264,7 +267,7 @@ def test_a_film_of_a_walk_is_closed(script: ModuleType, gray: Path, tmp_path: Pa
     frames = gif(tmp_path / "w.gif")
     data = build_data(OmegaConf.create(load(gray).config))
     samples = torch.from_numpy(written["samples"]).flatten(0, 1)
-    expected = np.stack([draw(sample[None], data).permute(1, 2, 0) for sample in samples]).astype(float)
+    expected = np.stack([data.picture(Batch(sample[None])).permute(1, 2, 0) for sample in samples]).astype(float)
     assert frames.shape == expected.shape
     assert np.abs(frames - expected).max() <= 2
 
@@ -290,14 +293,6 @@ def test_the_default_is_a_picture_here(gray: Path, tmp_path: Path) -> None:
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.splitlines()[0] == "64 samples of step 12, averaged generator, in samples.png"
     assert tiles(tmp_path / "samples.png", 8, 8).std() > 0
-
-
-@pytest.mark.parametrize("name", ["sample.py", "export.py"])
-def test_help_needs_no_torch(tmp_path: Path, name: str) -> None:
-    result = command(name, "--help", cwd=tmp_path)
-    assert (result.returncode, result.stderr) == (0, "")
-    assert f"python scripts/{name} checkpoint=" in result.stdout
-    assert result.stdout.endswith("imported torch: False\n")
 
 
 REFUSED = [

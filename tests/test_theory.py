@@ -16,8 +16,11 @@ from torch.testing import assert_close
 from gan_lightning import losses, optim, priors
 from gan_lightning.data.synthetic import Synthetic
 from gan_lightning.distributions import GaussianMixture, gaussian, mixture
-from gan_lightning.gan import GAN, VALIDATION_SEED
+from gan_lightning.game import Game
+from gan_lightning.gan import GAN
 from gan_lightning.networks.mlp import Discriminator
+from gan_lightning.streams import Streams, fixed_rows
+from gan_lightning.validation import SEED
 
 LOG_4 = math.log(4)
 ROUNDS, CRITIC_STEPS, BATCH = 150, 12, 512
@@ -35,10 +38,7 @@ def frozen_gan(mean: float, std: float, loss: losses.Loss | None = None) -> GAN:
     nn.init.constant_(generator.weight, std)
     nn.init.constant_(generator.bias, mean)
     return GAN(
-        generator,
-        Discriminator((1,), [48, 48]),
-        loss or losses.NonSaturating(),
-        priors.Normal(1),
+        Game(generator, Discriminator((1,), [48, 48]), priors.Normal(1), loss),
         STILL,
         functools.partial(torch.optim.Adam, lr=0.01, betas=(0.9, 0.99)),
         schedule=optim.cosine,
@@ -49,7 +49,7 @@ def frozen_gan(mean: float, std: float, loss: losses.Loss | None = None) -> GAN:
 def output(gan: GAN, x: np.ndarray) -> np.ndarray:
     """D(x), a probability."""
     with torch.no_grad():
-        logits = gan.discriminator(torch.from_numpy(x).float()[:, None])
+        logits = gan.game.discriminator(torch.from_numpy(x).float()[:, None])
     return torch.sigmoid(logits.double()).numpy()
 
 
@@ -135,13 +135,14 @@ def test_the_logged_value_is_that_of_its_samples(case: str) -> None:
     """E log D(x) + E log(1 - D(G(z))) once more, in double precision, from the validation's samples and latents."""
     gan, logged = trained(case)
     distribution, _, mean, std = CASES[case]
-    noise = torch.Generator().manual_seed(VALIDATION_SEED)
+    latents = fixed_rows(gan.game.prior.sample, SEED, 0, 200_000)
     data = data_of(distribution)
     data.trainer = gan.trainer
     real_terms, fake_terms = [], []
     for batch in data.val_dataloader():
-        fake = mean + std * torch.randn(len(batch), 1, generator=noise)
-        real_terms.append(np.log(output(gan, batch[:, 0].double().numpy())))
+        z, latents = latents[: len(batch.x)], latents[len(batch.x) :]
+        fake = mean + std * z
+        real_terms.append(np.log(output(gan, batch.x[:, 0].double().numpy())))
         fake_terms.append(np.log1p(-output(gan, fake[:, 0].double().numpy())))
     by_hand = np.concatenate(real_terms).mean() + np.concatenate(fake_terms).mean()
     assert logged == pytest.approx(by_hand, abs=1e-5)
@@ -171,20 +172,19 @@ def separated() -> GAN:
 def gradient_norm(loss: losses.Loss) -> float:
     """The generator's, by one more round of training in which nothing moves."""
     gan, seen = separated(), _GradientNorm()
-    gan.loss, gan.discriminator_optimizer, gan.schedule = loss, STILL, None
-    torch.manual_seed(3)
+    gan.game.loss, gan.discriminator_optimizer, gan.schedule = loss, STILL, None
     fit(gan, data_of(gaussian(3.0, 0.2), 1), 1, callbacks=[seen], num_sanity_val_steps=0, log_every_n_steps=1)
     return seen.value
 
 
 def gradient_norm_by_hand(factor: Callable[[Tensor], Tensor]) -> float:
     """|E factor(D) dl/dx (z, 1)| over the latents of that round, for x = w z + b."""
-    gan, noise = separated(), torch.Generator().manual_seed(3)
-    for _ in range(CRITIC_STEPS):
-        torch.randn(BATCH, 1, generator=noise)  # D's updates
-    z = torch.randn(BATCH, 1, generator=noise)
+    gan = separated()
+    streams = Streams(gan.seed, 0, 1, gan.device)
+    streams.begin("generator", 0)
+    z = torch.randn(BATCH, 1, generator=streams.generator)
     x = (0.2 * z).requires_grad_()
-    logits = gan.discriminator(x)
+    logits = gan.game.discriminator(x)
     slope = torch.autograd.grad(logits.sum(), x)[0]
     per_sample = factor(torch.sigmoid(logits.detach()))[:, None] * slope
     return torch.cat([(per_sample * z).mean(0), per_sample.mean(0)]).norm().item()

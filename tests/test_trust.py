@@ -14,7 +14,7 @@ import torch
 from conftest import ROOT
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lightning.build import load
+from gan_lightning.checkpoints import load
 from gan_lightning.errors import UsageError
 from gan_lightning.resumption import resume
 from gan_lightning.trust import LARGEST, MOST, check_file, foreign_packages, read_config
@@ -45,10 +45,10 @@ FOREIGN = [
     *("lightning.pytorch.callbacks.os.system", "hydra.utils.get_method", "hydra.utils.instantiate", "hydra.utils.call"),
     *("gan_lightning", "gan_lightning.losses", "gan_lightning..losses.Hinge", "gan_lightnings.losses.Hinge"),
     *("gan_lightning.data.../losses.Hinge", "gan_lightning.losses.relu", "gan_lightning.losses.NonSaturating.__init__"),
-    *("gan_lightning.build._instantiate", "gan_lightning.build.load", "gan_lightning.build.torch.load"),
+    *("gan_lightning.build.made", "gan_lightning.checkpoints.load", "gan_lightning.build.torch.load"),
     *("gan_lightning.options._read", "gan_lightning.resumption.resume", "gan_lightning.config.check"),
     *("gan_lightning.callbacks.samples.write_png", "gan_lightning.optim.Optimizer", "gan_lightning.trust.check_file"),
-    *("gan_lightning.data.loader.own_stream", "gan_lightning.data.images.Path", "gan_lightning.ema.MovingAverage"),
+    *("gan_lightning.data.loader.own_stream", "gan_lightning.data.folder.Path", "gan_lightning.ema.MovingAverage"),
     *(
         " os.system",
         "os.system ",
@@ -88,7 +88,7 @@ def payloads(mark: Path) -> dict[str, Any]:
         "not recursive": {"_target_": "torch.nn.Sequential", "_recursive_": False, "x": run},
         "below options": {"a": {"b": [{"c": run}]}},
         "created": f"${{oc.create:[{text}]}}",
-        "read again": {"_target_": "gan_lightning.build._instantiate", "config": reader},
+        "read again": {"_target_": "gan_lightning.build.made", "config": reader},
         "environment": "${oc.env:SECRET}",
         "within a text": "a${oc.env:SECRET}b",
         "escaped": "\\${oc.env:SECRET}",
@@ -161,7 +161,8 @@ def test_payloads_do_not_run_when_a_checkpoint_is_loaded(content: Any, mark: Pat
     for place in nodes(content):
         for payload in payloads(mark).values():
             changed = list(planted(content, place, payload))[tried % 6]
-            saved = {"gan": {"config": changed, "sample_shape": (1,)}, "state_dict": {}, "global_step": 0}
+            described = {"sample_shape": (1,), "class_names": ()}
+            saved = {"gan": {"config": changed, "data": described}, "state_dict": {}, "global_step": 0}
             torch.save(saved, tmp_path / "last.ckpt")
             refusal(lambda: load(tmp_path / "last.ckpt"))
             tried += 1
@@ -270,7 +271,7 @@ def test_a_part_of_a_package_may_be_trusted_alone(lab: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["os.system", "subprocess.Popen", "hydra.utils.instantiate", "gan_lightning.build.load"]
+    "name", ["os.system", "subprocess.Popen", "hydra.utils.instantiate", "gan_lightning.checkpoints.load"]
 )
 def test_nobody_is_told_to_trust_what_no_run_needs(name: str) -> None:
     assert "trust=" not in refusal(lambda: check_file({"x": {"_target_": name}}, "file"))

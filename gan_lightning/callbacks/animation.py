@@ -5,6 +5,8 @@ from pathlib import Path
 from lightning import Callback, LightningModule, Trainer
 from PIL import Image
 
+from gan_lightning.files import written_aside
+
 
 class Animation(Callback):
     """``samples.gif`` at the end, of at most ``frames`` of the pictures of fixed latents in ``samples``."""
@@ -15,7 +17,7 @@ class Animation(Callback):
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         run = Path(trainer.default_root_dir)
-        pictures = sorted((run / "samples").glob("*.png"))
+        pictures = sorted((run / "samples").glob("[!.]*.png"))
         if trainer.is_global_zero and pictures:
             animate(pictures, run / "samples.gif", self.frames, self.seconds)
 
@@ -26,4 +28,5 @@ def animate(pictures: list[Path], path: Path, frames: int, seconds: float) -> No
     chosen = [pictures[round(i * (len(pictures) - 1) / max(n - 1, 1))] for i in range(n)]
     images = [Image.open(picture).convert("P", palette=Image.Palette.ADAPTIVE) for picture in chosen]
     pause = round(1000 * seconds / n)
-    images[0].save(path, save_all=True, append_images=images[1:], duration=[pause] * (n - 1) + [1500], loop=0)
+    with written_aside(path) as aside:
+        images[0].save(aside, save_all=True, append_images=images[1:], duration=[pause] * (n - 1) + [1500], loop=0)

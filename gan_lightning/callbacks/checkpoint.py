@@ -1,7 +1,6 @@
 """Checkpoints that a kill, a full disk or a divergence cannot spoil."""
 
 import math
-import os
 import signal
 import threading
 import time
@@ -16,6 +15,8 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
+from gan_lightning.files import written_aside
+
 
 def checkpoints(run: str | Path) -> Path:
     """The folder of a run's checkpoints."""
@@ -26,17 +27,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place and renames it: the place holds the former or the new one, whole."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        place = Path(path)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        aside = place.with_name(f".{place.name}.{os.getpid()}")
-        try:
-            with aside.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(place)
-        finally:
-            aside.unlink(missing_ok=True)
+        with written_aside(path) as aside, aside.open("wb") as file:
+            torch.save(checkpoint, file)
 
 
 class RunCheckpoint(Checkpoint):

@@ -1,33 +1,56 @@
 """Both losses of a run as one picture."""
 
 from pathlib import Path
+from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+
+from gan_lightning.files import written_aside
+from gan_lightning.gan import GAN
+
+LOSSES = ("loss/discriminator", "loss/generator")
 
 
 class LossCurves(Callback):
-    """``losses.png`` at the end: L_D and L_G over generator updates, from TensorBoard's files, so across resumes."""
+    """``losses.png`` at the end: L_D and L_G over generator updates, across resumes.
+
+    A point is a line of the log, the last one where a batch of several rounds has many.
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.losses: dict[str, list[float]] = {name: [] for name in LOSSES}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps, "losses": self.losses}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.steps, self.losses = state["steps"], state["losses"]
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(module, GAN)
+        if module.log_step > (self.steps[-1] if self.steps else 0):
+            self.steps.append(module.log_step)
+            for name, losses in self.losses.items():
+                losses.append(module.log_line[name])
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
-                logger.experiment.flush()
-                draw_losses(Path(logger.log_dir), Path(trainer.default_root_dir) / "losses.png")
+        if trainer.is_global_zero and self.steps:
+            draw_losses(self.steps, self.losses, Path(trainer.default_root_dir) / "losses.png")
 
 
-def draw_losses(events: Path, picture: Path) -> None:
-    """Draw the losses that a folder of TensorBoard's files holds."""
+def draw_losses(steps: list[int], losses: dict[str, list[float]], path: Path) -> None:
+    """Draw curves over generator updates, named by the last part of their names."""
     from matplotlib.figure import Figure
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    log = EventAccumulator(str(events), size_guidance={"scalars": 0}).Reload()
     figure = Figure(figsize=(7.0, 4.0), layout="constrained", dpi=100)
     axes = figure.subplots()
-    for name in ("discriminator", "generator"):
-        points = log.Scalars(f"loss/{name}") if f"loss/{name}" in log.Tags()["scalars"] else []
-        axes.plot([point.step for point in points], [point.value for point in points], label=name, linewidth=1.2)
+    for name, values in losses.items():
+        axes.plot(steps, values, label=name.rpartition("/")[2], linewidth=1.2)
     axes.set_xlabel("generator updates")
     axes.set_ylabel("loss")
     axes.legend(frameon=False)
-    figure.savefig(picture)
+    with written_aside(path) as aside:
+        figure.savefig(aside)

@@ -35,7 +35,7 @@ class Diagnosis(Callback):
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(module, GAN)
-        if module.log_step <= self._line or module.loss.is_shift_invariant or not trainer.is_global_zero:
+        if module.log_step <= self._line or module.game.loss.is_shift_invariant or not trainer.is_global_zero:
             return
         self._line = module.log_step
         accuracy = module.log_line["discriminator/accuracy"]

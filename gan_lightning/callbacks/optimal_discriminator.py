@@ -5,19 +5,22 @@ from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
+from torch.distributions import Distribution
 
 from gan_lightning.callbacks.periodic import Periodic
-from gan_lightning.callbacks.samples import rasterize, write_png
+from gan_lightning.distributions import density, extent
 from gan_lightning.gan import GAN, evaluating
+from gan_lightning.loggers import log_picture
+from gan_lightning.pictures import rasterize, write_png
 
 
 class OptimalDiscriminator(Periodic):
     """``discriminator/STEP.png`` every ``every_n_steps``, and the curve ``theory/discriminator_gap``, for 1-D data.
 
     D*(x) = p_data(x) / (p_data(x) + p_g(x)) (equation 2), with p_g by a kernel estimate from ``samples`` of the
-    generator that is being trained; the gap is E_{p_data} |D - D*|. Only for losses whose D is a probability.
+    generator that is being trained; the gap is E_{p_data} |D - D*|. Only for data of known density, and losses whose D
+    is a probability.
     """
 
     def __init__(self, every_n_steps: int = 500, samples: int = 10_000) -> None:
@@ -26,18 +29,19 @@ class OptimalDiscriminator(Periodic):
 
     def draw(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, GAN)
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        if not module.loss.is_probability or data.sample_shape != (1,):
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        distribution = getattr(data, "distribution", None)
+        if distribution is None or data.sample_shape != (1,) or not module.game.loss.is_probability:
             return
         noise = torch.Generator(module.device).manual_seed(trainer.global_step)
         generated = module.sample(self.samples, noise, raw=True).float().cpu().flatten()
         if not generated.isfinite().all():
             return  # the generator has diverged, which the next line of the log or checkpoint says
-        x = support(data.distribution, generated)
-        p_data = data.distribution.log_prob(x[:, None]).exp()
+        x = support(distribution, generated)
+        p_data = density(distribution, x)
         p_g = kernel_density(generated, x)
-        with torch.no_grad(), evaluating(module.discriminator):
-            d = torch.sigmoid(module.discriminator(x[:, None].to(module.device).to(module.dtype)).float()).cpu()
+        with torch.no_grad(), evaluating(module.game.discriminator):
+            d = torch.sigmoid(module.game.discriminator(x[:, None].to(module.device).to(module.dtype)).float()).cpu()
         optimal = p_data / (p_data + p_g).clamp(min=1e-12)
         gap = torch.trapezoid(p_data * (d - optimal).abs(), x).item()
         picture = rasterize(figure(x, p_data, p_g, d, optimal))
@@ -46,16 +50,13 @@ class OptimalDiscriminator(Periodic):
         write_png(picture, folder / f"{trainer.global_step:07d}.png")
         for logger in trainer.loggers:
             logger.log_metrics({"theory/discriminator_gap": gap}, step=trainer.global_step)
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("discriminator", picture, trainer.global_step)
+        log_picture(trainer.loggers, "discriminator", picture, trainer.global_step)
 
 
-def support(distribution: Any, samples: Tensor) -> Tensor:
+def support(distribution: Distribution, samples: Tensor) -> Tensor:
     """500 points over where either density lies."""
-    reach = 4 * distribution.scales.max()
-    low = min(samples.min().item(), (distribution.modes.min() - reach).item())
-    high = max(samples.max().item(), (distribution.modes.max() + reach).item())
-    return torch.linspace(low, high, 500)
+    low, high = extent(distribution)
+    return torch.linspace(min(samples.min().item(), low), max(samples.max().item(), high), 500)
 
 
 def kernel_density(samples: Tensor, x: Tensor) -> Tensor:

@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, Timer
 
+from gan_lightning.files import written_aside
 from gan_lightning.gan import GAN
 
 
@@ -62,22 +64,35 @@ class Throughput(Callback):
 def write_metrics(path: Path, trainer: Trainer, module: GAN, seconds: float, metrics: dict[str, float]) -> None:
     """``metrics.json``: step, images_seen, seconds, images_per_second, peak_memory_bytes, the final ``val/...``.
 
-    Image metrics bring ``features``, the name of the network whose features they compare.
+    ``monitor`` names the metric by which runs are compared; image metrics bring ``features``, the name of the network
+    whose features they compare.
     """
     images = int(module.images_seen)
-    features = trainer.datamodule.features_name  # type: ignore[attr-defined]
+    data = trainer.datamodule  # type: ignore[attr-defined]
     summary = {
         "step": trainer.global_step,
         "images_seen": images,
         "seconds": round(seconds, 3),
         "images_per_second": round(images / max(seconds, 1e-9), 1),
         "peak_memory_bytes": peak_memory(module.device),
-        **({"features": features} if features else {}),
+        **({"monitor": data.monitor[0]} if data.monitor else {}),
+        **({"features": data.features_name} if data.features_name else {}),
         **metrics,
     }
-    aside = path.with_suffix(".tmp")
-    aside.write_text(json.dumps(summary, indent=2) + "\n")
-    aside.replace(path)
+    with written_aside(path) as aside:
+        aside.write_text(json.dumps(summary, indent=2) + "\n")
+
+
+def why_stopped(trainer: Trainer) -> str:
+    """What ended the run before its length, in a sentence; nothing where that was no callback of Lightning's."""
+    if not trainer.should_stop:
+        return ""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, EarlyStopping) and callback.stopping_reason_message:
+            return f"Stopped early: {callback.stopping_reason_message.removesuffix(' Signaling Trainer to stop.')}"
+        if isinstance(callback, Timer) and callback.time_remaining() == 0:
+            return "Stopped by trainer.max_time."
+    return ""
 
 
 def peak_memory(device: torch.device) -> int:

@@ -5,6 +5,8 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Independent
 from torchmetrics import Metric
 
+from gan_lightning import pictures
+from gan_lightning.batch import Batch
 from gan_lightning.data.synthetic import Synthetic
 from gan_lightning.metrics.integers import Distinct, EvenShare, TotalVariation
 
@@ -31,6 +33,10 @@ class EvenIntegers(Synthetic):
     def decode(self, samples: Tensor) -> Tensor:
         """The integers, (N,), that samples (N, width) stand for."""
         return to_integers(samples)
+
+    def picture(self, samples: Batch, columns: int | None = None) -> Tensor:
+        """How often each integer came, even and odd ones in two colours."""
+        return pictures.rasterize(pictures.integer_shares(self.decode(samples.x), self.max_int))
 
     def metrics(self) -> dict[str, Metric]:
         return {

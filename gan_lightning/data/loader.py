@@ -1,30 +1,16 @@
 """Batches of whole training rounds, resumable from one number."""
 
-import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import torch
 from lightning import LightningDataModule
 from torch import Tensor
 from torchmetrics import Metric
 
-
-def stream_seed(*key: object) -> int:
-    """A 32-bit seed for the random stream of that name, such as ("order", seed, epoch)."""
-    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=4).digest())
-
-
-@contextmanager
-def own_stream(seed: int) -> Iterator[None]:
-    """The CPU's random numbers inside follow from the seed; the global random state is as before after it."""
-    state = torch.get_rng_state()
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)
+from gan_lightning import pictures
+from gan_lightning.batch import Batch, Rounds
 
 
 @dataclass(frozen=True)
@@ -47,83 +33,86 @@ class RoundShape:
         shape = (-1, self.critic_steps, self.accumulate_grad_batches, self.world_size, self.batch_size)
         return samples.view(*shape, *samples.shape[1:])[:, :, :, self.rank]
 
+    def rounds(self, samples: Batch) -> Rounds:
+        """This rank's part of whole rounds, x and y alike."""
+        return Rounds(self.shard(samples.x), None if samples.y is None else self.shard(samples.y))
+
 
 class RoundLoader:
-    """An endless stream of rounds, cut into batches and epochs; ``position``, the rounds served, is its whole state.
+    """An endless stream of rounds, cut into batches.
 
-    ``fetch(start, stop)`` makes the rounds [start, stop) and nothing else decides what is in them, so that a loader
-    set to a position goes on exactly. Batches end at multiples of ``rounds_per_batch`` within an epoch, at the epoch's
-    end and at ``last_round``; what that cut off a batch comes with the next one when a longer run goes on, so that the
-    n-th batch ends where it would have ended.
+    It has no state: a batch begins with the round ``trainer.global_step``, and the n-th batch of an epoch ends at round
+    ``n * rounds_per_batch`` of it, at the epoch's end or at ``trainer.max_steps``. What that last cut off comes with
+    the next batch when a longer run goes on. ``fetch(start, stop)`` makes the rounds [start, stop), and nothing else
+    decides what is in them. With ``trainer.overfit_batches`` every epoch has the rounds of the first.
     """
 
     def __init__(
-        self,
-        fetch: Callable[[int, int], Tensor],
-        rounds_per_epoch: int,
-        rounds_per_batch: int = 1,
-        last_round: int | None = None,
+        self, fetch: Callable[[int, int], Rounds], rounds_per_epoch: int, rounds_per_batch: int, trainer: Any
     ) -> None:
         self.fetch = fetch
         self.rounds_per_epoch = rounds_per_epoch
         self.rounds_per_batch = rounds_per_batch
-        self.last_round = last_round
-        self.position = 0
-        self.ahead = 0  # how many batches more were served than reach to the position, because some were cut
+        self.trainer = trainer
 
     def __len__(self) -> int:
         """Batches of one epoch."""
         return -(-self.rounds_per_epoch // self.rounds_per_batch)
 
-    def __iter__(self) -> Iterator[Tensor]:
-        for _ in range(len(self)):
-            start = self.position
-            number = self._batches(start) + self.ahead + 1
-            stop = self._end(number)
-            if self.last_round is not None and start < self.last_round:
-                stop = min(stop, self.last_round)
-            self.position, self.ahead = stop, number - self._batches(stop)
-            yield self.fetch(start, stop)
+    def __iter__(self) -> Iterator[Rounds]:
+        while True:  # Lightning counts the batches of an epoch
+            start, stop = self.next_rounds()
+            shift = start - start % self._epoch() if self.trainer.overfit_batches else 0
+            yield self.fetch(start - shift, stop - shift)
 
-    def _end(self, batches: int) -> int:
-        """The round that so many batches end with, where none is cut."""
-        epochs, within = divmod(batches, len(self))
-        return epochs * self.rounds_per_epoch + within * self.rounds_per_batch
+    def next_rounds(self) -> tuple[int, int]:
+        """Where the next batch begins and ends."""
+        trainer, epoch, rounds = self.trainer, self._epoch(), self.rounds_per_batch
+        start = trainer.global_step
+        batch = trainer.fit_loop.batch_idx + 2  # of the epoch, from 1: Lightning has counted those before
+        stop = trainer.current_epoch * epoch + min(batch * rounds, epoch)
+        if not start < stop <= start + 2 * rounds:  # a resumed run whose epochs have another length
+            stop = start + rounds
+        return start, min(stop, trainer.max_steps) if trainer.max_steps > start else stop
 
-    def _batches(self, rounds: int) -> int:
-        """The batches that so many rounds fill, or begin to fill."""
-        epochs, within = divmod(rounds, self.rounds_per_epoch)
-        return epochs * len(self) + -(-within // self.rounds_per_batch)
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing; that there is the method tells Lightning that a resumed run goes on exactly."""
+        return {}
 
-    def state_dict(self) -> dict[str, int]:
-        return {"position": self.position, "ahead": self.ahead}
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing, since all follows from the Trainer's counts."""
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.position, self.ahead = state["position"], state.get("ahead", 0)
+    def _epoch(self) -> int:
+        """Rounds of an epoch, which the Trainer may limit."""
+        return min(self.trainer.num_training_batches * self.rounds_per_batch, self.rounds_per_epoch)
 
 
 class Batches:
     """Samples in order, in batches: unlike a DataLoader, it leaves the global random state alone."""
 
-    def __init__(self, samples: Tensor, batch_size: int) -> None:
-        self.batches = samples.split(batch_size)
+    def __init__(self, samples: Batch, batch_size: int) -> None:
+        x = samples.x.split(batch_size)
+        y: Sequence[Tensor | None] = [None] * len(x) if samples.y is None else samples.y.split(batch_size)
+        self.batches = [Batch(*pair) for pair in zip(x, y, strict=True)]
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Batch]:
         return iter(self.batches)
 
 
 class RealData(LightningDataModule):
     """Base of the data modules: real samples for training, held-out ones and metrics for validation.
 
-    A subclass has ``sample_shape`` and defines ``rounds_per_epoch`` and ``fetcher``; where its truth is known, also
-    ``metrics`` and ``val_dataloader``, and the ``monitor`` by which one checkpoint is better than another.
+    A subclass says what its samples are: their ``sample_shape``, the ``class_names`` of their y where they have
+    classes, the ``value_range`` of images. Networks are built from these, so that they are known without a trainer and
+    before ``setup``. It defines ``rounds_per_epoch`` and ``fetcher``; where its truth is known, also ``metrics`` and
+    ``val_dataloader``, which gives Batches, and the ``monitor`` by which one checkpoint is better than another.
     """
 
     sample_shape: tuple[int, ...]
-    value_range = (-1.0, 1.0)  # of images
+    value_range: tuple[float, float] | None = None  # None for what has no bounds
     monitor: tuple[str, str] | None = None  # a metric's name and "min" or "max"
     features_name: str | None = None  # of the network whose features image metrics compare
     features_accuracy: float | None = None  # of its classes on held-out images
@@ -136,6 +125,25 @@ class RealData(LightningDataModule):
         self.batch_size = batch_size
         self.seed = seed
         self.rounds_per_batch = rounds_per_batch
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """The names of the classes 0, 1, ... that y counts; empty where samples have none."""
+        return ()
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are, 0 for none."""
+        return len(self.class_names)
+
+    @property
+    def shown(self) -> int:
+        """How many samples a picture takes."""
+        return pictures.shown(self.sample_shape)
+
+    def picture(self, samples: Batch, columns: int | None = None) -> Tensor:
+        """Samples as one picture, uint8 (3, height, width): images as a grid, of so many columns, others as points."""
+        return pictures.draw(samples.x, self.value_range, columns)
 
     @property
     def round_shape(self) -> RoundShape:
@@ -154,22 +162,28 @@ class RealData(LightningDataModule):
     def rounds_per_epoch(self) -> int:
         raise TypeError(f"{type(self).__name__} must define rounds_per_epoch")
 
+    def rounds_in_epoch(self) -> int:
+        """The rounds of one epoch of the Trainer's, which may limit them."""
+        assert self.trainer is not None
+        batches = math.ceil(self.rounds_per_epoch / self.rounds_per_batch)
+        limit = self.trainer.limit_train_batches
+        batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
+        return min(batches * self.rounds_per_batch, self.rounds_per_epoch)
+
     def check_size(self) -> None:
         """Raise a ValueError where one round needs more samples than there are."""
 
-    def fetcher(self) -> Callable[[int, int], Tensor]:
+    def fetcher(self) -> Callable[[int, int], Rounds]:
         """A function that makes this rank's rounds [start, stop)."""
         raise TypeError(f"{type(self).__name__} must define fetcher")
 
     def metrics(self) -> dict[str, Metric]:
-        """The validation's metrics by name, each updated with (generated, real)."""
+        """The validation's metrics by name, each updated with the Batches (generated, real)."""
         return {}
 
-    def training_samples(self, n: int, seed: int) -> Tensor:
-        """n real samples, (n, *sample_shape), that are none of validation's."""
+    def training_samples(self, n: int, seed: int) -> Batch:
+        """n real samples that are none of validation's."""
         raise TypeError(f"{type(self).__name__} must define training_samples")
 
     def train_dataloader(self) -> RoundLoader:
-        assert self.trainer is not None
-        last_round = self.trainer.max_steps if self.trainer.max_steps >= 0 else None
-        return RoundLoader(self.fetcher(), self.rounds_per_epoch, self.rounds_per_batch, last_round)
+        return RoundLoader(self.fetcher(), self.rounds_per_epoch, self.rounds_per_batch, self.trainer)

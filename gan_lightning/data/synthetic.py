@@ -1,24 +1,28 @@
 """Data of known density: a torch.distributions object, sampled afresh for every update."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import TypeGuard
 
-import torch
-from torch import Tensor
+from torch import Size, Tensor
 from torch.distributions import Distribution
 from torchmetrics import Metric
 
-from gan_lightning.data.loader import Batches, RealData, own_stream, stream_seed
-from gan_lightning.distributions import GaussianMixture
+from gan_lightning import pictures
+from gan_lightning.batch import Batch, Rounds, apply, concatenate
+from gan_lightning.data.loader import Batches, RealData
+from gan_lightning.distributions import GaussianMixture, has_cumulative
 from gan_lightning.metrics.distribution import JensenShannon, KolmogorovSmirnov, Wasserstein
 from gan_lightning.metrics.modes import HighQuality, Modes, ModesJensenShannon, ReverseKL
+from gan_lightning.streams import own_stream, stream_seed
 
 BLOCK = 10  # rounds
 
 
 class Synthetic(RealData):
-    """Samples of a known distribution over one or two dimensions, with the metrics that know it.
+    """Samples of any distribution, with the metrics that know it; y is the mode where a mixture has several.
 
+    A Gaussian mixture is compared mode by mode, a distribution on a line by its cdf where torch has it.
     ``rounds_per_epoch`` is only the distance between two validations, since there is no end of fresh data.
     """
 
@@ -34,53 +38,80 @@ class Synthetic(RealData):
         super().__init__(batch_size, seed, rounds_per_batch)
         if validation_samples < 1:
             raise ValueError(f"data.validation_samples is {validation_samples}: give a whole number, at least 1.")
+        if distribution.batch_shape:
+            raise ValueError(
+                f"data.distribution is {tuple(distribution.batch_shape)} distributions at once: make them one, by "
+                "torch.distributions.Independent or MixtureSameFamily."
+            )
         self.distribution = distribution
-        self.sample_shape = tuple(distribution.event_shape)
+        self.sample_shape = tuple(distribution.event_shape) or (1,)
         self.validation_samples = validation_samples
-        self.monitor = ("val/ks", "min") if self.sample_shape == (1,) else ("val/reverse_kl", "min")
+        known = metrics_of(distribution)
+        self.monitor = next(((f"val/{name}", "min") for name in ("ks", "reverse_kl", "jsd") if name in known), None)
         self._rounds_per_epoch = rounds_per_epoch
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        return tuple(map(str, range(len(self.distribution.modes)))) if has_modes(self.distribution) else ()
 
     @property
     def rounds_per_epoch(self) -> int:
         return self._rounds_per_epoch
 
-    def fetcher(self) -> Callable[[int, int], Tensor]:
+    def fetcher(self) -> Callable[[int, int], Rounds]:
         shape = self.round_shape
 
         @lru_cache(maxsize=1)
-        def block(first: int) -> Tensor:
+        def block(first: int) -> Rounds:
             seed = stream_seed("data", self.seed, first)
-            return shape.shard(sample_from(self.distribution, BLOCK * shape.samples, seed))
+            return shape.rounds(sample_from(self.distribution, BLOCK * shape.samples, seed))
 
-        def fetch(start: int, stop: int) -> Tensor:
+        def fetch(start: int, stop: int) -> Rounds:
             # a block of rounds is one draw from a stream of its own, and a part of it is a slice
-            firsts = range(start - start % BLOCK, stop, BLOCK)
-            return torch.cat([block(first)[max(start - first, 0) : stop - first] for first in firsts])
+            def part(first: int) -> Rounds:
+                return apply(lambda rounds: rounds[max(start - first, 0) : stop - first], block(first))
+
+            return concatenate([part(first) for first in range(start - start % BLOCK, stop, BLOCK)])
 
         return fetch
 
     def metrics(self) -> dict[str, Metric]:
-        truth = self.distribution
-        assert isinstance(truth, GaussianMixture)
-        metrics: dict[str, Metric] = {}
-        if self.sample_shape == (1,):
-            metrics |= {"ks": KolmogorovSmirnov(truth), "wasserstein": Wasserstein(truth), "jsd": JensenShannon(truth)}
-        else:
-            metrics |= {"jsd": ModesJensenShannon(truth)}
-        if len(truth.modes) > 1:
-            metrics |= {"modes": Modes(truth), "high_quality": HighQuality(truth), "reverse_kl": ReverseKL(truth)}
-        return metrics
+        return {name: metric(self.distribution) for name, metric in metrics_of(self.distribution).items()}
 
-    def training_samples(self, n: int, seed: int) -> Tensor:
+    def training_samples(self, n: int, seed: int) -> Batch:
         return sample_from(self.distribution, n, stream_seed("floor", seed))
 
     def val_dataloader(self) -> Batches:
         shape = self.round_shape
         samples = sample_from(self.distribution, self.validation_samples, stream_seed("validation", self.seed))
-        return Batches(samples[shape.rank :: shape.world_size], 10_000)
+        return Batches(apply(lambda tensor: tensor[shape.rank :: shape.world_size], samples), 10_000)
+
+    def picture(self, samples: Batch, columns: int | None = None) -> Tensor:
+        """A histogram over the true density, or a scatter over the true modes or samples."""
+        return pictures.draw(samples.x, self.value_range, columns, self.distribution)
 
 
-def sample_from(distribution: Distribution, n: int, seed: int) -> Tensor:
-    """n samples, (n, *event_shape), from a stream of their own: the global random state is as before."""
+def metrics_of(distribution: Distribution) -> dict[str, Callable[..., Metric]]:
+    """The metrics that know a distribution's truth, by name; none where nothing but samples of it can be had."""
+    metrics: dict[str, Callable[..., Metric]] = {}
+    if has_cumulative(distribution):
+        metrics = {"ks": KolmogorovSmirnov, "wasserstein": Wasserstein, "jsd": JensenShannon}
+    elif isinstance(distribution, GaussianMixture):
+        metrics = {"jsd": ModesJensenShannon}
+    if has_modes(distribution):
+        metrics |= {"modes": Modes, "high_quality": HighQuality, "reverse_kl": ReverseKL}
+    return metrics
+
+
+def has_modes(distribution: Distribution) -> TypeGuard[GaussianMixture]:
+    """Whether a sample belongs to one of several known modes."""
+    return isinstance(distribution, GaussianMixture) and len(distribution.modes) > 1
+
+
+def sample_from(distribution: Distribution, n: int, seed: int) -> Batch:
+    """n samples with their modes, from a stream of their own: the global random state is as before."""
     with own_stream(seed):
-        return distribution.sample((n,))
+        if has_modes(distribution):
+            return Batch(*distribution.sample_with_modes((n,)))
+        samples = distribution.sample(Size([n]))
+    return Batch(samples.view(n, *distribution.event_shape or (1,)).float())

@@ -8,10 +8,13 @@ from torch.distributions import Distribution
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from gan_lightning.batch import Batch
+from gan_lightning.distributions import cumulative
+
 
 def kolmogorov_smirnov(samples: Tensor, distribution: Distribution) -> Tensor:
     """sup_x |F_n(x) - F(x)| of n samples, any shape, against the distribution's cdf (Kolmogorov 1933)."""
-    cdf = distribution.cdf(samples.flatten().double().sort().values)
+    cdf = cumulative(distribution, samples.flatten().double().sort().values)
     steps = torch.arange(len(cdf) + 1, dtype=torch.double, device=cdf.device) / len(cdf)
     return torch.maximum(steps[1:] - cdf, cdf - steps[:-1]).max()
 
@@ -33,13 +36,13 @@ def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
 def quantile(distribution: Distribution, levels: Tensor) -> Tensor:
     """F^{-1}(u) for levels in (0, 1), by bisection to the last bit of a double."""
     low, high = torch.full_like(levels, -1.0), torch.full_like(levels, 1.0)
-    while (distribution.cdf(low) > levels).any():
+    while (cumulative(distribution, low) > levels).any():
         low *= 2
-    while (distribution.cdf(high) < levels).any():
+    while (cumulative(distribution, high) < levels).any():
         high *= 2
     for _ in range(64):
         middle = (low + high) / 2
-        below = distribution.cdf(middle) < levels
+        below = cumulative(distribution, middle) < levels
         low, high = torch.where(below, middle, low), torch.where(below, high, middle)
     return (low + high) / 2
 
@@ -55,8 +58,8 @@ class _AgainstDistribution(Metric):
         self.distribution = distribution
         self.add_state("samples", default=[], dist_reduce_fx="cat")
 
-    def update(self, generated: Tensor, real: Tensor) -> None:
-        self.samples.append(generated.detach())
+    def update(self, generated: Batch, real: Batch) -> None:
+        self.samples.append(generated.x.detach())
 
     def _gathered(self) -> Any:
         # the ranks exchange samples on their devices, but the distribution's parameters are on the CPU

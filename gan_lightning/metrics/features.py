@@ -1,7 +1,6 @@
 """Frozen networks whose features image metrics compare: a small classifier of the data's own classes, or Inception."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, cross_entropy
 
-from gan_lightning.data.loader import own_stream
+from gan_lightning.files import written_aside
+from gan_lightning.streams import own_stream
 
 UPDATES, BATCH_SIZE, LEARNING_RATE, SEED = 1500, 128, 1e-2, 0
 ARCHITECTURE = "cnn"  # change it with Classifier, whose weights are cached under this name
@@ -191,10 +191,7 @@ def _digest(tensors: Sequence[Tensor], *key: object) -> str:
 
 
 def _write(path: Path, network: Classifier, share: float, data: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # written aside and renamed: a run that is stopped here leaves no half of a cache
-    aside = path.with_suffix(f".{os.getpid()}")
     weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
-    torch.save({"weights": weights, "accuracy": share, "seed": SEED, "data": data}, aside)
-    aside.replace(path)
+    with written_aside(path) as aside, aside.open("wb") as file:
+        torch.save({"weights": weights, "accuracy": share, "seed": SEED, "data": data}, file)
     print(f"Feature network for image metrics, kept in {path}: {share:.2%} of held-out images in their class")

@@ -12,19 +12,15 @@ from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
 from torchmetrics.utilities import dim_zero_cat
 
-from gan_lightning.data.loader import own_stream
+from gan_lightning.batch import Batch
 from gan_lightning.metrics.features import Features
+from gan_lightning.pixels import to_bytes
+from gan_lightning.streams import own_stream
 
 MANIFOLD_NEIGHBOUR, DENSITY_NEIGHBOUR = 3, 5  # the k of Kynkaanniemi et al. 2019 and of Naeem et al. 2020
 KID_SUBSET_SIZE = 1000
 SUBSETS_SEED = 2014
 BLOCK = 500  # rows of a distance matrix held at once
-
-
-def to_bytes(images: Tensor, value_range: tuple[float, float]) -> Tensor:
-    """Images in the range (low, high) as uint8 in [0, 255], as a file would hold them."""
-    low, high = value_range
-    return ((images.float() - low) * (255 / (high - low))).round().clamp(0, 255).byte()
 
 
 def frechet_distance(real: Tensor, generated: Tensor) -> Tensor:
@@ -122,11 +118,11 @@ class ImageMetrics(Metric):
         for name in ("generated", "real", "generated_logits", "real_logits"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
-    def update(self, generated: Tensor, real: Tensor) -> None:
-        features, logits = self.features(to_bytes(generated, self.value_range))
+    def update(self, generated: Batch, real: Batch) -> None:
+        features, logits = self.features(to_bytes(generated.x, self.value_range))
         self.generated.append(features)
         self.generated_logits.append(logits)
-        features, logits = self.features(to_bytes(real, self.value_range))
+        features, logits = self.features(to_bytes(real.x, self.value_range))
         self.real.append(features)
         self.real_logits.append(logits)
 

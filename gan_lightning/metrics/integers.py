@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from gan_lightning.batch import Batch
+
 
 class _Counts(Metric):
     """How often each integer below ``max_int`` was generated."""
@@ -18,8 +20,8 @@ class _Counts(Metric):
         self.to_integers = to_integers
         self.add_state("counts", default=torch.zeros(max_int, dtype=torch.long), dist_reduce_fx="sum")
 
-    def update(self, generated: Tensor, real: Tensor) -> None:
-        self.counts += torch.bincount(self.to_integers(generated), minlength=len(self.counts))
+    def update(self, generated: Batch, real: Batch) -> None:
+        self.counts += torch.bincount(self.to_integers(generated.x), minlength=len(self.counts))
 
 
 class EvenShare(_Counts):

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from gan_lightning.batch import Batch
 from gan_lightning.distributions import GaussianMixture
 from gan_lightning.metrics.distribution import jensen_shannon
 
@@ -36,8 +37,8 @@ class _PerMode(Metric):
         self.add_state("assigned", default=zeros.clone(), dist_reduce_fx="sum")
         self.add_state("high_quality", default=zeros.clone(), dist_reduce_fx="sum")
 
-    def update(self, generated: Tensor, real: Tensor) -> None:
-        distance, mode = nearest_mode(generated.to(self.modes.dtype), self.modes)
+    def update(self, generated: Batch, real: Batch) -> None:
+        distance, mode = nearest_mode(generated.x.to(self.modes.dtype), self.modes)
         good = distance < HIGH_QUALITY_RADIUS * self.scales[mode]
         self.assigned += torch.bincount(mode, minlength=len(self.modes))
         self.high_quality += torch.bincount(mode[good], minlength=len(self.modes))

@@ -230,13 +230,13 @@ def test_a_weight_that_is_not_finite_is_never_saved(tmp_path: Path, network: str
 
 def test_a_loss_that_is_not_finite_is_never_saved(tmp_path: Path) -> None:
     gan = small_gan()
-    of_g, calls = gan.loss.generator, []
+    of_g, calls = gan.game.loss.generator, []
 
     def broken(**logits: Any) -> Tensor:
         calls.append(1)
         return of_g(**logits) + (float("nan") if len(calls) == 3 else 0.0)
 
-    gan.loss.generator = broken  # type: ignore[method-assign]
+    gan.game.loss.generator = broken  # type: ignore[method-assign]
     with pytest.raises(Diverged, match="generator's loss is nan at step 3"):
         run(tmp_path, RunCheckpoint(0), gan=gan)
     assert saved(tmp_path)["global_step"] == 2

@@ -22,7 +22,7 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from gan_lightning import build, config, losses, priors
+from gan_lightning import losses, priors, resumption, training
 from gan_lightning.callbacks.animation import Animation, animate
 from gan_lightning.callbacks.curves import LossCurves
 from gan_lightning.callbacks.diagnosis import Diagnosis
@@ -126,20 +126,27 @@ def has_curves(path: Path) -> bool:
 
 def test_loss_curves_go_on_after_a_resume(configure: Configure, tmp_path: Path, plotted: dict[str, Any]) -> None:
     run, seen = tmp_path / "run", _KeepLines()
-    build.train(configure(*TINY, "data.rounds_per_batch=5", "trainer.max_steps=40"), run, [seen])
+    training.train(configure(*TINY, "data.rounds_per_batch=5", "trainer.max_steps=40"), run, [seen])
     assert has_curves(run / "losses.png")
     assert list(plotted["generator"]) == list(range(5, 45, 5))
     (run / "losses.png").unlink()
-    build.train(config.resume(str(run), ["trainer.max_steps=80"]), run, [seen])
+    training.train(resumption.resume(str(run), ["trainer.max_steps=80"]), run, [seen])
     assert has_curves(run / "losses.png")
     assert list(seen.lines["generator"]) == list(range(5, 85, 5))
     for network, points in seen.lines.items():
         assert plotted[network] == pytest.approx(points, rel=1e-6)
 
 
-def test_no_curves_without_tensorboard(tmp_path: Path) -> None:
-    fit(small_gan(), GivenData(plane_rounds(4), 4), 4, callbacks=[LossCurves()], default_root_dir=tmp_path)
-    assert not list(tmp_path.glob("*.png"))
+@pytest.mark.parametrize("log_every_n_steps", [2, 100])
+def test_loss_curves_need_no_logger_but_a_line_of_the_log(
+    tmp_path: Path, plotted: dict[str, Any], log_every_n_steps: int
+) -> None:
+    seen, data = _KeepLines(), GivenData(plane_rounds(4), 4)
+    options = {"log_every_n_steps": log_every_n_steps, "default_root_dir": tmp_path}
+    fit(small_gan(), data, 4, callbacks=[LossCurves(), seen], **options)
+    assert plotted == {network: points for network, points in seen.lines.items() if points}
+    assert (tmp_path / "losses.png").exists() == (log_every_n_steps == 2)
+    assert list(seen.lines["generator"]) == ([2, 4] if log_every_n_steps == 2 else [])
 
 
 # -------------------------------------------------------------------------------------------------------- animation
@@ -197,7 +204,7 @@ def test_one_picture_is_a_film_too(tmp_path: Path) -> None:
 
 
 def test_a_run_ends_with_its_film(tmp_path: Path) -> None:
-    callbacks = [SamplePictures(4, points=16), Animation(frames=3, seconds=0.3)]
+    callbacks = [SamplePictures(4, n=16), Animation(frames=3, seconds=0.3)]
     fit(small_gan(), GivenData(plane_rounds(12), 4), 12, callbacks=callbacks, default_root_dir=tmp_path)
     pictures = sorted((tmp_path / "samples").glob("*.png"))
     assert [int(path.stem) for path in pictures] == [0, 4, 8, 12]
@@ -211,6 +218,8 @@ def test_a_run_ends_with_its_film(tmp_path: Path) -> None:
 
 
 def test_no_film_without_pictures(tmp_path: Path) -> None:
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / ".0000004.123.png").write_bytes(b"half of a picture, from a killed process")
     fit(small_gan(), GivenData(plane_rounds(2), 4), 2, callbacks=[Animation()], default_root_dir=tmp_path)
     assert not list(tmp_path.rglob("*.gif"))
 
@@ -269,7 +278,7 @@ def test_the_generators_integers_are_printed(capsys: pytest.CaptureFixture[str])
     fit(gan, even_integers(), 5, callbacks=[PrintSamples([0], samples=20)], **QUIET)
     said = printed(capsys.readouterr().out)[5]
     latents = torch.randint(2, (20, 4), generator=torch.Generator().manual_seed(5)).float()
-    bits = (gan.generator(latents) >= 0.5).int().tolist()
+    bits = (gan.game.generator(latents) >= 0.5).int().tolist()
     assert said == [int("".join(map(str, row)), 2) for row in bits]
     assert len(set(said)) > 1
 
@@ -330,10 +339,10 @@ class _Gradients(Callback):
 def test_a_run_at_the_equilibrium_is_healthy(loss: type[losses.Loss]) -> None:
     """G makes what the data is and stays. D, steep at first, falls to 1/2, and G's gradient below a hundredth."""
     gan = line_gan(loss=loss(), generator_optimizer=STILL)
-    nn.init.ones_(gan.generator.weight)
-    nn.init.zeros_(gan.generator.bias)
-    nn.init.constant_(gan.discriminator[0].weight, 1.0)
-    nn.init.constant_(gan.discriminator[2].weight, 0.5)
+    nn.init.ones_(gan.game.generator.weight)
+    nn.init.zeros_(gan.game.generator.bias)
+    nn.init.constant_(gan.game.discriminator[0].weight, 1.0)
+    nn.init.constant_(gan.game.discriminator[2].weight, 0.5)
     seen = _Gradients()
     assert findings(gan, line_data(gaussian(), batch_size=256), 200, 10, seen) == []
     assert min(seen.norms) < 0.01 * max(seen.norms)
@@ -437,7 +446,7 @@ def gap_by_hand(gan: GAN, generator: nn.Module, step: int) -> float:
     p_data = (stats.norm(-2, 0.5).pdf(x) + stats.norm(1, 1).pdf(x)) / 2
     with torch.no_grad():
         p_g = silverman(generator(latents)[:, 0].double().numpy())(x)
-        logits = gan.discriminator(torch.from_numpy(x).float()[:, None]).double().numpy()
+        logits = gan.game.discriminator(torch.from_numpy(x).float()[:, None]).double().numpy()
     gap = np.abs(1 / (1 + np.exp(-logits)) - p_data / (p_data + p_g + 1e-12))
     return np.trapezoid(p_data * gap, x)
 
@@ -448,13 +457,13 @@ def test_the_logged_gap_is_that_of_the_trained_generator(tmp_path: Path) -> None
     truth = mixture([-2.0, 1.0], [0.5, 1.0])
     callbacks = [OptimalDiscriminator(1000, samples=2000)]
     gan = line_gan(ema_decay=0.999, ema_warmup=False, generator_optimizer=partial(torch.optim.SGD, lr=0.2))
-    nn.init.ones_(gan.generator.weight)
-    nn.init.constant_(gan.generator.bias, 2.0)
-    start = copy.deepcopy(gan.generator)
+    nn.init.ones_(gan.game.generator.weight)
+    nn.init.constant_(gan.game.generator.bias, 2.0)
+    start = copy.deepcopy(gan.game.generator)
     fit(gan, line_data(truth), 30, callbacks=callbacks, default_root_dir=tmp_path, logger=log, **QUIET)
-    expected = gap_by_hand(gan, gan.generator, 30)
+    expected = gap_by_hand(gan, gan.game.generator, 30)
     assert abs(expected - gap_by_hand(gan, start, 30)) > 0.01
-    assert abs(expected - gap_by_hand(gan, gan.sampler, 30)) > 0.01
+    assert abs(expected - gap_by_hand(gan, gan, 30)) > 0.01
     assert log.lines["theory/discriminator_gap"][30] == pytest.approx(expected, abs=2e-3)
 
 

@@ -19,7 +19,7 @@ def integers(samples: Tensor) -> list[int]:
 @pytest.mark.parametrize("max_int", [4, 128, 256])
 def test_samples_are_uniform_even_numbers(max_int: int) -> None:
     data = EvenIntegers(max_int, 4, **OPTIONS)
-    drawn = integers(sample_from(data.distribution, 20_000, 3))
+    drawn = integers(sample_from(data.distribution, 20_000, 3).x)
     counts = [drawn.count(even) for even in range(0, max_int, 2)]
     assert sum(counts) == 20_000  # no odd number, none out of range
     assert stats.chisquare(counts).pvalue > 0.01
@@ -29,7 +29,9 @@ def test_samples_are_uniform_even_numbers(max_int: int) -> None:
 def test_the_width_is_that_of_the_largest(max_int: int, width: int) -> None:
     data = EvenIntegers(max_int, 4, **OPTIONS)
     assert data.sample_shape == (width,)
-    samples = sample_from(data.distribution, 50, 0)
+    samples, classes, *_ = sample_from(data.distribution, 50, 0)
+    assert classes is None
+    assert (data.classes, data.class_names, data.value_range) == (0, (), None)
     assert samples.shape == (50, width)
     assert samples.dtype == torch.float32
     assert data.monitor == ("val/total_variation", "min")

@@ -23,18 +23,12 @@ from torch import Tensor
 from torch.testing import assert_close
 from torchvision import datasets
 
-from gan_lightning.data.images import (
-    CIFAR10,
-    MNIST,
-    FashionMNIST,
-    ImageData,
-    ImageFolder,
-    RoundOrder,
-    check_idx,
-    read_image,
-    scale,
-)
+from gan_lightning.data.fetch import RoundOrder
+from gan_lightning.data.folder import ImageFolder, read_image
+from gan_lightning.data.images import ImageData
 from gan_lightning.data.loader import RoundShape
+from gan_lightning.data.torchvision import CIFAR10, MNIST, FashionMNIST, check_idx
+from gan_lightning.pixels import from_bytes
 
 RANDOM = np.random.default_rng(0)
 LABELS = np.array([5, 0, 4, 1, 9, 2, 1, 3, 1, 4], dtype=np.uint8)
@@ -67,7 +61,7 @@ def batches(data: ImageData, n: int, position: int = 0) -> Tensor:
         while True:
             yield from loader
 
-    return torch.cat(list(islice(endless(), n)))
+    return torch.cat([batch.x for batch in islice(endless(), n)])
 
 
 # ----------------------------------------------------------------------------------------------- pixels and order
@@ -75,7 +69,7 @@ def batches(data: ImageData, n: int, position: int = 0) -> Tensor:
 
 def test_unit_range() -> None:
     bytes_ = torch.arange(256, dtype=torch.uint8)
-    values = scale(bytes_)
+    values = from_bytes(bytes_, (-1.0, 1.0))
     assert (values[0], values[255]) == (-1.0, 1.0)
     assert values.dtype == torch.float32
     assert_close(values.double(), torch.from_numpy(np.arange(256) / 255 * 2 - 1), rtol=0, atol=1e-6)
@@ -268,7 +262,7 @@ def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     parts = zip(names, np.split(pixels, 5), strict=True)
     train = [write(name, {"data": part, "labels": [0, 3, 5, 3]}) for name, part in parts]
     test = [write("test_batch", {"data": pixels[:1], "labels": [0]})]
-    filename, md5 = write("batches.meta", {"label_names": list(CIFAR10.class_names)})
+    filename, md5 = write("batches.meta", {"label_names": list(CIFAR10.all_class_names)})
     monkeypatch.setattr(datasets.CIFAR10, "train_list", train)
     monkeypatch.setattr(datasets.CIFAR10, "test_list", test)
     monkeypatch.setattr(datasets.CIFAR10, "meta", {"filename": filename, "key": "label_names", "md5": md5})
@@ -306,7 +300,7 @@ def test_an_epoch_of_the_loader(tmp_path: Path) -> None:
     """Every image once, and its pixels as they are in the file."""
     images = torch.from_numpy(write_mnist(tmp_path))
     data = ready(mnist(tmp_path, batch_size=1), trainer(critic_steps=5))
-    shown = torch.cat(list(data.train_dataloader()))
+    shown = torch.cat([batch.x for batch in data.train_dataloader()])
     assert shown.shape == (2, 5, 1, 1, 1, 28, 28)
     numbers = [round((image[0, 0, 0].item() + 1) * 127.5) for image in shown.flatten(0, 3)]
     assert sorted(numbers) == list(range(10))
@@ -575,9 +569,9 @@ def test_workers_go_on_from_any_position(folder: Path) -> None:
 
 def test_a_worker_loader_set_back_reads_again(folder: Path) -> None:
     loader = ready(image_folder(folder, memory_limit=TINY)).train_dataloader()
-    first = list(loader)
+    first = [batch.x for batch in loader]
     loader.load_state_dict({"position": 0})
-    again = list(loader)
+    again = [batch.x for batch in loader]
     assert torch.equal(torch.cat(first), torch.cat(again))
 
 

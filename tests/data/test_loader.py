@@ -4,15 +4,16 @@ from itertools import islice
 
 import pytest
 import torch
-from torch import Tensor
 from torch.testing import assert_close
 
-from gan_lightning.data.loader import Batches, RealData, RoundLoader, RoundShape, stream_seed
+from gan_lightning.batch import Batch, Rounds
+from gan_lightning.data.loader import Batches, RealData, RoundLoader, RoundShape
+from gan_lightning.streams import stream_seed
 
 
-def numbers(start: int, stop: int) -> Tensor:
+def numbers(start: int, stop: int) -> Rounds:
     """Rounds that are their own numbers."""
-    return torch.arange(start, stop)
+    return Rounds(torch.arange(start, stop))
 
 
 def served(loader: RoundLoader, batches: int) -> list[list[int]]:
@@ -22,7 +23,7 @@ def served(loader: RoundLoader, batches: int) -> list[list[int]]:
         while True:
             yield from loader
 
-    return [batch.tolist() for batch in islice(endless(), batches)]
+    return [batch.x.tolist() for batch in islice(endless(), batches)]
 
 
 @pytest.mark.parametrize(("rounds", "per_batch", "batches"), [(10, 1, 10), (10, 5, 2), (10, 3, 4), (2, 5, 1)])
@@ -66,7 +67,7 @@ def test_batches_end_with_their_epoch(rounds: int, per_batch: int) -> None:
     """Where the length of an epoch is no multiple of a batch's, its last batch is shorter."""
     loader = RoundLoader(numbers, rounds, per_batch)
     for epoch in range(4):
-        batches = [batch.tolist() for batch in loader]
+        batches = [batch.x.tolist() for batch in loader]
         first = epoch * rounds
         assert [r for batch in batches for r in batch] == list(range(first, first + rounds))
         assert [len(batch) for batch in batches[:-1]] == [per_batch] * (len(loader) - 1)
@@ -86,8 +87,8 @@ def test_a_ragged_epoch_goes_on_after_a_restore(batches: int) -> None:
 
 def test_epochs_follow_each_other() -> None:
     loader = RoundLoader(numbers, 4, 2)
-    assert [batch.tolist() for batch in loader] == [[0, 1], [2, 3]]
-    assert [batch.tolist() for batch in loader] == [[4, 5], [6, 7]]
+    assert [batch.x.tolist() for batch in loader] == [[0, 1], [2, 3]]
+    assert [batch.x.tolist() for batch in loader] == [[4, 5], [6, 7]]
     assert loader.position == 8
 
 
@@ -118,7 +119,7 @@ def test_any_position_will_do(position: int) -> None:
 def test_the_state_is_saved_before_the_batch_is_used() -> None:
     """A checkpoint inside a training step must not repeat the batch of that step."""
     loader = RoundLoader(numbers, 4, 2)
-    assert next(iter(loader)).tolist() == [0, 1]
+    assert next(iter(loader)).x.tolist() == [0, 1]
     assert loader.state_dict() == {"position": 2, "ahead": 0}
 
 
@@ -167,11 +168,29 @@ def test_streams_have_their_own_seeds() -> None:
 def test_batches_cover_the_samples_in_order() -> None:
     samples = torch.randn(10, 2)
     before = torch.get_rng_state()
-    batches = list(Batches(samples, 4))
+    batches = list(Batches(Batch(samples), 4))
     assert torch.equal(torch.get_rng_state(), before)
-    assert [len(batch) for batch in batches] == [4, 4, 2]
-    assert len(Batches(samples, 4)) == 3
-    assert_close(torch.cat(batches), samples, rtol=0, atol=0)
+    assert [len(batch.x) for batch in batches] == [4, 4, 2]
+    assert [batch.y for batch in batches] == [None] * 3
+    assert len(Batches(Batch(samples), 4)) == 3
+    assert_close(torch.cat([batch.x for batch in batches]), samples, rtol=0, atol=0)
+
+
+def test_batches_cut_the_labels_with_the_samples() -> None:
+    batches = list(Batches(Batch(torch.randn(10, 2), torch.arange(10)), 4))
+    assert [batch.y.tolist() for batch in batches if batch.y is not None] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+@pytest.mark.parametrize("rank", [0, 1, 4])
+def test_labels_are_shared_out_with_their_samples(rank: int) -> None:
+    shape = RoundShape(**SHAPE, world_size=5, rank=rank)
+    classes = torch.arange(2 * shape.samples)
+    rounds = shape.rounds(Batch(classes[:, None].float().expand(-1, 7), classes))
+    assert rounds.x.shape == (2, 2, 3, 4, 7)
+    assert rounds.y is not None
+    assert rounds.y.dtype == torch.int64
+    assert torch.equal(rounds.x[..., 0].long(), rounds.y)
+    assert shape.rounds(Batch(classes)).y is None
 
 
 def test_an_empty_batch_is_refused() -> None:

@@ -1,13 +1,16 @@
 """Synthetic data: the same whatever asks for it, and never from the global random stream."""
 
 import math
+from collections.abc import Iterable
 from types import SimpleNamespace
 
 import pytest
 import torch
 from scipy import stats
 from torch import Tensor
+from torch.distributions import Distribution
 
+from gan_lightning.batch import Batch, Rounds
 from gan_lightning.data.synthetic import Synthetic, sample_from
 from gan_lightning.distributions import GaussianMixture, gaussian, grid, mixture, ring
 
@@ -20,7 +23,7 @@ def trainer(ranks: int = 1, rank: int = 0, max_steps: int = -1, **gan: int) -> S
 
 
 def synthetic(
-    distribution: GaussianMixture | None = None,
+    distribution: Distribution | None = None,
     *,
     batch_size: int = 4,
     seed: int = 0,
@@ -44,21 +47,27 @@ def synthetic(
 def rounds(data: Synthetic, start: int, stop: int) -> Tensor:
     """The rounds [start, stop), each fetched alone."""
     fetch = data.fetcher()
-    return torch.cat([fetch(r, r + 1) for r in range(start, stop)])
+    return torch.cat([fetch(r, r + 1).x for r in range(start, stop)])
+
+
+def samples(loader: Iterable[Batch | Rounds]) -> Tensor:
+    """The x of all batches together."""
+    return torch.cat([batch.x for batch in loader])
 
 
 def test_batch_shape() -> None:
     data = synthetic(on=trainer(critic_steps=3, accumulate_grad_batches=2))
-    assert data.fetcher()(5, 9).shape == (4, 3, 2, 4, 2)
-    assert synthetic(gaussian()).fetcher()(0, 1).shape == (1, 1, 1, 4, 1)
+    assert data.fetcher()(5, 9).x.shape == (4, 3, 2, 4, 2)
+    assert synthetic(gaussian()).fetcher()(0, 1).x.shape == (1, 1, 1, 4, 1)
 
 
 def test_the_rounds_do_not_depend_on_how_they_are_cut() -> None:
     alone = rounds(synthetic(), 0, 20)
-    whole = torch.cat(list(synthetic().train_dataloader()))
+    whole = samples(synthetic().train_dataloader())
     assert torch.equal(whole, alone)
-    assert torch.equal(torch.cat(list(synthetic(rounds_per_batch=7).train_dataloader())), alone)
-    ragged = torch.cat([synthetic().fetcher()(a, b) for a, b in ((0, 2), (2, 5), (5, 6), (6, 10), (10, 15), (15, 20))])
+    assert torch.equal(samples(synthetic(rounds_per_batch=7).train_dataloader()), alone)
+    parts = ((0, 2), (2, 5), (5, 6), (6, 10), (10, 15), (15, 20))
+    ragged = torch.cat([synthetic().fetcher()(a, b).x for a, b in parts])
     assert torch.equal(ragged, alone)
 
 
@@ -66,7 +75,7 @@ def test_the_rounds_do_not_depend_on_how_they_are_cut() -> None:
 def test_an_epoch_that_is_no_multiple_of_a_batch_has_the_same_rounds(rounds_per_epoch: int) -> None:
     """Batches of 5 then begin anywhere within the blocks that are drawn at once, and go over their ends."""
     loader = synthetic(rounds_per_epoch=rounds_per_epoch).train_dataloader()
-    epochs = [list(loader) for _ in range(4)]
+    epochs = [[batch.x for batch in loader] for _ in range(4)]
     assert [sum(map(len, batches)) for batches in epochs] == [rounds_per_epoch] * 4
     together = torch.cat([batch for batches in epochs for batch in batches])
     assert torch.equal(together, rounds(synthetic(), 0, 4 * rounds_per_epoch))
@@ -75,22 +84,22 @@ def test_an_epoch_that_is_no_multiple_of_a_batch_has_the_same_rounds(rounds_per_
 @pytest.mark.parametrize(("start", "stop"), [(0, 23), (3, 8), (4, 6), (5, 16), (9, 21), (7, 8)])
 def test_a_fetch_may_cross_the_ends_of_blocks(start: int, stop: int) -> None:
     on = trainer(ranks=2, rank=1, critic_steps=2)
-    fetched = synthetic(on=on).fetcher()(start, stop)
+    fetched = synthetic(on=on).fetcher()(start, stop).x
     assert len(fetched) == stop - start
     assert torch.equal(fetched, rounds(synthetic(on=on), start, stop))
 
 
 def test_a_restored_loader_goes_on() -> None:
-    whole = list(synthetic().train_dataloader())
+    whole = [batch.x for batch in synthetic().train_dataloader()]
     loader = synthetic().train_dataloader()
     loader.load_state_dict({"position": 10})
-    rest = [batch for batch, _ in zip(loader, range(2), strict=False)]
+    rest = [batch.x for batch, _ in zip(loader, range(2), strict=False)]
     assert torch.equal(torch.cat(rest), torch.cat(whole[2:]))
 
 
 def test_the_last_batch_ends_with_the_run() -> None:
     loader = synthetic(on=trainer(max_steps=7)).train_dataloader()
-    first, second = (batch for batch, _ in zip(loader, range(2), strict=False))
+    first, second = (batch.x for batch, _ in zip(loader, range(2), strict=False))
     assert (len(first), len(second)) == (5, 2)
     assert torch.equal(torch.cat([first, second]), rounds(synthetic(), 0, 7))
     assert len(synthetic().train_dataloader()) == 4
@@ -98,8 +107,8 @@ def test_the_last_batch_ends_with_the_run() -> None:
 
 
 def test_every_round_is_fresh() -> None:
-    samples = rounds(synthetic(gaussian()), 0, 40).flatten()
-    assert len(samples.unique()) == len(samples) == 160
+    drawn = rounds(synthetic(gaussian()), 0, 40).flatten()
+    assert len(drawn.unique()) == len(drawn) == 160
 
 
 def test_seeds_differ() -> None:
@@ -110,9 +119,9 @@ def test_seeds_differ() -> None:
 def test_the_data_follows_the_distribution() -> None:
     """1.63/sqrt(n) is the 1 % bound of the Kolmogorov-Smirnov distance."""
     distribution = mixture([-3, 0, 3], [0.5, 0.5, 0.5])
-    samples = rounds(synthetic(distribution, batch_size=500), 0, 20).flatten()
-    distance = stats.kstest(samples.numpy(), lambda x: distribution.cdf(torch.from_numpy(x)).numpy()).statistic
-    assert distance < 1.63 / math.sqrt(len(samples))
+    drawn = rounds(synthetic(distribution, batch_size=500), 0, 20).flatten()
+    distance = stats.kstest(drawn.numpy(), lambda x: distribution.cdf(torch.from_numpy(x)).numpy()).statistic
+    assert distance < 1.63 / math.sqrt(len(drawn))
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
@@ -143,24 +152,24 @@ def test_the_global_stream_survives_an_error() -> None:
 
 def test_the_global_stream_decides_nothing() -> None:
     torch.manual_seed(1)
-    first = rounds(synthetic(), 0, 3), next(iter(synthetic().val_dataloader()))
+    first = rounds(synthetic(), 0, 3), next(iter(synthetic().val_dataloader())).x
     torch.manual_seed(2)
-    second = rounds(synthetic(), 0, 3), next(iter(synthetic().val_dataloader()))
+    second = rounds(synthetic(), 0, 3), next(iter(synthetic().val_dataloader())).x
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def test_validation_is_held_out_and_the_same_each_time() -> None:
     # as many samples as one draw of the training data has: from one stream, they would be the same
     data = synthetic(gaussian(), validation_samples=5 * 4)
-    first, second = (torch.cat(list(data.val_dataloader())) for _ in range(2))
+    first, second = (samples(data.val_dataloader()) for _ in range(2))
     assert first.shape == (20, 1)
     assert torch.equal(first, second)
     assert not torch.isin(first, rounds(data, 0, 20)).any()
 
 
 def test_ranks_share_out_the_validation() -> None:
-    whole = torch.cat(list(synthetic().val_dataloader()))
-    shards = [torch.cat(list(synthetic(on=trainer(2, rank)).val_dataloader())) for rank in range(2)]
+    whole = samples(synthetic().val_dataloader())
+    shards = [samples(synthetic(on=trainer(2, rank)).val_dataloader()) for rank in range(2)]
     assert [len(shard) for shard in shards] == [501, 500]
     together = torch.empty_like(whole)
     together[0::2], together[1::2] = shards

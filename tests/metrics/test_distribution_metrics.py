@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.testing import assert_close
 from torchmetrics import Metric, MetricCollection
 
+from gan_lightning.batch import Batch
 from gan_lightning.distributions import GaussianMixture, gaussian, mixture
 from gan_lightning.metrics.distribution import (
     KolmogorovSmirnov,
@@ -140,7 +141,7 @@ def test_a_broken_generator_scores_no_number(distance: object) -> None:
 
 def value(metric: Metric, *batches: Tensor) -> float:
     for batch in batches:
-        metric.update(batch, torch.zeros_like(batch))
+        metric.update(Batch(batch), Batch(torch.zeros_like(batch)))
     return metric.compute().item()
 
 
@@ -166,7 +167,7 @@ def test_metrics_of_a_collection_share_their_samples() -> None:
     batches = torch.randn(3, 40, 1)
     together = MetricCollection({"ks": KolmogorovSmirnov(gaussian()), "wasserstein": Wasserstein(gaussian())})
     for batch in batches:
-        together.update(batch, batch)
+        together.update(Batch(batch), Batch(batch))
     alone = {
         "ks": value(KolmogorovSmirnov(gaussian()), *batches),
         "wasserstein": value(Wasserstein(gaussian()), *batches),
@@ -185,5 +186,5 @@ def test_metrics_leave_the_global_stream_alone(metric: type[Metric]) -> None:
 @pytest.mark.parametrize("metric", METRICS)
 def test_metrics_keep_no_graph(metric: type[Metric]) -> None:
     used = metric(gaussian())
-    used.update(torch.randn(5, 1, requires_grad=True), torch.zeros(5, 1))
+    used.update(Batch(torch.randn(5, 1, requires_grad=True)), Batch(torch.zeros(5, 1)))
     assert not used.samples[0].requires_grad

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from gan_lightning.batch import Batch
 from gan_lightning.data.bits import to_integers
 from gan_lightning.metrics.integers import Distinct, EvenShare, TotalVariation
 
@@ -21,7 +22,7 @@ def bits(values: list[int], width: int = 5) -> Tensor:
 def value(kind: type[Metric], *batches: Tensor, max_int: int = MAX_INT) -> float:
     metric = kind(max_int, to_integers)
     for batch in batches:
-        metric.update(batch, torch.zeros_like(batch))
+        metric.update(Batch(batch), Batch(torch.zeros_like(batch)))
     return metric.compute().item()
 
 
@@ -72,5 +73,5 @@ def test_all_numbers_alike(kind: type[Metric], half: float) -> None:
 
 def test_the_real_samples_do_not_count() -> None:
     metric = EvenShare(MAX_INT, to_integers)
-    metric.update(bits([2, 4, 5, 6]), bits([1, 3, 5, 7]))
+    metric.update(Batch(bits([2, 4, 5, 6])), Batch(bits([1, 3, 5, 7])))
     assert metric.compute().item() == 0.75

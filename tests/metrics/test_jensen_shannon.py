@@ -10,6 +10,7 @@ from scipy.spatial.distance import jensenshannon
 from torch import Tensor
 from torchmetrics import Metric
 
+from gan_lightning.batch import Batch
 from gan_lightning.distributions import GaussianMixture, gaussian, grid, mixture, ring
 from gan_lightning.metrics.distribution import JensenShannon, jensen_shannon
 from gan_lightning.metrics.modes import ModesJensenShannon
@@ -23,7 +24,7 @@ def probabilities(n: int, seed: int, zeros: int = 0) -> Tensor:
 
 def value(metric: Metric, *batches: Tensor) -> float:
     for batch in batches:
-        metric.update(batch, torch.zeros_like(batch))
+        metric.update(Batch(batch), Batch(torch.zeros_like(batch)))
     return metric.compute().item()
 
 

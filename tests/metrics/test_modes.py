@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.testing import assert_close
 from torchmetrics import Metric, MetricCollection
 
+from gan_lightning.batch import Batch
 from gan_lightning.distributions import GaussianMixture, grid, ring
 from gan_lightning.metrics.modes import HighQuality, Modes, ReverseKL, nearest_mode
 
@@ -17,7 +18,7 @@ METRICS = [Modes, HighQuality, ReverseKL]
 
 def value(metric: Metric, *batches: Tensor) -> float:
     for batch in batches:
-        metric.update(batch, torch.zeros_like(batch))
+        metric.update(Batch(batch), Batch(torch.zeros_like(batch)))
     return metric.compute().item()
 
 
@@ -154,7 +155,7 @@ def test_metrics_of_a_collection_are_those_alone() -> None:
     batches = (uneven().sample((300,)) + 0.2 * torch.randn(300, 2)).split(100)
     for _ in range(2):
         for batch in batches:
-            together.update(batch, batch)
+            together.update(Batch(batch), Batch(batch))
         expected = {metric.__name__: value(metric(uneven()), *batches) for metric in METRICS}
         assert {name: v.item() for name, v in together.compute().items()} == expected
         together.reset()

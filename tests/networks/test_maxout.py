@@ -345,12 +345,12 @@ def test_the_papers_networks_in_parameters(
     config = configure(f"model={model}", "data=cifar10", "model.ema_decay=0")
     check(config, {"model": model, "data": "cifar10"})
     with torch.device("meta"):  # without memory for 90 million weights
-        gan = build_gan(config, shape)
-        assert gan.generator(torch.zeros(2, 100)).shape == (2, *shape)
-        assert gan.discriminator(torch.zeros(2, *shape)).shape == (2,)
-    assert sizes(gan.generator) == generator
-    assert sizes(gan.discriminator) == discriminator
-    assert dropouts(gan.discriminator) == pytest.approx([0.2] + [0.5] * (len(discriminator) - 1))
+        gan = build_gan(config, shape, 0)
+        assert gan.game.generator(torch.zeros(2, 100)).shape == (2, *shape)
+        assert gan.game.discriminator(torch.zeros(2, *shape)).shape == (2,)
+    assert sizes(gan.game.generator) == generator
+    assert sizes(gan.game.discriminator) == discriminator
+    assert dropouts(gan.game.discriminator) == pytest.approx([0.2] + [0.5] * (len(discriminator) - 1))
 
 
 def test_totals() -> None:

@@ -1,0 +1,45 @@
+"""The options of a run, for every logger."""
+
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
+
+from gan_lightning.loggers import log_options, show_hparams
+
+
+class HyperParameters(Callback):
+    """Logs the options at the run's start, and in TensorBoard's HPARAMS as soon as the metrics' names are known.
+
+    Its state carries the loggers' versions, by which a resumed run goes on with theirs.
+    """
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.options = options
+        self._are_shown = False
+        self._loggers: list[Logger] = []
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self._loggers = trainer.loggers
+        if trainer.global_step == 0 and trainer.is_global_zero:
+            log_options(trainer.loggers, self.options)
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._show(trainer, [name for name in trainer.callback_metrics if name.startswith("val/")])
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.datamodule.monitor is None or trainer.limit_val_batches == 0:  # type: ignore[attr-defined]
+            self._show(trainer, ["loss/generator"])  # else a validation follows, if none has been
+
+    def state_dict(self) -> dict[str, Any]:
+        versions = {type(logger).__name__: logger.version for logger in self._loggers}
+        return {"options": self.options, "are_shown": self._are_shown, "versions": versions}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.options, self._are_shown = state["options"], state["are_shown"]
+
+    def _show(self, trainer: Trainer, metrics: list[str]) -> None:
+        if trainer.is_global_zero and not self._are_shown:
+            show_hparams(trainer.loggers, self.options, metrics)
+        self._are_shown = True

@@ -1,0 +1,79 @@
+"""A checkpoint's content, and the GAN that it holds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import OmegaConf
+
+from gan_lightning.build import build_gan
+from gan_lightning.callbacks.checkpoint import checkpoints
+from gan_lightning.config import check
+from gan_lightning.errors import UsageError
+from gan_lightning.files import leftovers
+from gan_lightning.gan import GAN
+from gan_lightning.trust import check_file
+
+
+def load(path: str | Path, gan: GAN | None = None, trust: Sequence[str] = ()) -> GAN:
+    """The trained GAN of a checkpoint, or of a run folder's last one, in evaluation mode.
+
+    ``trust`` names packages whose classes and functions it may use, besides this package's, torch's and Lightning's.
+    A checkpoint of a plain Trainer's run has no configuration: ``gan`` is the GAN that its weights belong to.
+
+    Raises:
+        UsageError: it is no checkpoint of this package, or of another GAN.
+    """
+    path = Path(path)
+    path = checkpoints(path) / "last.ckpt" if path.is_dir() else path
+    saved = read_checkpoint(path)
+    config, described = saved["gan"]["config"], saved["gan"]["data"]
+    if gan is None:
+        if not config:
+            raise UsageError(f"{path} was trained without a configuration: give its GAN, load({path}, gan=GAN(...)).")
+        check_file(config, path, trust)
+        config = OmegaConf.create(config)
+        check(config, {})
+        gan = build_gan(config, tuple(described["sample_shape"]), len(described["class_names"]))
+    check_architecture(path, saved, gan)
+    gan.load_state_dict(saved["state_dict"])
+    gan.described = described
+    gan.loaded_step = saved["global_step"]
+    return gan.eval()
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The run's last checkpoint; None where it was stopped before the first, so that it starts again."""
+    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        for place in (folder, folder / "samples", checkpoints(folder)):
+            for aside in leftovers(place):
+                aside.unlink()  # half a file, from a process that was killed while it wrote
+    last = checkpoints(folder) / "last.ckpt"
+    return last if last.exists() else None
+
+
+def read_checkpoint(path: Path, gan: GAN | None = None) -> dict[str, Any]:
+    """A checkpoint's content, checked to be one, and to fit ``gan`` where that is given."""
+    if not path.is_file():
+        raise UsageError(f"{path} does not exist: give a checkpoint or the folder of a run.")
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved["gan"]["config"], saved["gan"]["data"], saved["state_dict"]
+    except Exception as error:  # torch.load raises many kinds, all with the same meaning here
+        raise UsageError(f"{path} is not a checkpoint of this package: give one that train.py wrote.") from error
+    if gan is not None:
+        check_architecture(path, saved, gan)
+    return saved
+
+
+def check_architecture(path: Path, saved: dict[str, Any], gan: GAN) -> None:
+    expected = {name: tuple(t.shape) for name, t in gan.state_dict().items()}
+    found = {name: tuple(t.shape) for name, t in saved["state_dict"].items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise UsageError(
+                f"{path} belongs to another architecture: its {name} is {found.get(name, 'absent')} and the "
+                f"configuration's is {expected.get(name, 'absent')}; resume with the model's own options."
+            )

@@ -1,0 +1,113 @@
+"""Image sets that torchvision knows: MNIST, FashionMNIST, CIFAR-10."""
+
+import math
+import struct
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gan_lightning.data.images import ImageData
+
+
+class _Torchvision(ImageData):
+    """A set that torchvision knows and downloads into ``root``."""
+
+    name: str
+    files: str
+
+    def __init__(self, *args: Any, download: bool = True, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.download = download
+
+    def prepare_data(self) -> None:
+        """Read once on one process before all of them do, since reading may download."""
+        if not hasattr(self, "images"):
+            self.read(train=True)
+
+    def _class_index(self, name: int | str) -> int:
+        names = list(self.all_class_names)
+        if isinstance(name, int) and 0 <= name < len(names):
+            return name
+        if name in names:
+            return names.index(str(name))
+        raise ValueError(f"data.classes names {name!r}: {self.name} has {', '.join(names)} (or 0 to {len(names) - 1}).")
+
+    def _open(self, train: bool) -> Any:
+        """torchvision's data set, downloaded where it may be.
+
+        Raises:
+            FileNotFoundError: it is not there and cannot be had.
+        """
+        import torchvision
+
+        dataset = getattr(torchvision.datasets, self.name)
+        try:
+            return dataset(self.root, train=train, download=self.download)
+        except (RuntimeError, OSError) as error:
+            reason = str(error).strip().partition("\n")[0].rstrip(":") or type(error).__name__
+            raise FileNotFoundError(
+                f"{self.name} is not in data.root={self.root} and was not downloaded ({reason}): give the folder that "
+                f"holds {self.files}, or run once with data.download=true and a connection."
+            ) from error
+
+
+class MNIST(_Torchvision):
+    """60,000 handwritten digits, (1, 28, 28) (LeCun et al. 1998)."""
+
+    name = "MNIST"
+    sample_shape = (1, 28, 28)
+    all_class_names = tuple("0123456789")
+    files = "MNIST/raw with its idx files"
+
+    def read(self, train: bool) -> tuple[Tensor, Tensor]:
+        for kind in ("images-idx3", "labels-idx1"):
+            file = self.root / self.name / "raw" / f"{'train' if train else 't10k'}-{kind}-ubyte"
+            if file.exists():
+                check_idx(file)
+        dataset = self._open(train)
+        return dataset.data[:, None], dataset.targets
+
+
+class FashionMNIST(MNIST):
+    """60,000 pieces of clothing, (1, 28, 28) (Xiao et al. 2017)."""
+
+    name = "FashionMNIST"
+    all_class_names = (
+        *("t-shirt", "trouser", "pullover", "dress", "coat"),
+        *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
+    )
+    files = "FashionMNIST/raw with its idx files"
+
+
+class CIFAR10(_Torchvision):
+    """50,000 photographs of ten classes, (3, 32, 32) (Krizhevsky 2009)."""
+
+    name = "CIFAR10"
+    sample_shape = (3, 32, 32)
+    all_class_names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    files = "cifar-10-batches-py"
+
+    def read(self, train: bool) -> tuple[Tensor, Tensor]:
+        dataset = self._open(train)
+        return torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(dataset.targets)
+
+
+def check_idx(path: Path) -> None:
+    """Compare an idx file's length with its header's, since torchvision's error names no file.
+
+    Raises:
+        ValueError: the file is cut short or is no idx file of bytes.
+    """
+    with path.open("rb") as file:
+        zero, kind, dimensions = struct.unpack(">HBB", file.read(4).ljust(4, b"\xff"))
+        sizes = file.read(4 * dimensions) if (zero, kind) == (0, 8) else b""
+        whole = sizes and len(sizes) == 4 * dimensions
+    expected = 4 + len(sizes) + math.prod(struct.unpack(f">{dimensions}I", sizes)) if whole else -1
+    actual = path.stat().st_size
+    if expected != actual:
+        raise ValueError(
+            f"{path} has {actual} bytes where its header announces {expected if whole else 'no idx data'}: "
+            "the file is broken, so delete it and get it again."
+        )

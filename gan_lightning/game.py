@@ -1,0 +1,142 @@
+"""The mathematics of the game that a generator and a discriminator play; torch alone."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from gan_lightning.batch import Batch
+from gan_lightning.losses import Loss, NonSaturating
+from gan_lightning.priors import Prior
+from gan_lightning.regularizers import CriticPass, Regularizer
+
+
+class Terms(NamedTuple):
+    """What one update of one player computes.
+
+    ``losses`` are the terms of its loss by name, scalars, whose sum it minimizes; ``observed`` is what
+    ``Game.describe`` reads for a line of the log.
+    """
+
+    losses: dict[str, Tensor]
+    observed: dict[str, Tensor]
+
+
+class Game(nn.Module):
+    """G(z) against D(x): what each player sees and minimizes, not how it is optimized.
+
+    Another game is a subclass that overrides what differs. A network whose class says ``conditional = True`` is called
+    with the batch's y as its second argument.
+    """
+
+    averaged: tuple[str, ...] = ("generator",)  # the modules that samples come from, whose weights may be averaged
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        prior: Prior,
+        loss: Loss | None = None,
+        regularizers: Mapping[str, Regularizer] | None = None,
+        generator_regularizers: Mapping[str, Regularizer] | None = None,
+    ) -> None:
+        super().__init__()
+        self.generator = generator
+        self.discriminator = discriminator
+        self.prior = prior
+        self.loss = loss or NonSaturating()
+        self.regularizers = nn.ModuleDict(regularizers or {})
+        self.generator_regularizers = nn.ModuleDict(generator_regularizers or {})
+        self.is_compiled = False
+
+    @classmethod
+    def network_options(
+        cls, network: str, sample_shape: tuple[int, ...], classes: int, **options: Any
+    ) -> dict[str, Any]:
+        """What the constructor of ``network`` is given besides its own options; ``options`` are the game's.
+
+        Of ``sample_shape`` and ``classes`` a constructor takes those that it names; what a game adds it must take.
+        """
+        return {"sample_shape": sample_shape, "classes": classes}
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether a network of the game is called with y."""
+        return any(getattr(network, "conditional", False) for network in self.children())
+
+    def players(self) -> dict[str, list[nn.Module]]:
+        """The modules whose weights the optimizer of each player moves."""
+        return {"generator": [self.generator], "discriminator": [self.discriminator]}
+
+    def generate(self, z: Tensor, y: Tensor | None = None) -> Batch:
+        """G's samples of latents z, (N, latent_size), under the conditions y, those of the real batch."""
+        return Batch(_call(self.generator, z, y), y, z)
+
+    def judge(self, sample: Batch) -> Tensor:
+        """D's logits, (N,), in float32 or float64."""
+        logits = _call(self.discriminator, sample.x, sample.y)
+        return logits.float() if logits.dtype.itemsize < 4 else logits
+
+    def discriminator_terms(self, real: Batch, fake: Batch, update: int) -> Terms:
+        """The terms of D's loss in its update of that number, from 0."""
+        due = _due(self.regularizers, update)
+        with self._twice_differentiable(real.x.device) if due else nullcontext():
+            if due:
+                real, fake = _requiring_gradient(real, real.x.dtype), _requiring_gradient(fake, real.x.dtype)
+            real_logits, fake_logits = self.judge(real), self.judge(fake)
+            losses = self.loss.discriminator(real_logits=real_logits, fake_logits=fake_logits)
+            terms = {"adversarial": losses.mean()}
+            critic = CriticPass(real, fake, real_logits, fake_logits, self.judge)
+            terms |= {name: regularizer(critic).mean() for name, regularizer in due.items()}
+        return Terms(terms, {"real": real_logits, "fake": fake_logits})
+
+    def generator_terms(self, real: Batch, fake: Batch, update: int) -> Terms:
+        """The terms of G's loss in its update of that number, from 0."""
+        due = _due(self.generator_regularizers, update)
+        with self._twice_differentiable(real.x.device) if due else nullcontext():
+            fake_logits = self.judge(fake)
+            real_logits = self.judge(real) if self.loss.generator_needs_real else None
+            losses = self.loss.generator(real_logits=real_logits, fake_logits=fake_logits)
+            terms = {"adversarial": losses.mean()}
+            critic = CriticPass(real, fake, real_logits, fake_logits, self.judge)
+            terms |= {name: regularizer(critic).mean() for name, regularizer in due.items()}
+        return Terms(terms, {})
+
+    def describe(self, observed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What a line of the log says of D's logits: its mean outputs, and how often it is right."""
+        real, fake = observed["real"].detach(), observed["fake"].detach()
+        real_is_right = (real > self.loss.threshold).float().mean()
+        fake_is_right = (fake <= self.loss.threshold).float().mean()
+        return {
+            "discriminator/real": self.loss.output(real).mean(),
+            "discriminator/fake": self.loss.output(fake).mean(),
+            "discriminator/accuracy": 0.5 * (real_is_right + fake_is_right),
+        }
+
+    def compile_networks(self) -> None:
+        """Compile the players' networks in place, so that a checkpoint's names stay as they are."""
+        for networks in self.players().values():
+            for network in networks:
+                network.compile()
+        self.is_compiled = True
+
+    @contextmanager
+    def _twice_differentiable(self, device: torch.device) -> Iterator[None]:
+        """For a penalty, whose second differentiation neither half precision nor a compiled network survives."""
+        eager = torch.compiler.set_stance("force_eager") if self.is_compiled else nullcontext()
+        with torch.autocast(device.type, enabled=False), eager:
+            yield
+
+
+def _call(network: nn.Module, x: Tensor, y: Tensor | None) -> Tensor:
+    return network(x, y) if getattr(network, "conditional", False) else network(x)
+
+
+def _due(regularizers: nn.ModuleDict, update: int) -> dict[str, Regularizer]:
+    return {name: regularizer for name, regularizer in regularizers.items() if regularizer.is_due(update)}  # type: ignore[misc, operator]
+
+
+def _requiring_gradient(batch: Batch, dtype: torch.dtype) -> Batch:
+    return batch._replace(x=batch.x.detach().to(dtype).requires_grad_())

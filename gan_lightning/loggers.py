@@ -1,0 +1,248 @@
+"""Where a run's scalars, pictures and options go: TensorBoard, a CSV file, Weights & Biases, MLflow."""
+
+import csv
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from time import time
+from typing import Any
+
+from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from gan_lightning.errors import UsageError
+
+
+class EventFile(TensorBoardLogger):
+    """TensorBoard's event file, without the hparams.yaml that Lightning puts beside it: config.yaml has the options."""
+
+    def __init__(self, save_dir: str) -> None:
+        super().__init__(save_dir, name="", version="", default_hp_metric=False)
+
+    def save(self) -> None:
+        self.experiment.flush()
+
+    def go_on(self, step: int, version: str | None) -> None:
+        """Forget what the interrupted run wrote after its checkpoint."""
+        SummaryWriter(self.log_dir, purge_step=step + 1).close()
+
+
+class _Rows(ExperimentWriter):
+    """Appends to the file that is there, which Lightning's writer would delete."""
+
+    def _check_log_dir_exists(self) -> None:
+        if os.path.isfile(self.metrics_file_path):
+            with open(self.metrics_file_path, newline="") as file:
+                self.metrics_keys = next(csv.reader(file), [])
+
+
+class CSVFile(CSVLogger):
+    """``metrics.csv``: a row for each line of the log, written at once, so that a kill loses none."""
+
+    def __init__(self, save_dir: str) -> None:
+        super().__init__(save_dir, name="", version="")
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The file's writer, made at the first use."""
+        if self._experiment is None:
+            self._experiment = _Rows(self.log_dir)
+        return self._experiment
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        super().log_metrics(dict(metrics), step)
+        self.save()
+
+    def go_on(self, step: int, version: str | None) -> None:
+        """Forget what the interrupted run wrote after its checkpoint."""
+        path = Path(self.log_dir) / "metrics.csv"
+        if not path.exists():
+            return
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            names, rows = reader.fieldnames or [], [row for row in reader if _is_before(row, step)]
+        aside = path.with_name(".metrics.csv")
+        with aside.open("w", newline="") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(rows)
+        aside.replace(path)
+
+
+def _is_before(row: dict[str, str], step: int) -> bool:
+    """Whether a row is whole and of no later step."""
+    return (row["step"] or "").isdecimal() and int(row["step"]) <= step
+
+
+class WandbRun(WandbLogger):
+    """A run of Weights & Biases, on disk alone unless ``offline`` is false."""
+
+    def __init__(self, save_dir: str, project: str, name: str | None = None, offline: bool = True) -> None:
+        _need("wandb")
+        options: dict[str, Any] = {}
+        if offline:
+            os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+            options = {"settings": {"silent": True}, "mode": "offline"}
+        super().__init__(name, save_dir, project=project, offline=offline, **options)
+        del self._wandb_init["anonymous"]  # which wandb warns of
+
+    def go_on(self, step: int, version: str | None) -> None:
+        """Add to the interrupted run."""
+        self._id = self._wandb_init["id"] = version
+
+
+class MLflowRun(Logger):
+    """A run of MLflow, in an SQLite file of the run's folder unless ``tracking_uri`` names a server.
+
+    Unlike Lightning's logger, it makes no database before there is something to log, and goes on with a run.
+    """
+
+    def __init__(
+        self, save_dir: str, experiment: str, name: str | None = None, tracking_uri: str | None = None
+    ) -> None:
+        super().__init__()
+        _need("mlflow")
+        self.tracking_uri = tracking_uri or f"sqlite:///{Path(save_dir).absolute() / 'mlflow.db'}"
+        self._save_dir = save_dir
+        self._artifacts = None if tracking_uri else (Path(save_dir).absolute() / "mlflow").as_uri()
+        self._names = experiment, name
+        self._client: Any = None
+        self.run_id: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self._names[0]
+
+    @property
+    def version(self) -> str | None:
+        return self.run_id
+
+    @property
+    def save_dir(self) -> str:
+        return self._save_dir
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The client, made and the run begun at the first use."""
+        if self._client is None:
+            if self._artifacts:
+                os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+                Path(self._save_dir).mkdir(parents=True, exist_ok=True)
+            from mlflow import MlflowClient
+
+            logging.getLogger("mlflow").setLevel(logging.WARNING)
+            self._client = MlflowClient(self.tracking_uri)
+            if self.run_id is None:
+                self.run_id = self._begin()
+        return self._client
+
+    def _begin(self) -> str:
+        experiment, name = self._names
+        found = self._client.get_experiment_by_name(experiment)
+        place = found.experiment_id if found else self._client.create_experiment(experiment, self._artifacts)
+        return str(self._client.create_run(place, run_name=name).info.run_id)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        from mlflow.entities import Metric
+
+        now = int(1000 * time())
+        rows = [Metric(name, float(value), now, step or 0) for name, value in metrics.items()]
+        self.experiment.log_batch(self.run_id, metrics=rows)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Mapping[str, Any]) -> None:  # type: ignore[override]
+        from mlflow.entities import Param
+
+        self.experiment.log_batch(self.run_id, params=[Param(name, str(value)) for name, value in params.items()])
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        if self._client is not None:
+            self._client.set_terminated(self.run_id, "FINISHED" if status == "success" else "FAILED")
+
+    def go_on(self, step: int, version: str | None) -> None:
+        """Add to the interrupted run."""
+        self.run_id = version
+
+
+def _need(package: str) -> None:
+    if find_spec(package) is None:
+        raise UsageError(f"logger={package} needs a package that is not installed: pip install -e '.[{package}]'.")
+
+
+def go_on(loggers: Iterable[Logger], saved: Mapping[str, Any]) -> None:
+    """Make loggers add to what they hold of a run, up to its checkpoint; ``saved`` is empty where it has none."""
+    versions = saved.get("callbacks", {}).get("HyperParameters", {}).get("versions", {})
+    for logger in loggers:
+        if isinstance(logger, EventFile | CSVFile | WandbRun | MLflowRun):
+            logger.go_on(saved.get("global_step", -1), versions.get(type(logger).__name__))
+
+
+def log_picture(loggers: Iterable[Logger], name: str, picture: Tensor, step: int) -> None:
+    """A uint8 picture (3, height, width) for each logger that shows any."""
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(name, picture, step)
+        elif isinstance(logger, WandbLogger):
+            logger.log_image(name, [picture.permute(1, 2, 0).numpy()], step)
+        elif isinstance(logger, MLFlowLogger | MLflowRun):
+            image = picture.permute(1, 2, 0).numpy()
+            logger.experiment.log_image(logger.run_id, image, key=name, step=step)
+
+
+def log_options(loggers: Iterable[Logger], options: Mapping[str, Any]) -> None:
+    """A run's options for each logger but TensorBoard, whose HPARAMS tab wants the metrics' names too."""
+    for logger in loggers:
+        if not isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(dict(options))
+
+
+def show_hparams(loggers: Iterable[Logger], options: Mapping[str, Any], metrics: Iterable[str]) -> None:
+    """TensorBoard's HPARAMS tab: the options beside the last values of those curves."""
+    plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in options.items()}
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            for summary in hparams(plain, dict.fromkeys(metrics, 0.0)):  # of the metrics it keeps the names alone
+                logger.experiment._get_file_writer().add_summary(summary)
+
+
+def finish(loggers: Iterable[Logger]) -> None:
+    """End what would go on into the next run of this process."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger) and logger._experiment is not None:
+            logger.experiment.finish()
+
+
+def where(logger: Logger, folder: Path) -> str:
+    """How to look at what a logger has written, ``folder`` being the run's; nothing for a logger of the user's own."""
+    if isinstance(logger, TensorBoardLogger):
+        return f"Curves and pictures: tensorboard --logdir {_short(logger.log_dir, folder)}"
+    if isinstance(logger, CSVLogger):
+        return f"Curves: {_short(logger.log_dir, folder) / 'metrics.csv'}"
+    if isinstance(logger, WandbLogger):
+        run = logger.experiment
+        look = f"wandb sync {_short(run.dir, folder).parent}" if logger._offline else run.url
+        return f"Curves and pictures: {look}"
+    if isinstance(logger, MLflowRun):
+        uri = logger.tracking_uri
+        if uri.startswith("sqlite:///"):
+            uri = f"sqlite:///{_short(uri.removeprefix('sqlite:///'), folder)}"
+        return f"Curves and pictures: mlflow ui --backend-store-uri {uri}"
+    return ""
+
+
+def _short(path: str, folder: Path) -> Path:
+    """A path as seen from here, if it lies in the run's folder."""
+    absolute = Path(path).absolute()
+    return Path(os.path.relpath(absolute)) if absolute.is_relative_to(folder.absolute()) else absolute

@@ -1,0 +1,170 @@
+"""A run from its beginning to its end."""
+
+import logging
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from lightning import Callback, Trainer, seed_everything
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+from gan_lightning import loggers
+from gan_lightning.build import build_data, build_gan, build_trainer, called, made_parts, plain
+from gan_lightning.callbacks.checkpoint import checkpoints
+from gan_lightning.callbacks.hyperparameters import HyperParameters
+from gan_lightning.callbacks.summary import Throughput, why_stopped, write_metrics
+from gan_lightning.checkpoints import last_checkpoint, read_checkpoint
+from gan_lightning.config import OPTIMIZERS, PLACES
+from gan_lightning.data.loader import RealData
+from gan_lightning.errors import UsageError
+from gan_lightning.files import written_aside
+from gan_lightning.gan import GAN
+from gan_lightning.resumption import check_length
+
+
+def train(
+    config: DictConfig,
+    folder: Path,
+    extra_callbacks: Sequence[Callback] = (),
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, float]:
+    """Train what the configuration says in a run folder, from the beginning or on from its last checkpoint.
+
+    ``options`` are what loggers get to know of the configuration besides the seed and the learning rates.
+    Returns the final metrics by name.
+
+    Raises:
+        UsageError: before training, where the configuration, the data or the checkpoint cannot be used.
+        Diverged: a loss or a weight is no longer finite.
+    """
+    quiet()
+    checkpoint = last_checkpoint(folder) if config.resume else None
+    check_folder(config, folder)
+    prepare_process(config)
+    data = build_data(config)
+    gan = build_gan(config, data.sample_shape, data.classes)
+    lay_out(gan, config)
+    throughput = Throughput()
+    callbacks = [throughput, *made_parts(config.callbacks).values(), *extra_callbacks]
+    if config.trainer.enable_autolog_hparams:
+        callbacks.append(HyperParameters(hyperparameters(config, options)))
+    saved = read_checkpoint(checkpoint, gan) if checkpoint else {}
+    check_length(config, saved.get("global_step", 0))
+    trainer = build_trainer(config, folder, callbacks)
+    set_up(data, trainer, gan)
+    if trainer.is_global_zero:
+        write_config(config, folder)
+        if config.resume:
+            loggers.go_on(trainer.loggers, saved)
+    try:
+        trainer.fit(gan, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        reason = why_stopped(trainer)
+        metrics = final_metrics(trainer, gan, data)
+        if trainer.is_global_zero and not config.trainer.fast_dev_run:
+            write_metrics(folder / "metrics.json", trainer, gan, throughput.seconds, metrics)
+            report(folder, trainer, gan, metrics, reason)
+    finally:
+        loggers.finish(trainer.loggers)
+    return metrics
+
+
+def check_folder(config: DictConfig, folder: Path) -> None:
+    """Refuse a folder that holds a run already.
+
+    Raises:
+        UsageError: it does.
+    """
+    # the other processes of a run start when the first has written its configuration
+    is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    if not config.resume and is_first and (folder / "config.yaml").exists():
+        raise UsageError(
+            f"{folder} holds a run already: go on with it by resume={folder}, or choose another hydra.run.dir."
+        )
+
+
+def prepare_process(config: DictConfig) -> None:
+    """What holds for the whole process: the seed, how matrices are multiplied, absolute places of data."""
+    if not torch.cuda.is_available():
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # else torch's Adam looks for a driver at every step
+    for place in PLACES:
+        if config.data.get(place) is not None:
+            config.data[place] = os.path.abspath(os.path.expanduser(config.data[place]))
+    torch.set_float32_matmul_precision(config.trainer.get("float32_matmul_precision", "highest"))
+    seed_everything(config.seed, verbose=False)
+
+
+def lay_out(gan: GAN, config: DictConfig) -> None:
+    """Lay out in memory the networks that say how, and compile them where that is asked for."""
+    for module in gan.modules():
+        if layout := getattr(module, "memory_format", None):
+            module.to(memory_format=layout)
+    if config.trainer.get("compile"):
+        print("The networks are compiled while they first run, which may take some minutes")
+        gan.game.compile_networks()
+
+
+def set_up(data: RealData, trainer: Trainer, gan: GAN) -> None:
+    """Get and read the data, and see that it is enough, before anything is written."""
+    data.trainer = trainer
+    called(data.prepare_data)
+    called(data.setup, "fit")
+    trainer.strategy.connect(gan)  # which tells the data how many samples a round takes
+    called(data.check_size)
+    if trainer.world_size > 1 and trainer.is_global_zero:
+        n, k = data.batch_size, trainer.world_size
+        print(f"data.batch_size={n} is each device's: an update sees {n * k} samples on {k} devices")
+
+
+def final_metrics(trainer: Trainer, gan: GAN, data: RealData) -> dict[str, float]:
+    """The metrics of the weights that the run ended with."""
+    if data.monitor is None:
+        return {}
+    if gan.validated_step != trainer.global_step:
+        trainer.validate(gan, datamodule=data, verbose=False)
+    return {k: v.item() for k, v in sorted(trainer.callback_metrics.items()) if k.startswith("val/")}
+
+
+def report(folder: Path, trainer: Trainer, gan: GAN, metrics: dict[str, float], reason: str = "") -> None:
+    """The metrics, where everything is, how to look at it, of what the run has written; first why it stopped early."""
+    folder = Path(os.path.relpath(folder))
+    if reason:
+        print(reason)
+    values = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+    print(
+        f"Trained to step {trainer.global_step} on {int(gan.images_seen):,} samples" + (f": {values}" if values else "")
+    )
+    written = {"Pictures in": folder / "samples", "Checkpoint": checkpoints(folder) / "last.ckpt"}
+    if places := [f"{what} {path}" for what, path in written.items() if path.exists()]:
+        print(", ".join(places).replace(", Checkpoint", ", checkpoint"))
+    if (profile := folder / "fit-profile.txt").exists():
+        print(f"Profile: {profile}")
+    for line in filter(None, (loggers.where(logger, folder) for logger in trainer.loggers)):
+        print(line)
+
+
+def write_config(config: DictConfig, folder: Path) -> None:
+    """``config.yaml``, resolved."""
+    with written_aside(folder / "config.yaml") as aside:
+        OmegaConf.save(OmegaConf.create(plain(config)), aside)
+
+
+def hyperparameters(config: DictConfig, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes this run another than its neighbours, by the options' names."""
+    rates = {f"{group}.lr": config[group].lr for group in OPTIMIZERS if "lr" in config[group]}
+    return {"seed": config.seed, **rates, **options}
+
+
+def quiet() -> None:
+    """Lightning's greetings and advice that does not hold here."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    # torch deprecated what this release of Lightning calls
+    warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")
+    warnings.filterwarnings("ignore", "You defined a `validation_step` but have no `val_dataloader`")
+    warnings.filterwarnings("ignore", "The number of training batches .* is smaller than the logging interval")
+    warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")

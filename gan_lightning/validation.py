@@ -1,0 +1,50 @@
+"""A generator's samples against held-out real ones."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+from torchmetrics import MeanMetric, Metric, MetricCollection
+
+from gan_lightning.batch import Batch
+from gan_lightning.game import Game
+from gan_lightning.streams import fixed_rows
+
+SEED = 2014  # validation draws its latents from a stream of its own, the same at every step
+EQUILIBRIUM = -math.log(4)  # of the game's value
+
+
+class Validation(nn.Module):
+    """The data's metrics, and the game's value V(D, G) where D is a probability.
+
+    V = E log D(x) + E log(1 - D(G(z))), which at the equilibrium is -log 4 (Goodfellow et al. 2014, equation 1).
+    """
+
+    def __init__(self, metrics: Mapping[str, Metric]) -> None:
+        super().__init__()
+        self.metrics = MetricCollection(dict(metrics), prefix="val/")
+        self.value = MeanMetric()
+        self.seen = 0  # samples of this process in this validation
+
+    def update(self, game: Game, real: Batch, seed: int, rank: int, world_size: int) -> None:
+        """Compare as many samples; those of k processes are together the ones that one process would make."""
+        start, self.seen = self.seen, self.seen + len(real.x)
+        z = fixed_rows(game.prior.sample, seed, start * world_size, self.seen * world_size)[rank::world_size]
+        fake = game.generate(z.to(real.x), real.y)
+        if len(self.metrics):
+            self.metrics.update(fake, real)
+        if game.loss.is_probability:
+            self.value.update(-softplus(-game.judge(real)) - softplus(game.judge(fake)))
+
+    def compute(self, game: Game, device: torch.device) -> dict[str, Tensor]:
+        """The metrics by name, and a new beginning."""
+        # some metrics compute on the CPU, and NCCL reduces only what is on the device
+        values = {name: value.to(device) for name, value in self.metrics.compute().items()}
+        if game.loss.is_probability:
+            values["val/value"] = self.value.compute()
+        self.metrics.reset()
+        self.value.reset()
+        self.seen = 0
+        return values

@@ -1,0 +1,298 @@
+"""What each logger holds of a run, read back from its own files."""
+
+import csv
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+from hydra import compose, initialize_config_dir
+from lightning.pytorch.loggers import CSVLogger
+from omegaconf import DictConfig
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from gan_lightning import config as configuration
+from gan_lightning.build import build_loggers
+from gan_lightning.config import check, explain, options_of
+from gan_lightning.errors import UsageError
+from gan_lightning.loggers import CSVFile, log_picture
+from gan_lightning.training import train
+
+Configure = Callable[..., DictConfig]
+Curves = dict[str, dict[int, float]]
+ALL = ("tensorboard", "csv", "wandb", "mlflow")
+OPTIONS = {"model": "points", "data.batch_size": 16}
+TINY = (
+    "trainer.accelerator=cpu",
+    "trainer.max_steps=20",
+    "trainer.log_every_n_steps=5",
+    "data=gaussian",
+    "data.batch_size=16",
+    "data.rounds_per_epoch=10",
+    "data.rounds_per_batch=5",
+    "data.validation_samples=64",
+    "model.generator.widths=[8]",
+    "model.discriminator.widths=[8]",
+    "callbacks.samples.points=16",
+    "callbacks.samples.every_n_steps=10",
+    "+callbacks.optimal={_target_: gan_lightning.callbacks.optimal_discriminator.OptimalDiscriminator}",
+    "callbacks.optimal.every_n_steps=10",
+    "callbacks.optimal.samples=16",
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _environment() -> Iterator[None]:
+    """What wandb and MLflow leave in the environment and in logging ends with this file."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("WANDB_MODE", "WANDB_ERROR_REPORTING", "MLFLOW_DISABLE_TELEMETRY"):
+            patch.setenv(name, "")
+            patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with every logger at once, interrupted at step 20 and gone on with to 30."""
+    folder = tmp_path_factory.mktemp("loggers") / "run"
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("config", overrides=[*TINY, f"logger=[{','.join(ALL)}]"])
+    train(config, folder, options=OPTIONS)
+    with (folder / "metrics.csv").open("a") as file:  # what a killed run leaves: rows after its checkpoint, half a one
+        width = (folder / "metrics.csv").read_text().partition("\n")[0].split(",")
+        file.write(",".join("25" if name == "step" else "7" for name in width) + "\n0.5,0.5")
+    train(configuration.resume(str(folder), ["trainer.max_steps=30"]), folder)
+    return folder
+
+
+def of_tensorboard(folder: Path) -> Curves:
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    return {tag: {event.step: event.value for event in events.Scalars(tag)} for tag in events.Tags()["scalars"]}
+
+
+def of_csv(folder: Path) -> Curves:
+    curves: Curves = {}
+    with (folder / "metrics.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            for name, value in row.items():
+                if value != "" and name != "step":
+                    curves.setdefault(name, {})[int(row["step"])] = float(value)
+    return curves
+
+
+def wandb_records(folder: Path) -> list[Any]:
+    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.sdk.internal.datastore import DataStore
+
+    records = []
+    for path in sorted(folder.glob("wandb/offline-run-*/run-*.wandb")):
+        store = DataStore()
+        store.open_for_scan(str(path))
+        while data := store.scan_data():
+            records.append(Record.FromString(data))
+    return records
+
+
+def of_wandb(folder: Path) -> Curves:
+    curves: Curves = {}
+    for record in wandb_records(folder):
+        items = {"/".join(item.nested_key) or item.key: yaml.safe_load(item.value_json) for item in record.history.item}
+        for name, value in items.items():
+            if isinstance(value, int | float) and not name.startswith(("_", "trainer/")):
+                curves.setdefault(name, {})[items["trainer/global_step"]] = value
+    return curves
+
+
+def mlflow_run(folder: Path) -> tuple[Any, Any]:
+    """The client of a run's own database, and the only run in it."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("gan_lightning")
+    (only,) = client.search_runs([experiment.experiment_id])
+    return client, only
+
+
+def of_mlflow(folder: Path) -> Curves:
+    client, only = mlflow_run(folder)
+    return {
+        name: {metric.step: metric.value for metric in client.get_metric_history(only.info.run_id, name)}
+        for name in only.data.metrics
+    }
+
+
+READ = {"csv": of_csv, "wandb": of_wandb, "mlflow": of_mlflow}
+
+
+@pytest.mark.parametrize("logger", READ)
+def test_every_logger_has_tensorboards_scalars_at_the_same_steps(run: Path, logger: str) -> None:
+    """Also after a resume, without what the interrupted run wrote after its checkpoint."""
+    expected, found = of_tensorboard(run), READ[logger](run)
+    assert found.keys() == expected.keys() > {"loss/generator", "val/ks", "theory/discriminator_gap"}
+    for name, curve in expected.items():
+        assert found[name] == pytest.approx(curve, rel=1e-6), name
+    assert list(expected["loss/generator"]) == [5, 10, 15, 20, 25, 30]
+    assert list(expected["val/ks"]) == [10, 20, 30]
+
+
+def test_every_logger_that_shows_pictures_has_the_runs_own(run: Path) -> None:
+    for name, folder, steps in (
+        ("samples", "samples", [0, 10, 20, 30]),
+        ("discriminator", "discriminator", [10, 20, 30]),
+    ):
+        pictures = {int(path.stem): np.asarray(Image.open(path)) for path in sorted((run / folder).glob("*.png"))}
+        assert list(pictures) == steps
+        for shown in (tensorboard_pictures(run, name), wandb_pictures(run, name), mlflow_pictures(run, name)):
+            assert sorted(shown) == steps
+            for step, picture in pictures.items():
+                assert np.array_equal(shown[step], picture)
+
+
+def tensorboard_pictures(folder: Path, name: str) -> dict[int, np.ndarray]:
+    from io import BytesIO
+
+    events = EventAccumulator(str(folder), size_guidance={"images": 0}).Reload().Images(name)
+    return {event.step: np.asarray(Image.open(BytesIO(event.encoded_image_string))) for event in events}
+
+
+def wandb_pictures(folder: Path, name: str) -> dict[int, np.ndarray]:
+    shown = {}
+    places = sorted(folder.glob("wandb/offline-run-*/files"))
+    for record in wandb_records(folder):
+        items = {"/".join(item.nested_key) or item.key: yaml.safe_load(item.value_json) for item in record.history.item}
+        if name in items:
+            (path,) = [place / file for file in items[name]["filenames"] for place in places if (place / file).exists()]
+            shown[items["trainer/global_step"]] = np.asarray(Image.open(path))
+    return shown
+
+
+def mlflow_pictures(folder: Path, name: str) -> dict[int, np.ndarray]:
+    images = folder.glob(f"mlflow/*/artifacts/images/{name}+step+*.png")
+    return {int(path.name.split("+")[2]): np.asarray(Image.open(path)) for path in images}
+
+
+def test_every_logger_has_the_options_once(run: Path) -> None:
+    expected = {"seed": 0, "generator_optimizer.lr": 0.001, "discriminator_optimizer.lr": 0.001, **OPTIONS}
+    assert yaml.safe_load((run / "hparams.yaml").read_text()) == expected
+    _, only = mlflow_run(run)
+    assert only.data.params == {name: str(value) for name, value in expected.items()}
+    assert only.info.status == "FINISHED"
+    updates = [update for record in wandb_records(run) for update in record.config.update]
+    found = {"/".join(u.nested_key) or u.key: yaml.safe_load(u.value_json) for u in updates}
+    assert {name: found[name] for name in expected} == expected
+    tags = EventAccumulator(str(run)).Reload().PluginTagToContent("hparams")
+    assert sum(tag.endswith("session_start_info") for tag in tags) == 1
+
+
+def test_a_resumed_run_is_the_same_run_of_wandb(run: Path) -> None:
+    ids = {record.run.run_id for record in wandb_records(run) if record.HasField("run")}
+    assert len(ids) == 1
+    assert len(list(run.glob("wandb/offline-run-*"))) == 2
+
+
+@pytest.mark.parametrize("chosen", ["none", "csv", "[tensorboard,csv]"])
+def test_a_run_writes_what_its_loggers_write_and_says_where(
+    configure: Configure, tmp_path: Path, chosen: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(configure(*TINY, f"logger={chosen}"), tmp_path)
+    said = capsys.readouterr().out
+    assert bool(list(tmp_path.rglob("*tfevents*"))) == ("tensorboard" in chosen) == ("tensorboard --logdir" in said)
+    assert (tmp_path / "metrics.csv").exists() == ("csv" in chosen) == ("/metrics.csv\n" in said)
+    assert (tmp_path / "samples" / "0000020.png").exists()
+
+
+def test_options_can_be_left_out(configure: Configure, tmp_path: Path) -> None:
+    train(configure(*TINY, "logger=csv", "trainer.enable_autolog_hparams=false"), tmp_path)
+    assert not (tmp_path / "hparams.yaml").exists()
+
+
+def test_a_run_that_restarts_before_its_first_checkpoint_forgets_all(configure: Configure, tmp_path: Path) -> None:
+    train(configure(*TINY, "logger=[tensorboard,csv]", "trainer.max_steps=10"), tmp_path)
+    (tmp_path / "checkpoints" / "last.ckpt").unlink()
+    train(configuration.resume(str(tmp_path), ["trainer.max_steps=5"]), tmp_path)
+    for curves in (of_tensorboard(tmp_path), of_csv(tmp_path)):
+        assert list(curves["loss/generator"]) == [5]
+
+
+def test_loggers_are_in_the_runs_folder_or_in_their_own(configure: Configure, tmp_path: Path) -> None:
+    config = configure("logger=[tensorboard,csv,wandb,mlflow]", f"logger.csv.save_dir={tmp_path / 'own'}")
+    config.logger.lightnings = {"_target_": "lightning.pytorch.loggers.CSVLogger", "name": "theirs", "version": 3}
+    loggers = build_loggers(config.logger, tmp_path / "run")
+    folders = [str(tmp_path / place) for place in ("run", "own", "run", "run", "run")]
+    assert [logger.save_dir for logger in loggers] == folders
+    assert isinstance(loggers[-1], CSVLogger)
+    assert (loggers[-1].name, loggers[-1].version) == ("theirs", 3)
+    assert not list(tmp_path.iterdir())
+
+
+def test_wandb_is_offline_unless_it_is_told_otherwise(configure: Configure, tmp_path: Path) -> None:
+    for chosen, mode in (("true", "offline"), ("false", None)):
+        config = configure("logger=wandb", f"logger.wandb.offline={chosen}", "logger.wandb.project=mine")
+        (logger,) = build_loggers(config.logger, tmp_path)
+        assert logger._wandb_init.get("mode") == mode  # type: ignore[attr-defined]
+        assert logger.name == "mine"
+
+
+def test_mlflow_takes_a_server(configure: Configure, tmp_path: Path) -> None:
+    (logger,) = build_loggers(configure("logger=mlflow", "logger.mlflow.tracking_uri=http://a:1").logger, tmp_path)
+    assert logger.tracking_uri == "http://a:1"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("package", ["wandb", "mlflow"])
+def test_a_missing_package_is_told_with_the_command_that_installs_it(
+    configure: Configure, tmp_path: Path, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gan_lightning.loggers.find_spec", lambda name: None if name == package else find_spec(name))
+    with pytest.raises(UsageError, match=rf"^logger={package} needs .*: pip install -e '\.\[{package}\]'\.$"):
+        build_loggers(configure(f"logger={package}").logger, tmp_path)
+
+
+def test_the_trainers_own_logger_is_refused_and_the_group_named(configure: Configure) -> None:
+    for option in ("csv", "false", "true"):
+        with pytest.raises(Exception, match=r"trainer\.logger") as caught:
+            configure(f"trainer.logger={option}")
+        assert explain(caught.value).startswith("trainer.logger is not an option here: choose loggers by logger=csv,")  # type: ignore[arg-type]
+        with pytest.raises(
+            UsageError, match=r"^trainer\.logger=.* is not possible here: choose loggers by logger=csv,"
+        ):
+            check(configure(f"+trainer.logger={option}"), {})
+
+
+def test_the_options_that_are_told_are_what_was_chosen_and_changed(configure: Configure) -> None:
+    overrides = ["model=points", "seed=3", "model.lr=0.25", "+trainer.extra=a", "~callbacks.samples", "resume=null"]
+    overrides += ["regularizer=[r1,r2]", "model.generator.widths=[8]"]
+    choices = {
+        "model": "points",
+        "optimizer@generator_optimizer": "adam",
+        "experiment": None,
+        "hydra/launcher": "basic",
+    }
+    choices["regularizer"] = ["r1", "r2"]  # type: ignore[assignment]
+    assert options_of(configure(*overrides), choices, overrides) == {
+        "model": "points",
+        "generator_optimizer": "adam",
+        "regularizer": "['r1', 'r2']",
+        "seed": 3,
+        "model.lr": 0.25,
+        "trainer.extra": "a",
+    }
+
+
+def test_rows_are_on_the_disk_as_soon_as_they_are_logged(tmp_path: Path) -> None:
+    logger = CSVFile(str(tmp_path))
+    for step in (1, 2):
+        logger.log_metrics({"a": torch.tensor(float(step))}, step)
+        assert of_csv(tmp_path)["a"] == {s: float(s) for s in range(1, step + 1)}
+    logger.log_metrics({"b": 0.5}, 3)
+    assert of_csv(tmp_path) == {"a": {1: 1.0, 2: 2.0}, "b": {3: 0.5}}
+
+
+def test_a_logger_of_ones_own_gets_no_picture_and_no_complaint(tmp_path: Path) -> None:
+    log_picture([CSVLogger(tmp_path)], "samples", torch.zeros(3, 4, 5, dtype=torch.uint8), 0)
+    assert not list(tmp_path.iterdir())

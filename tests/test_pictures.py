@@ -1,0 +1,122 @@
+"""Pictures of samples: each image in its cell, points where they are, in colours that tell them apart."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import GivenData
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
+
+from gan_lightning.batch import Batch
+from gan_lightning.data.bits import EvenIntegers
+from gan_lightning.data.loader import RealData
+from gan_lightning.data.synthetic import Synthetic
+from gan_lightning.distributions import GaussianMixture, gaussian, grid, ring
+from gan_lightning.pictures import image_grid, write_png
+
+
+def points(distribution: GaussianMixture | None) -> RealData:
+    """Data of a known density or of none."""
+    return GivenData(torch.zeros(1, 4, 2), 4) if distribution is None else Synthetic(distribution, 4, 1, 4)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_image_grid_holds_each_image_in_its_cell(channels: int) -> None:
+    images = torch.rand(9, channels, 5, 5, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    picture = image_grid(images)
+    factor = 512 // (3 * 7 + 2)
+    assert picture.shape == (3, factor * 23, factor * 23)
+    small = picture[:, factor // 2 :: factor, factor // 2 :: factor]  # one pixel of each enlarged one
+    assert torch.equal(small.repeat_interleave(factor, 1).repeat_interleave(factor, 2), picture)
+    for i, image in enumerate(images):
+        top, left = 2 + 7 * (i // 3), 2 + 7 * (i % 3)
+        cell = small[:, top : top + 5, left : left + 5].float()
+        expected = ((image + 1) / 2 * 255).round().expand(3, 5, 5)
+        assert (cell - expected).abs().max() <= 1
+    border = small.clone()
+    for i in range(9):
+        top, left = 2 + 7 * (i // 3), 2 + 7 * (i % 3)
+        border[:, top : top + 5, left : left + 5] = 255
+    assert (border == 255).all()
+
+
+def test_an_unfilled_row_ends_in_background() -> None:
+    """Eight black images in a square of nine: no black where the ninth would be."""
+    picture = image_grid(-torch.ones(8, 1, 5, 5))
+    factor = 512 // (3 * 7 + 2)
+    assert picture.shape == (3, factor * 23, factor * 23)
+    assert (picture[:, factor * 15 :, factor * 15 :] == 255).all()
+    assert (picture == 0).sum() == 3 * 8 * (5 * factor) ** 2
+
+
+@pytest.mark.parametrize(("channels", "seen"), [(2, [0, 0, 0]), (4, [0, 1, 2])])
+def test_other_channels_than_colours_are_left_out(channels: int, seen: list[int]) -> None:
+    images = torch.rand(4, channels, 5, 5, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(image_grid(images, (0.0, 1.0)), image_grid(images[:, seen], (0.0, 1.0)))
+
+
+def test_values_outside_the_range_are_clamped_not_wrapped() -> None:
+    picture = image_grid(torch.tensor([-3.0, 3.0]).view(2, 1, 1, 1).expand(2, 1, 4, 4))
+    assert picture[0, picture.shape[1] // 2, picture.shape[2] // 4] == 0
+    assert picture[0, picture.shape[1] // 2, 3 * picture.shape[2] // 4] == 255
+
+
+def test_the_range_of_the_data_is_black_to_white() -> None:
+    images = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 1, 4, 4)
+    picture = image_grid(images, (0.0, 1.0))
+    assert set(picture.unique().tolist()) == {0, 255}
+    assert set(image_grid(images, (-1.0, 1.0)).unique().tolist()) == {128, 255}
+
+
+@pytest.mark.parametrize(
+    ("distribution", "dimensions"), [(gaussian(), 1), (None, 1), (ring(), 2), (grid(), 2), (None, 2)]
+)
+def test_points_are_drawn_in_colour_and_not_blank(distribution: Any, dimensions: int, tmp_path: Path) -> None:
+    noise = torch.Generator().manual_seed(1)
+    data = points(distribution)
+    picture = data.picture(Batch(torch.randn(500, dimensions, generator=noise)))
+    assert picture.dtype == torch.uint8
+    assert picture.dim() == 3
+    assert picture.shape[0] == 3
+    assert min(picture.shape[1:]) >= 300
+    assert len(picture.flatten(1).unique(dim=1).T) > 10
+    assert not torch.equal(picture, data.picture(Batch(torch.randn(500, dimensions, generator=noise))))
+    write_png(picture, tmp_path / "p.png")
+    with Image.open(tmp_path / "p.png") as image:
+        assert (image.format, image.mode, image.size) == ("PNG", "RGB", (picture.shape[2], picture.shape[1]))
+        assert torch.equal(pil_to_tensor(image), picture)
+
+
+def test_a_histogram_shows_where_the_samples_are() -> None:
+    """Nine in ten samples on the left leave nine in ten coloured pixels there."""
+    samples = torch.cat([torch.full((900, 1), -2.0), torch.full((100, 1), 2.0)])
+    samples += 0.3 * torch.randn(1000, 1, generator=torch.Generator().manual_seed(2))
+    picture = points(None).picture(Batch(samples)).float()
+    blue = (picture[2] - picture[0] > 60).float()  # the bars' colour, neither black, white nor grey
+    half = picture.shape[2] // 2
+    left, right = blue[:, :half].sum().item(), blue[40:, half:].sum().item()
+    assert left > 4 * right > 0
+
+
+def test_a_collapsed_generator_is_drawn_too() -> None:
+    for samples, distribution in ((torch.zeros(50, 1), gaussian()), (torch.zeros(50, 1), None)):
+        assert points(distribution).picture(Batch(samples)).shape[0] == 3
+    for samples in (torch.zeros(50, 2), torch.full((50, 2), 1e6)):
+        assert points(ring()).picture(Batch(samples)).shape[0] == 3
+
+
+def test_odd_integers_are_red_and_even_ones_are_not() -> None:
+    """Samples are bits, the lowest last."""
+    data = EvenIntegers(8, 4, rounds_per_epoch=1, validation_samples=4)
+    even = torch.tensor([[0, 0, 0], [0, 1, 0], [1, 1, 0]]).float().repeat(10, 1)
+    odd = even + torch.tensor([0.0, 0.0, 1.0])
+
+    def red(samples: Tensor) -> int:
+        picture = data.picture(Batch(samples)).int()[:, 60:]  # below the legend
+        return int(((picture[0] - picture[2] > 100) & (picture[0] - picture[1] > 100)).sum())
+
+    assert red(even) == 0
+    assert red(odd) > red(torch.cat([even, odd])) > 0
