@@ -172,11 +172,6 @@ NULL_GROUP = "Config group override must be a string or a list"  # Hydra's Value
 RULED = (f"{PACKAGE}.", "torch.optim.")  # whose options the rules are about
 # groups of any number of parts, each by a name of its own
 COLLECTIONS = ("callbacks", "logger", "regularizer", "generator_regularizer")
-    "callbacks",
-    "logger",
-    "regularizer",
-    "generator_regularizer",
-)  # groups of any number of parts, each by a name of its own
 # what other programs call it
 ALIASES = {
     **dict.fromkeys(("lr", "learning_rate"), "model.lr"),
