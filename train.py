@@ -2,18 +2,30 @@
 
 import os
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from gan_lightning.config import NULL_GROUP, check, explain, is_same_run, options_of, resume
+from gan_lightning.command_line import Resumption, for_hydra, quoted_path, resumption, typed_option_names
+from gan_lightning.config import NULL_GROUP, as_typed, check, check_changes, explain, one_line, options_of
 from gan_lightning.errors import Diverged, UsageError
 from gan_lightning.objective import objective, worst
+from gan_lightning.resumption import is_same_run, resume
+from gan_lightning.trust import foreign_packages
+
+CONF = Path(__file__).resolve().parent / "conf"
+MACHINERY = {"__main__", "train", "gan_lightning", "hydra", "lightning", "torch", "contextlib", "functools"}
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -22,34 +34,97 @@ def run(config: DictConfig) -> float | None:
     context = HydraConfig.get()
     limit_threads(context.launcher)
     sweeps = context.mode == RunMode.MULTIRUN
-    try:
-        if config.resume:
-            config = resume(config.resume, context.overrides.task)
+    folder = Path(context.runtime.output_dir)
+    with refusals(sweeps, folder):
+        task = as_typed(context.overrides.task)  # type: ignore[arg-type]
         check(config, dict(context.runtime.choices))
-        folder = Path(config.resume or context.runtime.output_dir)
+        check_changes(
+            (
+                o
+                for o in OverridesParser.create().parse_overrides(task)
+                if o.key_or_group not in context.runtime.choices
+            ),
+            config,
+            partial(typed_option_names, task, CONF),
+        )
         if sweeps:
+            if is_finished(config, folder):
+                print(f"{folder} is finished already")
+                return objective(folder, config.objective, context.sweeper)
             # Lightning starts further processes with these arguments: one job of the sweep, not the sweep again
-            sys.argv[1:] = context.overrides.task
-            if (folder / "config.yaml").exists():
-                if not is_same_run(config, folder):
-                    raise UsageError(f"{folder} holds a run of other options: choose another hydra.sweep.dir.")
-                if (folder / "metrics.json").exists():
-                    print(f"{folder} is finished already")
-                    return objective(folder, config.objective, context.sweeper)
-                config.resume = str(folder)  # a sweep that was stopped goes on where it was
-                sys.argv[1:] = [f"resume='{folder}'"]
-
-        from gan_lightning.training import train  # slow, so only now that the configuration is known to be good
-
-        train(config, folder, options=options_of(config, context.runtime.choices, context.overrides.task))
+            place = quoted_path(folder)
+            own = [f"resume={place}", f"trust=[{','.join(foreign_packages(config))}]"]
+            sys.argv[1:] = own if config.resume else [*task, f"hydra.run.dir={place}"]
+        start(config, folder, options_of(config, context.runtime.choices, task))
         return objective(folder, config.objective, context.sweeper) if not config.trainer.fast_dev_run else None
-    except (UsageError, Diverged) as error:
-        if sweeps and isinstance(error, Diverged):
-            print(f"Error: {error}", file=sys.stderr)  # the other runs go on
-            return worst(context.sweeper)
-        sys.exit(f"Error: {error}")
-    except OmegaConfBaseException as error:
-        sys.exit(f"Error: {explain(error)}")
+    return worst(context.sweeper)  # one of a sweep, that has diverged
+
+
+def is_finished(config: DictConfig, folder: Path) -> bool:
+    """Whether a job of a sweep that is started again has ended; one that was stopped goes on where it was.
+
+    Raises:
+        UsageError: the folder holds another run.
+    """
+    if not (folder / "config.yaml").exists():
+        return False
+    if not is_same_run(config, folder):
+        raise UsageError(f"{folder} holds a run of other options: choose another hydra.sweep.dir.")
+    config.resume = str(folder)
+    return (folder / "metrics.json").exists()
+
+
+def go_on(resumed: Resumption) -> None:
+    """An earlier run, whose options are its own and not what the command line would compose."""
+    with refusals():
+        config = resume(resumed.folder, resumed.changes, resumed.trust)
+        check(config, {})
+        start(config, resumed.folder, options_of(config, {}, resumed.changes))
+
+
+def start(config: DictConfig, folder: Path, options: dict[str, Any]) -> None:
+    """Train, once the configuration is known to be good: what this imports takes seconds."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"{folder} cannot be written: choose another hydra.run.dir, or change its permissions.")
+    from gan_lightning.training import train
+
+    train(config, folder, options=options)
+
+
+@contextmanager
+def refusals(sweeps: bool = False, folder: Path | None = None) -> Iterator[None]:
+    """End with one sentence where this package, or Lightning before it trains, refuses; and without an empty folder."""
+    try:
+        yield
+    except Diverged as error:
+        if not sweeps:
+            sys.exit(f"Error: {error}")
+        print(f"Error: {error}", file=sys.stderr)  # the other runs go on
+    except Exception as error:
+        if not isinstance(error, UsageError) and not is_lightnings(error):
+            raise
+        if folder is not None:
+            remove_empty(folder)
+        sys.exit(f"Error: {error if isinstance(error, UsageError) else one_line(error) + '.'}")
+
+
+def is_lightnings(error: Exception) -> bool:
+    """Whether Lightning raised it, about an option, with no one else's code in between."""
+    frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    packages = [name.partition(".")[0] for name in frames]
+    is_about_options = isinstance(error, ValueError) or type(error).__name__ == "MisconfigurationException"
+    return is_about_options and packages[-1] == "lightning" and set(packages) <= MACHINERY
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove what Hydra made for a run that is refused: its folder, and those around it in the current one."""
+    for path in (folder, *folder.parents):
+        if path != folder and Path.cwd() not in path.parents:
+            return
+        try:
+            path.rmdir()
+        except OSError:
+            return
 
 
 def limit_threads(launcher: DictConfig) -> None:
@@ -59,23 +134,41 @@ def limit_threads(launcher: DictConfig) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 
+def reason(error: Exception) -> str | None:
+    """One sentence for what goes wrong before a run starts; None for what happens in it, which is not Hydra's."""
+    own = run.__wrapped__.__code__
+    if any(frame.f_code is own for frame, _ in traceback.walk_tb(error.__traceback__)):
+        return None
+    if isinstance(error, HydraException | OmegaConfBaseException) or NULL_GROUP in str(error):
+        return explain(error, partial(typed_option_names, sys.argv[1:], CONF))
+    if isinstance(error, OSError):
+        return f"{error.filename} cannot be made: {error.strerror}: choose another hydra.run.dir."
+    if type(error).__module__.startswith("submitit"):
+        last = str(error).strip().splitlines()[-1]  # that the job said
+        return last.removeprefix("Error: ") if last.startswith("Error: ") else None
+    return None
+
+
 def main() -> None:
     """Print one sentence, not a traceback, for what the user can mend."""
+    sys.path.append(os.getcwd())  # one's own code may lie where the command is given
+    try:
+        resumed = resumption(sys.argv[1:])
+        if resumed is not None:
+            return go_on(resumed)
+        sys.argv[1:] = for_hydra(sys.argv[1:])
+    except UsageError as error:
+        sys.exit(f"Error: {error}")
     if "HYDRA_FULL_ERROR" in os.environ:
         return run()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print several lines of its own and exit
     try:
         run()
-    except (HydraException, OmegaConfBaseException) as error:
-        sys.exit(f"Error: {explain(error)}")
-    except ValueError as error:
-        if NULL_GROUP not in str(error):
+    except Exception as error:
+        sentence = reason(error)
+        if sentence is None:
             raise
-        sys.exit(f"Error: {explain(error)}")
-    except RuntimeError as error:
-        if not type(error).__module__.startswith("submitit"):
-            raise
-        sys.exit(str(error).strip().splitlines()[-1])  # the last that the job said
+        sys.exit(f"Error: {sentence}")
 
 
 if __name__ == "__main__":

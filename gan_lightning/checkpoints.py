@@ -1,5 +1,6 @@
 """A checkpoint's content, and the GAN that it holds."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from gan_lightning.config import check
 from gan_lightning.errors import UsageError
 from gan_lightning.files import leftovers
 from gan_lightning.gan import GAN
+from gan_lightning.trust import check_file
 
 
-def load(path: str | Path, gan: GAN | None = None) -> GAN:
+def load(path: str | Path, gan: GAN | None = None, trust: Sequence[str] = ()) -> GAN:
     """The trained GAN of a checkpoint, or of a run folder's last one, in evaluation mode.
 
+    ``trust`` names packages whose classes and functions it may use, besides this package's, torch's and Lightning's.
     A checkpoint of a plain Trainer's run has no configuration: ``gan`` is the GAN that its weights belong to.
 
     Raises:
@@ -30,6 +33,7 @@ def load(path: str | Path, gan: GAN | None = None) -> GAN:
     if gan is None:
         if not config:
             raise UsageError(f"{path} was trained without a configuration: give its GAN, load({path}, gan=GAN(...)).")
+        check_file(config, path, trust)
         config = OmegaConf.create(config)
         check(config, {})
         gan = build_gan(config, tuple(described["sample_shape"]), len(described["class_names"]))

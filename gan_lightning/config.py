@@ -3,32 +3,56 @@
 import hashlib
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from importlib.util import find_spec
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gan_lightning.errors import UsageError
+from gan_lightning.trust import DOTTED, PACKAGE, find_source
 
 EPOCHS = 20  # of a run that is given neither trainer.max_epochs nor trainer.max_steps
-LONGEST_NAME = 200  # of a folder
+LONGEST_NAME = 180  # of a folder, without its digest
 
-# a run's folder is a new one, but for a resumed run
-OmegaConf.register_new_resolver("run_folder", lambda resume, new: resume or new, replace=True)
 OmegaConf.register_new_resolver("bits", lambda integers: integers.bit_length() - 1, replace=True)
 OmegaConf.register_new_resolver("epochs", lambda max_steps: EPOCHS if max_steps == -1 else -1, replace=True)
 
 
-def _job_folder(overrides: str) -> str:
-    """The name of a sweep's run: its options, or, where no folder can be called that, their beginning and a digest."""
-    name = overrides.replace("/", "_")
-    if len(name.encode()) <= LONGEST_NAME and name == overrides:
+def as_typed(overrides: ListConfig) -> list[str]:
+    """Overrides with their ${...} as they are."""
+    lines = OmegaConf.to_container(overrides)
+    assert isinstance(lines, list)
+    return [str(line) for line in lines]
+
+
+def _job_folder(overrides: ListConfig, left_out: ListConfig) -> str:
+    """The name of a sweep's run, its options in characters that shells and Hydra take as they are: loss-hinge_seed-0.
+
+    Where others could have the same, or it would be too long, a digest follows.
+    """
+    chosen = sorted(item for item in as_typed(overrides) if item.partition("=")[0] not in left_out)
+    name = "_".join(map(_words, chosen))
+    if len(name) <= LONGEST_NAME and all(map(_is_told, chosen)):
         return name
-    digest = hashlib.blake2b(overrides.encode(), digest_size=6).hexdigest()
-    return f"{name[:LONGEST_NAME]},{digest}"
+    digest = hashlib.blake2b("\0".join(chosen).encode(), digest_size=6).hexdigest()
+    return f"{name[:LONGEST_NAME]}_{digest}"
+
+
+def _words(override: str) -> str:
+    key, _, value = override.partition("=")
+    text = f"{key.replace('~', 'without-')}-{re.sub(r'^[^a-zA-Z0-9.+-]+', '', value)}"
+    return re.sub(r"[^\w.+@-]+", "-", text, flags=re.ASCII).strip("-")
+
+
+def _is_told(override: str) -> bool:
+    """Whether its words have its value as it is, which does not look like a further option's."""
+    value = override.partition("=")[2]
+    return re.fullmatch(r"(-?[\w.+][\w.+-]*)?", value, re.ASCII) is not None and re.search(r"_[\w.@]+-", value) is None
 
 
 OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True)
@@ -58,8 +82,16 @@ SHARE = (lambda v: _is_number(v) and 0 <= v < 1, "a number from 0 up to, not inc
 KEEP = (lambda v: _is_number(v) and 0 < v <= 1, "a number above 0, at most 1")
 FLAG = (lambda v: isinstance(v, bool), "true or false")
 SEED = (lambda v: _is_whole(v) and 0 <= v < 2**32, "a whole number from 0 to 4294967295")
+# float32 holds the squares of these, and of their ratios
+SCALE = (lambda v: _is_number(v) and 1e-9 <= v <= 1e9, "a number above 0, from 1e-9 to 1e9")
+PLACE = (lambda v: _is_number(v) and abs(v) <= 1e9, "a number from -1e9 to 1e9")
+LIMIT = (
+    lambda v: (_is_whole(v) and v >= 0) or (_is_number(v) and 0.01 <= v <= 1) or v == 0,
+    "a whole number of batches, or a share of them from 0.01 to 1",
+)
 SIZES = (lambda v: isinstance(v, ListConfig) and all(map(SIZE[0], v)), "a list of whole numbers, each at least 1")
-NUMBERS = (lambda v: isinstance(v, ListConfig) and all(map(_is_number, v)), "a list of numbers")
+MEANS = (lambda v: isinstance(v, ListConfig) and all(map(PLACE[0], v)), "a list of numbers from -1e9 to 1e9")
+SCALES = (lambda v: isinstance(v, ListConfig) and all(map(SCALE[0], v)), "a list of numbers above 0, from 1e-9 to 1e9")
 POSITIVES = (lambda v: isinstance(v, ListConfig) and all(map(POSITIVE[0], v)), "a list of numbers above 0")
 BETAS = (
     lambda v: isinstance(v, ListConfig) and len(v) == 2 and all(map(SHARE[0], v)),
@@ -84,7 +116,9 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("blocks", "pieces", "units", "unit_pieces", "saturate"), SIZE),
     "seed": SEED,
     **dict.fromkeys(("workers", "validation_samples"), COUNT),
-    **dict.fromkeys(("lr", "std", "sigma", "spacing", "radius", "memory_limit"), POSITIVE),
+    **dict.fromkeys(("lr", "memory_limit"), POSITIVE),
+    **dict.fromkeys(("std", "sigma", "spacing", "radius"), SCALE),
+    "mean": PLACE,
     **dict.fromkeys(("weight", "every_seconds", "weight_decay", "momentum", "slope", "final"), NOT_NEGATIVE),
     **dict.fromkeys(("init_range", "output_range", "min_lr"), POSITIVE),
     **dict.fromkeys(("keep_input", "keep_hidden"), KEEP),
@@ -96,8 +130,11 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "num_nodes": SIZE,
     "widths": SIZES,
     "betas": BETAS,
-    "means": NUMBERS,
-    **dict.fromkeys(("stds", "weights"), POSITIVES),
+    "means": MEANS,
+    "stds": SCALES,
+    "weights": POSITIVES,
+    "check_val_every_n_epoch": SIZE,
+    **dict.fromkeys((f"limit_{stage}_batches" for stage in ("train", "val", "test", "predict")), LIMIT),
     "gradient_clip_val": POSITIVE,
     "channels": _one_of(1, 3),
     "order": _one_of("discriminator_first", "generator_first", "simultaneous"),
@@ -111,7 +148,11 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "profiler": _one_of("simple", "advanced", "pytorch"),
     "offline": FLAG,
 }
-OPTIONAL = {"gradient_clip_val", "gradient_clip_algorithm", "max_epochs", "n", "weights", "profiler"}
+OPTIONAL = {
+    *("gradient_clip_val", "gradient_clip_algorithm", "max_epochs", "n", "weights", "profiler"),
+    *("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches"),
+    "check_val_every_n_epoch",
+}
 # arguments of the Trainer that have one value here: what to do instead of another
 LOGGER = "choose loggers by logger=csv, logger=[tensorboard,csv] or logger=none"
 FIXED = {
@@ -128,10 +169,16 @@ EXTRAS = {"hydra/sweeper=optuna": "optuna"} | dict.fromkeys(
 )
 NULL_GROUP = "Config group override must be a string or a list"  # Hydra's ValueError for regularizer=null
 
-PACKAGE = Path(__file__).parent
-OUTSIDE_TARGETS = re.compile(
-    r"torch\.optim\.[A-Z]\w*|lightning\.pytorch\.(callbacks|loggers|profilers|strategies|plugins)\.[A-Z]\w*"
-)
+RULED = (f"{PACKAGE}.", "torch.optim.")  # whose options the rules are about
+# groups of any number of parts, each by a name of its own
+COLLECTIONS = ("callbacks", "logger", "regularizer", "generator_regularizer")
+# what other programs call it
+ALIASES = {
+    **dict.fromkeys(("lr", "learning_rate"), "model.lr"),
+    **dict.fromkeys(("epochs", "num_epochs", "n_epochs", "max_epochs"), "trainer.max_epochs"),
+    **dict.fromkeys(("steps", "iterations", "max_steps"), "trainer.max_steps"),
+    **dict.fromkeys(("batch_size", "batch"), "data.batch_size"),
+}
 
 
 def check(config: DictConfig, choices: dict[str, Any]) -> None:
@@ -144,11 +191,13 @@ def check(config: DictConfig, choices: dict[str, Any]) -> None:
     for option, (value, instead) in FIXED.items():
         if config.trainer.get(option, value) != value:
             raise UsageError(f"trainer.{option}={config.trainer[option]} is not possible here: {instead}.")
-    for name, value in _leaves(config):
-        key = name.rsplit(".", maxsplit=1)[-1]
+    for name, value, is_ruled in _options(config):
+        parent, _, key = name.rpartition(".")
         if key == "_target_":
             _check_target(name, value)
-        elif key in RULES and not (value is None and key in OPTIONAL):
+        elif key in PLACES and parent == "data" and value == "":
+            raise UsageError(f"{name} is empty: give a path.")
+        elif is_ruled and parent not in COLLECTIONS and key in RULES and not (value is None and key in OPTIONAL):
             fits, expected = RULES[key]
             if not fits(value):
                 raise UsageError(f"{name} is {value!r}: give {expected}.")
@@ -158,6 +207,29 @@ def check(config: DictConfig, choices: dict[str, Any]) -> None:
             f"model={choices.get('model')} makes {needs}, but data={choices.get('data')} has {gives}: "
             f"choose another model, such as model=points, or data with {needs}, such as data=mnist."
         )
+
+
+def check_changes(overrides: Iterable[Override], config: DictConfig, names: Callable[[], Sequence[str]]) -> None:
+    """Refuse options that the command line adds where nothing reads them, or takes away where they are read.
+
+    ``names`` are the options without those of the command line.
+
+    Raises:
+        UsageError: there is such a one.
+    """
+    for override in overrides:
+        name, line = override.key_or_group, override.input_line
+        parent = name.rpartition(".")[0]
+        if override.is_delete() and name.partition(".")[0] in ("model", "trainer") and parent:
+            raise UsageError(f"{line} takes away what every run has: set it by {name}=VALUE.")
+        node = OmegaConf.select(config, parent)
+        is_part = isinstance(node, DictConfig) and "_target_" in node
+        if parent == "model":  # whose _target_ has no other options than conf/ names, unless it is one's own
+            is_part = not str(node.get("_target_")).startswith(f"{PACKAGE}.")
+        is_free = parent.partition(".")[0] in COLLECTIONS or (is_part and parent)
+        is_new = override.is_add() or override.is_force_add()
+        if is_new and not is_free and not any(f"{known}.".startswith(f"{name}.") for known in names()):
+            raise UsageError(f"{line} sets an option that nothing reads: {guess(name, names())}")
 
 
 def _check_parts(config: DictConfig) -> None:
@@ -177,37 +249,63 @@ def _check_parts(config: DictConfig) -> None:
             raise UsageError(f"model.{name} is {config.model.get(name)!r}: give a _target_ and its options.")
 
 
-def _leaves(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names and values; a list is a value."""
+def _options(config: DictConfig, prefix: str = "", is_ruled: bool = True) -> Iterator[tuple[str, Any, bool]]:
+    """Dotted names and values, mappings and lists too, and whether the rules of this package hold for them."""
+    if "_target_" in config:
+        is_ruled = str(_value(config, "_target_", f"{prefix}_target_")).startswith(RULED)
     for key in config:
         name = prefix + str(key)
-        if OmegaConf.is_missing(config, key):
-            raise UsageError(f"{name} is not set: give {name}=VALUE.")
-        try:
-            value = config[key]
-        except OmegaConfBaseException as error:
-            raise UsageError(f"{name} cannot be read: {one_line(error)}.") from error
-        if isinstance(value, DictConfig):
-            yield from _leaves(value, f"{name}.")
-        else:
-            yield name, value
+        value = _value(config, key, name)
+        yield name, value, is_ruled
+        for inner, node in ((name, value), *_nodes_of(name, value)):
+            if isinstance(node, DictConfig):
+                yield from _options(node, f"{inner}.", is_ruled)
+
+
+def _nodes_of(name: str, value: Any) -> Iterator[tuple[str, DictConfig]]:
+    """The mappings in a list, in a list of lists too."""
+    for i, item in enumerate(value if isinstance(value, ListConfig) else ()):
+        if isinstance(item, DictConfig):
+            yield f"{name}[{i}]", item
+        yield from _nodes_of(f"{name}[{i}]", item)
+
+
+def _value(config: DictConfig, key: Any, name: str) -> Any:
+    if OmegaConf.is_missing(config, key):
+        raise UsageError(f"{name} is not set: give {name}=VALUE.")
+    try:
+        return config[key]
+    except OmegaConfBaseException as error:
+        raise UsageError(f"{name} cannot be read: {one_line(error)}.") from error
 
 
 def _check_target(name: str, target: Any) -> None:
-    """Allow what this package's modules define, torch's optimizers and Lightning's parts, not what those import."""
-    if not _is_own(str(target)) and not OUTSIDE_TARGETS.fullmatch(str(target)):
+    """Refuse what can be no dotted name of anything here; nothing is imported."""
+    if not isinstance(target, str) or not DOTTED.fullmatch(target):
         raise UsageError(
-            f"{name} is {target!r}: give something defined in {PACKAGE.name}, an optimizer of torch.optim or a part of "
-            "lightning.pytorch."
+            f"{name} is {target!r}: give the dotted name of a class or a function, such as my_lab.nets.Net."
         )
+    package = target.partition(".")[0]
+    if package != "__main__" and find_spec(package) is None:
+        raise UsageError(
+            f"{name} is {target!r}: no package {package} is found from here: install it, or start beside it."
+        )
+    source, names = find_source(target)
+    text = source.read_text() if source and package == PACKAGE else ""
+    if package == PACKAGE and not (names and re.search(rf"\b{names[0]}\b", text)):
+        listed = re.findall(r"^(?:class|def) ([^\W_]\w*)", text, re.MULTILINE)
+        near = get_close_matches(target.rpartition(".")[2], listed, n=1)
+        hint = f"did you mean {target.rpartition('.')[0]}.{near[0]}?" if near else "correct the name."
+        raise UsageError(f"{name} is {target!r}, which is not there: {hint}")
 
 
-def _is_own(target: str) -> bool:
-    package, *modules, attribute = target.split(".") if target.count(".") else ("", target)
-    path = PACKAGE.joinpath(*modules).with_suffix(".py")
-    if package != PACKAGE.name or not all(map(str.isidentifier, [*modules, attribute])) or not path.is_file():
-        return False
-    return re.search(rf"^(class|def) {attribute}\b", path.read_text(), re.MULTILINE) is not None
+def guess(name: str, names: Sequence[str]) -> str:
+    """What may have been meant by an option that does not exist, as the end of a sentence."""
+    near = [ALIASES[name]] if name in ALIASES else get_close_matches(name, names, n=1, cutoff=0.75)
+    if not near:
+        by_last = {known.rpartition(".")[2]: known for known in reversed(names)}
+        near = [by_last[last] for last in get_close_matches(name.rpartition(".")[2], by_last, n=1, cutoff=0.75)]
+    return f"did you mean {near[0]}?" if near else "`python train.py --cfg job` prints all of them."
 
 
 def options_of(config: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -222,60 +320,13 @@ def options_of(config: DictConfig, choices: Mapping[str, Any], overrides: Sequen
     return options
 
 
-def resume(folder: str, overrides: Sequence[str]) -> DictConfig:
-    """The configuration of an earlier run, with what the command line changes in it.
-
-    Raises:
-        UsageError: the folder is no run's, or a change that a resumed run cannot make.
-    """
-    path = Path(str(folder)) / "config.yaml"
-    if not path.is_file():
-        raise UsageError(f"resume={folder} is not the folder of a run, which has a config.yaml: give such a folder.")
-    config = OmegaConf.load(path)
-    if not isinstance(config, DictConfig) or not {"model", "data", "trainer"} <= set(config):
-        raise UsageError(f"{path} is not the configuration of a run: give the folder of a run.")
-    config.resume = folder
-    OmegaConf.set_struct(config, True)
-    changed = {}
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
-        name = override.key_or_group
-        if name == "resume":
-            continue
-        present = OmegaConf.select(config, name, default=override)
-        if present is override or isinstance(present, DictConfig) or override.is_delete() or override.is_add():
-            raise UsageError(
-                f"{override.input_line} cannot change a run that is resumed: give single values, such as "
-                "trainer.max_steps=20000, or start a new run."
-            )
-        OmegaConf.update(config, name, override.value())
-        changed[name] = override.value()
-    # a run has one length: the one that was asked for last
-    if "trainer.max_steps" in changed and "trainer.max_epochs" not in changed:
-        config.trainer.max_epochs = -1
-    if "trainer.max_epochs" in changed and "trainer.max_steps" not in changed:
-        config.trainer.max_steps = -1
-    return config
-
-
-def is_same_run(config: DictConfig, folder: Path) -> bool:
-    """Whether a run folder holds a run of these options, wherever its data and the folder lie."""
-    described = []
-    for options in (config, OmegaConf.load(folder / "config.yaml")):
-        plain = OmegaConf.to_container(options, resolve=True)
-        assert isinstance(plain, dict)
-        for place in PLACES:
-            plain["data"].pop(place, None)
-        described.append(plain | {"resume": None})
-    return bool(described[0] == described[1])
-
-
 def one_line(error: BaseException) -> str:
     """An error's text without its line breaks and full stop."""
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
-def explain(error: Exception) -> str:
-    """One sentence for a composition error of Hydra's, which take several lines."""
+def explain(error: Exception, names: Callable[[], Sequence[str]] = list) -> str:
+    """One sentence for a composition error of Hydra's, which take several lines; ``names`` are the options."""
     text = str(error)
     if missing := re.search(r"Could not (?:find|load) '([^']+)'", text):
         group, _, option = missing[1].rpartition("/")
@@ -290,7 +341,7 @@ def explain(error: Exception) -> str:
         if unknown[1] == "trainer.logger":
             return f"trainer.logger is not an option here: {LOGGER}."
         meant = re.search(r"Did you mean to override (?:one of )?([^\n]+)\?", text)
-        hint = f"did you mean {meant[1]}?" if meant else "`python train.py --cfg job` prints all of them."
+        hint = f"did you mean {meant[1]}?" if meant else guess(unknown[1], names())
         return f"{unknown[1]} is not an option here: {hint}"
     if absent := re.search(r"Key '[^']+' is not in struct\s+full_key: (\S+)", text):
         return f"{absent[1]} is not set: give it a value."

@@ -1,5 +1,6 @@
 """The options of scripts, name=value as train.py's; no import here is slow."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ def read_options(options: type[T], doc: str) -> T:
     ``--help`` prints ``doc`` and the options; what cannot be used ends the script with one sentence and exit status 1.
     """
     arguments = sys.argv[1:]
+    sys.path.append(os.getcwd())  # one's own code may lie where the command is given
     if {"-h", "--help"} & set(arguments):
         print(f"{doc.strip()}\n\n{describe(options)}")
         sys.exit()

@@ -26,6 +26,7 @@ from gan_lightning.data.loader import RealData
 from gan_lightning.errors import UsageError
 from gan_lightning.files import written_aside
 from gan_lightning.gan import GAN
+from gan_lightning.resumption import check_length
 
 
 def train(
@@ -55,6 +56,7 @@ def train(
     if config.trainer.enable_autolog_hparams:
         callbacks.append(HyperParameters(hyperparameters(config, options)))
     saved = read_checkpoint(checkpoint, gan) if checkpoint else {}
+    check_length(config, saved.get("global_step", 0))
     trainer = build_trainer(config, folder, callbacks)
     set_up(data, trainer, gan)
     if trainer.is_global_zero:

@@ -12,7 +12,7 @@ import hashlib
 import inspect
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,6 +49,7 @@ class Options:
     held_out: Annotated[str | None, "folder of held-out images, for data=image_folder"] = None
     weights: Annotated[Weights, "average or raw generator"] = Weights.average
     floor: Annotated[bool, "also the figures of real training data in the generated one's place"] = False
+    trust: Annotated[list[str], "packages whose parts the checkpoint may use"] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         check_values(self, n=SIZE, seed=SEED)
@@ -105,7 +106,7 @@ def evaluate(options: Options) -> dict[str, Any]:
     quiet()
     path = options.checkpoint
     path = checkpoints(path) / "last.ckpt" if path.is_dir() else path
-    gan = load(path)
+    gan = load(path, trust=options.trust)
     config = OmegaConf.create(gan.config)
     weights = Weights.raw if gan.average is None else options.weights
     if weights is Weights.raw:

@@ -8,7 +8,7 @@ are in it: in a .pt2 the extra file metadata.json, in ONNX the model's metadata,
 again and its samples of fresh latents are compared with the checkpoint's.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +28,7 @@ class Options:
     checkpoint: Annotated[Path, "folder of a run, or a checkpoint"] = MISSING
     out: Annotated[Path, "file that ends in .pt2 or .onnx"] = Path("generator.pt2")
     weights: Annotated[Weights, "average or raw generator"] = Weights.average
+    trust: Annotated[list[str], "packages whose parts the checkpoint may use"] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         suffix = self.out.suffix
@@ -47,7 +48,7 @@ def export(options: Options) -> None:
     from gan_lightning.checkpoints import load
     from gan_lightning.export import describe, difference, trace, write_onnx, write_pt2
 
-    gan, out = load(options.checkpoint), options.out
+    gan, out = load(options.checkpoint, trust=options.trust), options.out
     weights = Weights.raw if gan.average is None else options.weights
     raw = weights is Weights.raw
     write = write_pt2 if out.suffix == ".pt2" else write_onnx

@@ -12,7 +12,7 @@ images. The same seed gives the same samples, whatever the batch size.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -55,6 +55,7 @@ class Options:
     weights: Annotated[Weights, "average or raw generator"] = Weights.average
     batch_size: Annotated[int, "samples made at once"] = 500
     device: Annotated[str, "auto, cpu, cuda, cuda:1"] = "auto"
+    trust: Annotated[list[str], "packages whose parts the checkpoint may use"] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         check_values(self, n=SIZE, frames=SIZE, seed=SEED, truncation=POSITIVE, batch_size=SIZE)
@@ -128,7 +129,7 @@ def sample(options: Options) -> None:
     from gan_lightning.checkpoints import load
     from gan_lightning.sampling import generate, to_device
 
-    gan = to_device(load(options.checkpoint), options.device)
+    gan = to_device(load(options.checkpoint, trust=options.trust), options.device)
     data = build_data(OmegaConf.create(gan.config))
     weights = Weights.raw if gan.average is None else options.weights
     n = options.n or DEFAULTS[options.mode] or data.shown

@@ -87,11 +87,15 @@ WRONG = [
     (["regularizer=[r1,foo]"], "regularizer=foo"),
     (["regularizer=null"], "null"),
     (["experiment=foo"], "experiment=foo"),
-    (["lr=1"], "lr is not an option"),
+    (["lr=1"], "did you mean model.lr?"),
+    (["epochs=1"], "did you mean trainer.max_epochs?"),
+    (["trainer.max_step=1"], "did you mean trainer.max_steps?"),
+    (["data=ring", "data.distribution.modus=1"], "did you mean data.distribution.modes?"),
     (["optimizer=sgd"], "optimizer@generator_optimizer"),
     (["generator_optimizer=sgd"], "'sgd'"),
     (["model.lr=-1"], "-1"),
     (["model.lr=inf"], "inf"),
+    (["model.lr={a:1}"], "model.lr is {'a': 1}"),
     (["model.betas=0.5"], "model.betas is 0.5"),
     (["data.batch_size=abc"], "'abc'"),
     (["seed=4294967296"], "4294967296"),
@@ -102,18 +106,32 @@ WRONG = [
     (["trainer.overfit_batches=1"], "trainer.limit_train_batches"),
     (["model=dcgan"], "data=gaussian"),
     (["data=image_folder"], "data.root"),
-    (["loss._target_=os.system"], "'os.system'"),
+    (["data=image_folder", "data.root="], "data.root is empty"),
+    (["loss._target_=my_lab_that_is_not.X"], "no package my_lab_that_is_not"),
     (["model.lr=${nowhere}"], "nowhere"),
+    (["+model.foo=1"], "+model.foo=1 sets an option that nothing reads"),
+    (["++trainer.max_step=1"], "did you mean trainer.max_steps?"),
+    (["~trainer.devices"], "trainer.devices=VALUE"),
     (["~data"], "data"),
     (["nonsense"], "nonsense"),
     (["model.generator.widths=[1"], "[1"),
+    (["--config-dir", "/nope"], "/nope"),
+    (["hydra.run.dir=/dev/null"], "/dev/null cannot be made"),
+    (["hydra.run.dir=/dev/null/x"], "/dev/null/x cannot be made"),
+    (["hydra.run.dir=/proc/x"], "/proc/x cannot be made"),
+    (["hydra.run.dir=" + "x" * 300], "cannot be made"),
+    (["-m", "seed=0,1", "hydra.sweep.dir=/dev/null/x"], "/dev/null/x cannot be made"),
     (["resume=nowhere"], "resume=nowhere"),
-    (["resume=true"], "True"),
+    (["resume=nowhere", "data.root=x", "trainer.max_steps=7"], "resume=nowhere"),
+    (["resume=nowhere/checkpoints/best.ckpt"], "best.ckpt does not exist"),
+    (["resume=true"], "true"),
+    (["resume="], "resume="),
+    (["trust=[my_lab]"], "resume=RUN_FOLDER"),
     (["-m", "seed=-1,-2"], "-1"),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "named"), WRONG, ids=[" ".join(row[0]) for row in WRONG])
+@pytest.mark.parametrize(("arguments", "named"), WRONG, ids=[" ".join(row[0])[:50] for row in WRONG])
 def test_a_wrong_command_line_ends_in_one_sentence_at_once(tmp_path: Path, arguments: list[str], named: str) -> None:
     result = command(*arguments, cwd=tmp_path)
     assert result.returncode == 1
@@ -123,7 +141,8 @@ def test_a_wrong_command_line_ends_in_one_sentence_at_once(tmp_path: Path, argum
     assert named in line
     assert line[-1] in ".?"
     assert str(ROOT) not in line
-    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "multirun.yaml"]
+    left = [path for path in tmp_path.rglob("*") if path.is_file() or "-m" not in arguments]
+    assert [path.name for path in left] == (["multirun.yaml"] if "seed=-1,-2" in arguments else [])
 
 
 # ---------------------------------------------------------------------------------------------------------- a run
@@ -269,3 +288,117 @@ def test_jobs_beside_each_other_do_not_share_threads(
     limit_threads = runpy.run_path(str(ROOT / "train.py"))["limit_threads"]
     limit_threads(OmegaConf.create(launcher))
     assert os.environ.get("OMP_NUM_THREADS") == threads
+
+
+# ------------------------------------------------------------------------------------------- a run that goes on
+
+
+def test_a_run_goes_on_by_what_it_is_called_with_changes_of_its_own_options(tmp_path: Path) -> None:
+    """Not the default groups, in a folder that Hydra's grammar refuses, and with moved data."""
+    picture = Image.effect_noise((28, 28), 50)
+    (tmp_path / "data (1)").mkdir()
+    for i in range(40):
+        picture.rotate(9 * i).save(tmp_path / "data (1)" / f"{i}.png")
+    options = [option for option in TINY if not option.startswith(("data.rounds", "data.validation"))]
+    groups = ("model=mlp", "data=image_folder", "data.size=8", "data.channels=1", "regularizer=[r1]", "schedule=linear")
+    place = ("data.root=data (1)", "hydra.run.dir=runs/loss=hinge,seed=0 (图像)")
+    first = command(*options, *groups, *place, "data.workers=0", "callbacks.samples.images=4", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    run = tmp_path / "runs" / "loss=hinge,seed=0 (图像)"
+    (tmp_path / "data (1)").rename(tmp_path / "moved")
+    changes = ("data.root=moved", "regularizer.r1.weight=0.5", "schedule.start=0.25", "trainer.max_steps=30")
+    refused = command(f"resume={run}", "loss=hinge", *changes, cwd=tmp_path)
+    assert refused.stderr.startswith("Error: loss=hinge cannot change a run that is resumed")
+    second = command(f"resume={run}/checkpoints/last.ckpt", *changes, cwd=tmp_path)
+    assert (second.returncode, second.stderr) == (0, "")
+    config = OmegaConf.load(run / "config.yaml")
+    assert (config.data.root, config.regularizer.r1.weight) == (str(tmp_path / "moved"), 0.5)
+    assert (config.schedule.start, config.trainer.max_steps) == (0.25, 30)
+    assert json.loads((run / "metrics.json").read_text())["step"] == 30
+    third = command(f"resume={run}", "trainer.max_steps=29", cwd=tmp_path)
+    assert third.stderr.startswith("Error: trainer.max_steps is 29, but the run is at step 30 already")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["moved", "runs"]
+
+
+def test_a_sweep_over_folders_of_data_has_a_run_for_each(tmp_path: Path) -> None:
+    for name, shade in (("A", 50), ("B (2)", 200)):
+        (tmp_path / name).mkdir()
+        for i in range(20):
+            Image.new("L", (8, 8), shade + i).save(tmp_path / name / f"{i}.png")
+    options = [option for option in TINY if not option.startswith(("data.rounds", "data.validation"))]
+    sweep = ["-m", "data.root=A,B (2)", "model=mlp", "data=image_folder", "data.size=8", "data.channels=1"]
+    arguments = [*sweep, *options, "callbacks=none", "hydra.sweep.dir=sweep"]
+    arguments = [argument for argument in arguments if not argument.startswith("callbacks.")]
+    result = command(*arguments, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    runs = sorted(path for path in (tmp_path / "sweep").iterdir() if path.is_dir())
+    roots = {OmegaConf.load(run / "config.yaml").data.root for run in runs}
+    assert roots == {str(tmp_path / "A"), str(tmp_path / "B (2)")}
+    assert all(re.fullmatch(r"[\w.+@-]+", run.name, re.ASCII) for run in runs)
+    again = command(*arguments, cwd=tmp_path)
+    assert without_torch(again).count("is finished already") == 2
+
+
+# --------------------------------------------------------------------------------------------------- one's own code
+
+LOSSES = """
+from gan_lightning.losses import NonSaturating
+
+class Mine(NonSaturating):
+    def __init__(self, decay):
+        super().__init__()
+        self.decay = decay  # our own rule for this name is a number, at least 1
+
+class Wrong(Mine):
+    def generator(self, *, real_logits, fake_logits):
+        return [][self.decay]
+"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a package and options of one's own, and a run that used them."""
+    folder = tmp_path_factory.mktemp("lab")
+    (folder / "my_lab").mkdir()
+    (folder / "my_lab" / "losses.py").write_text(LOSSES)
+    (folder / "conf" / "loss").mkdir(parents=True)
+    (folder / "conf" / "loss" / "mine.yaml").write_text("_target_: my_lab.losses.Mine\ndecay: 0\n")
+    result = command("--config-dir", "conf", *TINY, "loss=mine", "hydra.run.dir=run", cwd=folder)
+    assert (result.returncode, result.stderr) == (0, "")
+    return folder
+
+
+def test_code_from_a_run_folder_is_used_where_it_is_trusted(lab: Path) -> None:
+    refused = command("resume=run", "trainer.max_steps=30", cwd=lab)
+    assert refused.returncode == 1
+    assert without_torch(refused) == ""
+    assert refused.stderr.endswith("if you know the file and my_lab, give trust=[my_lab].\n")
+    trusted = command("resume=run", "trainer.max_steps=30", "trust=[my_lab]", cwd=lab)
+    assert (trusted.returncode, trusted.stderr) == (0, "")
+    assert json.loads((lab / "run" / "metrics.json").read_text())["step"] == 30
+    assert "trust" not in OmegaConf.load(lab / "run" / "config.yaml")
+
+
+@pytest.mark.parametrize(("script", "out"), [("sample", "a.npz"), ("export", "a.pt2"), ("evaluate", None)])
+def test_scripts_use_code_from_a_checkpoint_where_it_is_trusted(lab: Path, script: str, out: str | None) -> None:
+    program = [
+        sys.executable,
+        str(ROOT / "scripts" / f"{script}.py"),
+        "checkpoint=run",
+        *([f"out={out}"] if out else []),
+    ]
+    refused = subprocess.run(program, cwd=lab, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert refused.stderr.endswith("give trust=[my_lab].\n")
+    assert len(refused.stderr.splitlines()) == 1
+    trusted = subprocess.run([*program, "trust=[my_lab]"], cwd=lab, capture_output=True, text=True, check=False)
+    assert trusted.returncode == 0, trusted.stderr
+    assert out is None or (lab / out).exists()
+
+
+def test_an_error_of_ones_own_code_keeps_its_traceback(lab: Path) -> None:
+    options = ("--config-dir", "conf", "loss=mine", "loss._target_=my_lab.losses.Wrong", "hydra.run.dir=wrong")
+    result = command(*options[:2], *TINY, *options[2:], cwd=lab)
+    assert result.returncode == 1
+    assert "return [][self.decay]" in result.stderr
+    assert result.stderr.endswith("IndexError: list index out of range\n")

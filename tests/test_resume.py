@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gan_lightning import config, training
+from gan_lightning import resumption, training
 from gan_lightning.errors import UsageError
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -65,7 +65,7 @@ def in_parts(configure: Configure, folder: Path, overrides: tuple[str, ...], sto
     folder.mkdir()
     training.train(configure(*overrides, f"trainer.max_steps={stops[0]}"), folder)
     for stop in stops[1:]:
-        training.train(config.resume(str(folder), [f"trainer.max_steps={stop}"]), folder)
+        training.train(resumption.resume(str(folder), [f"trainer.max_steps={stop}"]), folder)
 
 
 def work(folder: Path, kill_at: int, overrides: Sequence[str] = ()) -> subprocess.CompletedProcess[bytes]:
@@ -129,7 +129,7 @@ def test_every_end_and_extension_is_the_run(configure: Configure, tmp_path: Path
     training.train(configure(*EPOCHS, *kept, *longer), tmp_path / "whole")
     (tmp_path / "parts").mkdir()
     training.train(configure(*EPOCHS, *ENDS[end]), tmp_path / "parts")
-    training.train(config.resume(str(tmp_path / "parts"), longer), tmp_path / "parts")
+    training.train(resumption.resume(str(tmp_path / "parts"), longer), tmp_path / "parts")
     parts, whole = checkpoint(tmp_path / "parts"), checkpoint(tmp_path / "whole")
     assert whole["global_step"] in (130, 160, 120)
     for key in ("state_dict", "optimizer_states", "gan", "global_step", "epoch"):
@@ -190,7 +190,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(configure: Config
     beside = [run / ".config.9999999.yaml", run / "samples" / ".0000020.9999999.png"]
     for path in beside:
         path.touch()
-    training.train(config.resume(str(run), []), run)
+    training.train(resumption.resume(str(run), []), run)
     assert_same_state(checkpoint(run), checkpoint(tmp_path / "whole"))
     assert not list((run / "checkpoints").glob(".*"))
     assert not any(path.exists() for path in beside)
@@ -205,7 +205,8 @@ def test_validation_does_not_move_training(configure: Configure, tmp_path: Path)
 
 def test_resume_of_another_architecture_is_refused(configure: Configure, tmp_path: Path) -> None:
     in_parts(configure, tmp_path / "run", RING, [10])
-    changed = config.resume(str(tmp_path / "run"), ["model.generator.widths=[8]", "trainer.max_steps=20"])
+    changed = resumption.resume(str(tmp_path / "run"), ["trainer.max_steps=20"])
+    changed.model.generator.widths = [8]
     with pytest.raises(UsageError, match=r"another architecture: its average.* is \(16,\) .* \(8,\)"):
         training.train(changed, tmp_path / "run")
 
@@ -214,7 +215,7 @@ def test_resume_of_a_broken_checkpoint_is_refused(configure: Configure, tmp_path
     in_parts(configure, tmp_path / "run", RING, [10])
     (tmp_path / "run" / "checkpoints" / "last.ckpt").write_text("no checkpoint")
     with pytest.raises(UsageError, match=r"last\.ckpt is not a checkpoint"):
-        training.train(config.resume(str(tmp_path / "run"), []), tmp_path / "run")
+        training.train(resumption.resume(str(tmp_path / "run"), []), tmp_path / "run")
 
 
 def test_an_optimizers_state_of_another_layout_is_the_same_state(
@@ -234,7 +235,7 @@ def test_an_optimizers_state_of_another_layout_is_the_same_state(
         state.update({name: moment.contiguous() for name, moment in state.items()})
     torch.save(saved, last)
     for name in ("whole", "relaid"):
-        training.train(config.resume(str(tmp_path / name), ["trainer.max_steps=10"]), tmp_path / name)
+        training.train(resumption.resume(str(tmp_path / name), ["trainer.max_steps=10"]), tmp_path / name)
     whole, relaid = (checkpoint(tmp_path / name) for name in ("whole", "relaid"))
     for key in ("state_dict", "optimizer_states"):
         assert_same_state(relaid[key], whole[key])

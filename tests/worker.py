@@ -10,7 +10,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from lightning import Callback
 
-from gan_lightning import config, training
+from gan_lightning import resumption, training
 
 
 class KillSelf(Callback):
@@ -58,7 +58,7 @@ class Traffic(Callback):
 def main(folder: Path, kill_at: int, overrides: list[str]) -> None:
     torch.set_num_threads(1)
     if (folder / "config.yaml").exists() and "LOCAL_RANK" not in os.environ:
-        configuration = config.resume(str(folder), overrides)
+        configuration = resumption.resume(str(folder), overrides)
     else:
         with initialize_config_dir(str(Path(__file__).parent.parent / "conf"), version_base="1.3"):
             configuration = compose("config", overrides=overrides)

@@ -22,7 +22,7 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from gan_lightning import config, losses, priors, training
+from gan_lightning import losses, priors, resumption, training
 from gan_lightning.callbacks.animation import Animation, animate
 from gan_lightning.callbacks.curves import LossCurves
 from gan_lightning.callbacks.diagnosis import Diagnosis
@@ -130,7 +130,7 @@ def test_loss_curves_go_on_after_a_resume(configure: Configure, tmp_path: Path, 
     assert has_curves(run / "losses.png")
     assert list(plotted["generator"]) == list(range(5, 45, 5))
     (run / "losses.png").unlink()
-    training.train(config.resume(str(run), ["trainer.max_steps=80"]), run, [seen])
+    training.train(resumption.resume(str(run), ["trainer.max_steps=80"]), run, [seen])
     assert has_curves(run / "losses.png")
     assert list(seen.lines["generator"]) == list(range(5, 85, 5))
     for network, points in seen.lines.items():

@@ -1,0 +1,141 @@
+"""What is typed after train.py, made ready for Hydra: paths as they are, and a resumed run apart."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
+
+from gan_lightning.config import PLACES
+from gan_lightning.errors import UsageError
+from gan_lightning.resumption import option_names, run_folder
+
+FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "resume")  # which have one value in a sweep too
+PATHS = (*FOLDERS, *(f"data.{place}" for place in (*PLACES, "cache")))
+NAMED_ALL = "hydra.job.config.override_dirname.exclude_keys=[]"  # a sweep over data.root has it in its folders' names
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """A run that is gone on with: its folder, what changes in it, and the packages that its file may make parts of."""
+
+    folder: Path
+    changes: list[str]
+    trust: list[str]
+
+
+def for_hydra(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the values of paths in Hydra's quotes, but for the commas of a sweep.
+
+    Raises:
+        UsageError: a path is empty, a folder of options does not exist, or trust has nothing to hold for.
+    """
+    given = get_args_parser().parse_args(list(arguments))
+    if given.config_dir is not None and not Path(given.config_dir).is_dir():
+        raise UsageError(f"--config-dir {given.config_dir} is not a folder: give one with your own YAML, as conf/ is.")
+    ready = [_quoted(argument, given.multirun) for argument in arguments]
+    if any(_name(argument) == "trust" for argument in arguments):
+        raise UsageError("trust is about the file of a run: give it with resume=RUN_FOLDER.")
+    if given.multirun and any(_name(item) == "data.root" and len(_parts(item)) > 1 for item in arguments):
+        ready.append(NAMED_ALL)
+    return ready
+
+
+def resumption(arguments: Sequence[str]) -> Resumption | None:
+    """What ``resume=`` asks for; None without it.
+
+    Raises:
+        UsageError: there is no such run, or the rest does not go with it.
+    """
+    given = get_args_parser().parse_args(list(arguments))
+    named = [argument for argument in given.overrides if _name(argument) == "resume" and argument != "resume=null"]
+    if not named or given.help or given.hydra_help:
+        return None
+    if given.multirun:
+        raise UsageError("resume goes on with one run: leave out -m, or give the sweep's own command again.")
+    if given.cfg or given.info:
+        raise UsageError("resume goes on with a run whose options are in its config.yaml: look there.")
+    others = [argument for argument in given.overrides if _name(argument) != "resume"]
+    for argument in others:
+        if _name(argument).startswith("hydra"):
+            raise UsageError(f"{argument} does not go with resume: a run that goes on stays where it is.")
+    trust = [item for argument in others if _name(argument) == "trust" for item in _list(argument)]
+    changes = [_quoted(argument, sweeps=False) for argument in others if _name(argument) != "trust"]
+    return Resumption(run_folder(_text(named[-1])), changes, trust)
+
+
+def quoted_path(path: str | Path) -> str:
+    """A path as a value that Hydra's grammar takes as it is."""
+    return QuotedString(str(path), Quote.single).with_quotes()
+
+
+def typed_option_names(arguments: Sequence[str], conf: Path) -> list[str]:
+    """The dotted names of all options under the groups that were chosen on a command line, or the default ones."""
+    given = get_args_parser().parse_args(list(arguments))
+    places = [conf, *([Path(given.config_dir).absolute()] if given.config_dir else [])]
+    groups = [a for a in given.overrides if any((place / _name(a).partition("@")[0]).is_dir() for place in places)]
+    search = [f"hydra.searchpath=[{quoted_path(f'file://{place}')}]" for place in places[1:]]
+    for chosen in ([*search, *groups], []):
+        GlobalHydra.instance().clear()
+        try:
+            with initialize_config_dir(str(conf), version_base="1.3"):
+                return option_names(compose(given.config_name or "config", overrides=chosen))
+        except HydraException:
+            continue
+    return []
+
+
+def _name(argument: str) -> str:
+    return argument.partition("=")[0].lstrip("+")
+
+
+def _text(argument: str) -> str:
+    """The value of name=value, without Hydra's quotes where it has them."""
+    typed = argument.partition("=")[2]
+    if re.fullmatch(r"'.*'|\".*\"", typed, re.DOTALL):
+        try:
+            return str(OverridesParser.create().parse_override(f"x={typed}").value())
+        except HydraException:
+            pass
+    return typed
+
+
+def _list(argument: str) -> list[str]:
+    """The items of trust=[a,b], or of trust=a."""
+    items = argument.partition("=")[2].strip("[]").split(",")
+    return [item.strip(" '\"") for item in items if item]
+
+
+def _parts(argument: str) -> list[str]:
+    """The values of a sweep over paths: what stands between commas, but not those in quotes."""
+    return re.findall(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"|[^,]+|(?<=,)(?=,|$)", argument.partition("=")[2])
+
+
+def _quoted(argument: str, sweeps: bool) -> str:
+    """name=value with the value of a path in quotes; as it is where it is none, null, quoted already or an expression.
+
+    Raises:
+        UsageError: it is empty.
+    """
+    name, equals, value = argument.partition("=")
+    if not equals or _name(argument) not in PATHS or argument.startswith("-"):
+        return argument
+    parts = _parts(argument) if sweeps and _name(argument) not in FOLDERS else [value]
+    return f"{name}={','.join(_quoted_values(name, parts, sweeps))}"
+
+
+def _quoted_values(name: str, values: Sequence[str], sweeps: bool) -> Iterator[str]:
+    is_expression = sweeps and re.fullmatch(r"(choice|glob|range|sort|shuffle)\(.*", ",".join(values))
+    for value in values or [""]:
+        if not value:
+            raise UsageError(f"{name} is empty: give a path.")
+        if value == "null" or "${" in value or is_expression or re.fullmatch(r"'.*'|\".*\"", value, re.DOTALL):
+            yield value
+        else:
+            yield quoted_path(Path(value).expanduser() if value.startswith("~") else value)

@@ -1,0 +1,162 @@
+"""What Hydra is given of what is typed."""
+
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from gan_lightning.command_line import NAMED_ALL, for_hydra, resumption, typed_option_names
+from gan_lightning.errors import UsageError
+
+ODD = [
+    *("/tmp/a,b", "/tmp/data (1)", "/tmp/[x]", "/tmp/a#b", "/tmp/it's", "/tmp/图像", "/tmp/a=b"),
+    *("multirun/T/loss=hinge,seed=0", '/tmp/"x"', "/tmp/{x}", "back\\slash", "end\\", "end\\'", "a\\'b", "$x", "a:b"),
+    *("007", "1e3", "true", "a~b", "%x", "*?", " spaces ", "-x", "+x", "é\u0301", "a\tb", "a;b", "a&b|c", "(x)"),
+    *("choice(a)", "!x", "@x", "x" * 300),
+]
+PATHS = ["data.root", "data.held_out", "data.inception_weights", "data.cache", "hydra.run.dir", "hydra.sweep.dir"]
+
+
+def values(argument: str) -> list[object]:
+    """What Hydra makes of one argument; of a sweep, each value."""
+    override = OverridesParser.create().parse_override(argument)
+    if not override.is_sweep_override():
+        return [override.value()]
+    return [OverridesParser.create().parse_override(f"x={v}").value() for v in override.sweep_string_iterator()]
+
+
+def refusal(arguments: list[str]) -> str:
+    with pytest.raises(UsageError) as refused:
+        resumption(arguments) or for_hydra(arguments)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("path", ODD)
+@pytest.mark.parametrize("name", PATHS)
+def test_a_path_is_taken_as_typed(name: str, path: str) -> None:
+    for option in (name, f"+{name}", f"++{name}"):
+        (argument,) = for_hydra([f"{option}={path}"])
+        assert values(argument) == [path]
+        assert for_hydra([argument]) == [argument]
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (argument,) = for_hydra(["data.root=~/data"])
+    assert values(argument) == [f"{tmp_path}/data"]
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "data.root=null",
+        "data.root='a b'",
+        'data.root="a"',
+        "data.root=${oc.env:X}/a",
+        "model.lr=1,2",
+        "~data.root",
+        "--cfg",
+        "name=a b",
+    ],
+)
+def test_other_arguments_stay_as_they_are(argument: str) -> None:
+    arguments = [argument, *(["job"] if argument == "--cfg" else [])]
+    assert for_hydra(arguments) == arguments
+
+
+@pytest.mark.parametrize(
+    ("typed", "roots"),
+    [
+        ("A,B", ["A", "B"]),
+        ("/tmp/data (1),/tmp/[x]", ["/tmp/data (1)", "/tmp/[x]"]),
+        ("'a,b',c", ["a,b", "c"]),
+        ('"a,b"', ["a,b"]),
+        ("'it\\'s,x',y", ["it's,x", "y"]),
+        ("choice(A,B)", ["A", "B"]),
+        ("A", ["A"]),
+    ],
+)
+def test_commas_of_a_sweep_are_between_paths(typed: str, roots: list[str]) -> None:
+    ready = for_hydra(["-m", f"data.root={typed}", "hydra.sweep.dir=a,b"])
+    assert values(ready[1]) == roots
+    assert values(ready[2]) == ["a,b"]
+    assert (NAMED_ALL in ready) == (len(roots) > 1)
+
+
+@pytest.mark.parametrize("argument", ["data.root=", "hydra.run.dir=", "data.held_out=", "++data.root="])
+def test_an_empty_path_is_refused(argument: str) -> None:
+    assert refusal([argument]) == f"{argument[:-1]} is empty: give a path."
+    assert "is empty" in refusal(["-m", "data.root=a,,b"])
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--config-dir", "/nope"], ["--config-dir=/nope"], ["-cd", "/nope"], ["-cd", __file__]]
+)
+def test_a_folder_of_options_that_is_not_there_is_refused(arguments: list[str]) -> None:
+    assert refusal(["seed=1", *arguments]).startswith("--config-dir /")
+    assert refusal(["--help", *arguments]).startswith("--config-dir /")
+
+
+# --------------------------------------------------------------------------------------------------------- resume
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").touch()
+    return tmp_path / "run"
+
+
+def test_a_resumed_run_is_apart_with_its_changes_and_trust(folder: Path) -> None:
+    typed = [f"resume={folder}", "data.root=/a b", "trainer.max_steps=5", "~x", "trust=[my_lab, his]", "trust=hers"]
+    found = resumption(typed)
+    assert found is not None
+    assert (found.folder, found.trust) == (folder, ["my_lab", "his", "hers"])
+    assert found.changes == ["data.root='/a b'", "trainer.max_steps=5", "~x"]
+    assert resumption(["trainer.max_steps=5", "resume=null"]) is None
+    assert resumption([f"resume={folder}", "--help"]) is None
+
+
+@pytest.mark.parametrize("name", ["loss=hinge,seed=0", "data (1)", "it's", "图像", "a#b", "'quoted"])
+def test_a_run_folder_has_any_name(folder: Path, name: str) -> None:
+    moved = folder.rename(folder.parent / name)
+    for typed in (f"resume={moved}", *for_hydra([f"resume={moved}"])):
+        found = resumption([typed])
+        assert found is not None
+        assert found.folder == moved
+
+
+@pytest.mark.parametrize(
+    ("others", "says"),
+    [
+        (["-m"], "leave out -m"),
+        (["--multirun", "seed=0,1"], "leave out -m"),
+        (["--cfg", "job"], "config.yaml"),
+        (["hydra.run.dir=x"], "hydra.run.dir=x does not go with resume"),
+        (["hydra/launcher=submitit_local"], "hydra/launcher=submitit_local does not go with resume"),
+    ],
+)
+def test_what_does_not_go_with_resume_is_refused(folder: Path, others: list[str], says: str) -> None:
+    assert says in refusal([*others, f"resume={folder}"])
+
+
+def test_no_run_and_no_resume_are_refused() -> None:
+    assert "resume=nowhere is not the folder of a run" in refusal(["resume=nowhere"])
+    assert "resume= is not the folder of a run" in refusal(["resume="])
+    assert "give it with resume=" in refusal(["trust=[my_lab]"])
+
+
+# ------------------------------------------------------------------------------------------------------- names
+
+
+def test_the_names_are_those_of_the_chosen_groups(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yaml").write_text("generator: {thickness: 1}\n")
+    conf = ROOT / "conf"
+    assert "data.distribution.std" in typed_option_names(["lr=1"], conf)
+    assert "data.distribution.std" not in typed_option_names(["lr=1", "data=ring"], conf)
+    assert "data.distribution.radius" in typed_option_names(["lr=1", "data=ring"], conf)
+    assert "model.generator.thickness" in typed_option_names(["--config-dir", str(tmp_path), "model=mine"], conf)
+    assert "seed" in typed_option_names(["data=nothing", "lr=1"], conf)
