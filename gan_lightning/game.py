@@ -16,12 +16,12 @@ from gan_lightning.regularizers import CriticPass, Regularizer
 class Terms(NamedTuple):
     """What one update of one player computes.
 
-    ``losses`` are the terms of its loss by name, scalars, whose sum it minimizes; ``observed`` is what
-    ``Game.describe`` reads for a line of the log.
+    ``losses`` are the terms of its loss by name, scalars, whose sum it minimizes; ``outputs`` are D's on the batches
+    that it saw, by ``real`` and ``fake``.
     """
 
     losses: dict[str, Tensor]
-    observed: dict[str, Tensor]
+    outputs: dict[str, Tensor]
 
 
 class Game(nn.Module):
@@ -74,10 +74,14 @@ class Game(nn.Module):
         """G's samples of latents z, (N, latent_size), under the conditions y, those of the real batch."""
         return Batch(_call(self.generator, z, y), y, z)
 
+    def read(self, sample: Batch) -> Tensor:
+        """D's outputs in float32 or float64: logits, (N,), or (N, outputs) where the first is the logit."""
+        outputs = _call(self.discriminator, sample.x, sample.y)
+        return outputs.float() if outputs.dtype.itemsize < 4 else outputs
+
     def judge(self, sample: Batch) -> Tensor:
-        """D's logits, (N,), in float32 or float64."""
-        logits = _call(self.discriminator, sample.x, sample.y)
-        return logits.float() if logits.dtype.itemsize < 4 else logits
+        """D's logits, (N,)."""
+        return _logits(self.read(sample))
 
     def discriminator_terms(self, real: Batch, fake: Batch, update: int) -> Terms:
         """The terms of D's loss in its update of that number, from 0."""
@@ -85,28 +89,32 @@ class Game(nn.Module):
         with self._twice_differentiable(real.x.device) if due else nullcontext():
             if due:
                 real, fake = _requiring_gradient(real, real.x.dtype), _requiring_gradient(fake, real.x.dtype)
-            real_logits, fake_logits = self.judge(real), self.judge(fake)
+            outputs = {"real": self.read(real), "fake": self.read(fake)}
+            real_logits, fake_logits = _logits(outputs["real"]), _logits(outputs["fake"])
             losses = self.loss.discriminator(real_logits=real_logits, fake_logits=fake_logits)
             terms = {"adversarial": losses.mean()}
             critic = CriticPass(real, fake, real_logits, fake_logits, self.judge)
             terms |= {name: regularizer(critic).mean() for name, regularizer in due.items()}
-        return Terms(terms, {"real": real_logits, "fake": fake_logits})
+        return Terms(terms, outputs)
 
     def generator_terms(self, real: Batch, fake: Batch, update: int) -> Terms:
         """The terms of G's loss in its update of that number, from 0."""
         due = _due(self.generator_regularizers, update)
         with self._twice_differentiable(real.x.device) if due else nullcontext():
-            fake_logits = self.judge(fake)
-            real_logits = self.judge(real) if self.loss.generator_needs_real else None
+            outputs = {"fake": self.read(fake)}
+            fake_logits, real_logits = _logits(outputs["fake"]), None
+            if self.loss.generator_needs_real:
+                outputs["real"] = self.read(real)
+                real_logits = _logits(outputs["real"])
             losses = self.loss.generator(real_logits=real_logits, fake_logits=fake_logits)
             terms = {"adversarial": losses.mean()}
             critic = CriticPass(real, fake, real_logits, fake_logits, self.judge)
             terms |= {name: regularizer(critic).mean() for name, regularizer in due.items()}
-        return Terms(terms, {})
+        return Terms(terms, outputs)
 
-    def describe(self, observed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What a line of the log says of D's logits: its mean outputs, and how often it is right."""
-        real, fake = observed["real"].detach(), observed["fake"].detach()
+    def describe(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What a line of the log says of D's outputs: D(x) on average, and how often it is right."""
+        real, fake = (_logits(outputs[name].detach()) for name in ("real", "fake"))
         real_is_right = (real > self.loss.threshold).float().mean()
         fake_is_right = (fake <= self.loss.threshold).float().mean()
         return {
@@ -132,6 +140,10 @@ class Game(nn.Module):
 
 def _call(network: nn.Module, x: Tensor, y: Tensor | None) -> Tensor:
     return network(x, y) if getattr(network, "conditional", False) else network(x)
+
+
+def _logits(outputs: Tensor) -> Tensor:
+    return outputs if outputs.dim() == 1 else outputs[:, 0]
 
 
 def _due(regularizers: nn.ModuleDict, update: int) -> dict[str, Regularizer]:

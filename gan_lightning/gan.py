@@ -201,7 +201,7 @@ class GAN(LightningModule):
             fake = _detached(fakes[i]) if fakes else self._fake(real, graph=False)
             terms = self.game.discriminator_terms(real, fake, update)
             if self._d.measures:
-                self._observed |= self.game.describe(terms.observed)
+                self._observed |= self.game.describe(terms.outputs)
             yield terms
 
     def _update_generator(self, step: int, reals: Sequence[Batch], fakes: Sequence[Batch] | None = None) -> None:

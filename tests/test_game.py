@@ -37,8 +37,8 @@ class Critic(nn.Module):
 class Packed(Game):
     """Two samples by one logit."""
 
-    def judge(self, sample: Batch) -> Tensor:
-        return super().judge(sample._replace(x=sample.x.unflatten(0, (-1, 2)).flatten(1, 2)))
+    def read(self, sample: Batch) -> Tensor:
+        return super().read(sample._replace(x=sample.x.unflatten(0, (-1, 2)).flatten(1, 2)))
 
 
 def samples(seed: int) -> Tensor:
@@ -92,7 +92,7 @@ def test_a_packed_critic_is_penalized_by_the_pack() -> None:
     game = game_of(Packed, regularizers={"r1": R1(1.0), "gp": GradientPenalty(1.0)})
     torch.manual_seed(0)
     terms = game.discriminator_terms(real, fake, 0)
-    assert terms.observed["real"].shape == (N // 2,)
+    assert terms.outputs["real"].shape == (N // 2,)
     assert_close(terms.losses["r1"], 0.5 * slopes(real.x).view(-1, 2).sum(1).mean())
     torch.manual_seed(0)
     between = torch.lerp(fake.x, real.x, torch.rand(N, 1).double())
@@ -104,8 +104,8 @@ def test_a_penalty_sees_what_the_critic_sees() -> None:
     """Through ``judge``, and with the gradient in the raw input: here the critic sees twice its input."""
 
     class Doubled(Game):
-        def judge(self, sample: Batch) -> Tensor:
-            return super().judge(sample._replace(x=2 * sample.x))
+        def read(self, sample: Batch) -> Tensor:
+            return super().read(sample._replace(x=2 * sample.x))
 
     real, fake = Batch(samples(0)), Batch(samples(1))
     terms = game_of(Doubled, regularizers={"r1": R1(1.0)}).discriminator_terms(real, fake, 0)
@@ -158,7 +158,7 @@ def test_conditional_networks_are_called_with_the_batchs_classes() -> None:
     terms = game.discriminator_terms(real, fake, 0)
     seen = real.x + game.discriminator.table[y]
     assert_close(terms.losses["r1"], 0.5 * slopes(seen).mean())
-    assert_close(terms.observed["real"], critic(seen))
+    assert_close(terms.outputs["real"], critic(seen))
 
 
 def test_a_line_of_the_log_describes_the_logits() -> None:

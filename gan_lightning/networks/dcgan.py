@@ -39,20 +39,20 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Strided convolutions with LeakyReLU(0.2), BatchNorm but in the first, (N, *sample_shape) to logits (N,)."""
+    """Strided convolutions, LeakyReLU(0.2) and BatchNorm but in the first, images to logits (N,), or (N, outputs)."""
 
     memory_format = torch.channels_last  # while it trains: convolutions are faster
 
-    def __init__(self, sample_shape: tuple[int, ...], width: int = 64) -> None:
+    def __init__(self, sample_shape: tuple[int, ...], width: int = 64, outputs: int = 1) -> None:
         super().__init__()
         side, doublings = pyramid("dcgan", sample_shape)
         widths = [width * 2**i for i in range(doublings)]
         layers: list[nn.Module] = [nn.Conv2d(sample_shape[0], width, 4, 2, 1), nn.LeakyReLU(0.2)]
-        for inputs, outputs in pairwise(widths):
-            layers += [nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False), nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2)]
-        layers.append(nn.Conv2d(widths[-1], 1, side))
+        for before, after in pairwise(widths):
+            layers += [nn.Conv2d(before, after, 4, 2, 1, bias=False), nn.BatchNorm2d(after), nn.LeakyReLU(0.2)]
+        layers.append(nn.Conv2d(widths[-1], outputs, side))
         self.layers = nn.Sequential(*layers)
         _initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x).flatten()
+        return self.layers(x).flatten(1).squeeze(1)

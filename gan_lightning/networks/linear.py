@@ -21,11 +21,11 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """l(x) = w x + b, (N, *sample_shape) to logits (N,): logistic regression."""
+    """l(x) = w x + b, logistic regression, (N, *sample_shape) to logits (N,), or (N, outputs)."""
 
-    def __init__(self, sample_shape: tuple[int, ...]) -> None:
+    def __init__(self, sample_shape: tuple[int, ...], outputs: int = 1) -> None:
         super().__init__()
-        self.layer = nn.Linear(math.prod(sample_shape), 1)
+        self.layer = nn.Linear(math.prod(sample_shape), outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer(x.flatten(1)).squeeze(1)

@@ -72,7 +72,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Maxout layers of ``widths`` units and a linear layer, (N, *sample_shape) to logits (N,).
+    """Maxout layers of ``widths`` units and a linear layer, (N, *sample_shape) to logits (N,), or (N, outputs).
 
     Dropout keeps a share ``keep_input`` of the pixels and ``keep_hidden`` of the units.
     """
@@ -85,13 +85,14 @@ class Discriminator(nn.Module):
         keep_input: float = 1.0,
         keep_hidden: float = 1.0,
         init_range: float = 0.005,
+        outputs: int = 1,
     ) -> None:
         super().__init__()
         sizes = [math.prod(sample_shape), *widths]
         layers: list[nn.Module] = [_dropout(keep_input)]
         for inputs, units in pairwise(sizes):
             layers += [MaxoutLinear(inputs, units, pieces), _dropout(keep_hidden)]
-        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], 1))
+        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], outputs))
         _initialize(self, init_range)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -125,7 +126,7 @@ class ConvGenerator(nn.Module):
 
 
 class ConvDiscriminator(nn.Module):
-    """Three pooled maxout convolutions, maxout and linear layer, (N, channels, 32, 32) to logits (N,).
+    """Three pooled maxout convolutions, maxout and linear layer, (N, channels, 32, 32) to logits (N,), or (N, outputs).
 
     The convolutions have ``width``, ``width`` and 6 ``width`` maps. Dropout keeps a share ``keep_input`` of the pixels
     and ``keep_hidden`` of what enters every later layer.
@@ -142,6 +143,7 @@ class ConvDiscriminator(nn.Module):
         keep_input: float = 1.0,
         keep_hidden: float = 1.0,
         init_range: float = 0.005,
+        outputs: int = 1,
     ) -> None:
         super().__init__()
         inputs = _channels(sample_shape)
@@ -152,7 +154,7 @@ class ConvDiscriminator(nn.Module):
             layers += [convolution, pool(window, stride=2), _dropout(keep_hidden)]
             inputs = widths * width
         layers += [nn.Flatten(), MaxoutLinear(inputs * side**2, units, unit_pieces), _dropout(keep_hidden)]
-        self.layers = nn.Sequential(*layers, nn.Linear(units, 1))
+        self.layers = nn.Sequential(*layers, nn.Linear(units, outputs))
         _initialize(self, init_range)
 
     def forward(self, x: Tensor) -> Tensor:

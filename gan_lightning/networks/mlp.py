@@ -54,14 +54,16 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Linear-LeakyReLU blocks and a linear layer, (N, *sample_shape) to logits (N,)."""
+    """Linear-LeakyReLU blocks and a linear layer, (N, *sample_shape) to logits (N,), or (N, outputs)."""
 
-    def __init__(self, sample_shape: tuple[int, ...], widths: Sequence[int], slope: float = 0.2) -> None:
+    def __init__(
+        self, sample_shape: tuple[int, ...], widths: Sequence[int], slope: float = 0.2, outputs: int = 1
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for inputs, outputs in pairwise([math.prod(sample_shape), *widths]):
-            layers += [nn.Linear(inputs, outputs), nn.LeakyReLU(slope)]
-        layers.append(nn.Linear([math.prod(sample_shape), *widths][-1], 1))
+        for before, after in pairwise([math.prod(sample_shape), *widths]):
+            layers += [nn.Linear(before, after), nn.LeakyReLU(slope)]
+        layers.append(nn.Linear([math.prod(sample_shape), *widths][-1], outputs))
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -75,21 +75,21 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """The generator's mirror image, halving by averages, (N, *sample_shape) to logits (N,)."""
+    """The generator's mirror image, halving by averages, (N, *sample_shape) to logits (N,), or (N, outputs)."""
 
     memory_format = torch.channels_last  # while it trains: convolutions are faster
 
-    def __init__(self, sample_shape: tuple[int, ...], width: int = 32, blocks: int = 1) -> None:
+    def __init__(self, sample_shape: tuple[int, ...], width: int = 32, blocks: int = 1, outputs: int = 1) -> None:
         super().__init__()
         side, doublings = pyramid("resnet", sample_shape)
         widths = [width * 2**i for i in range(doublings + 1)]
         layers: list[nn.Module] = [nn.Conv2d(sample_shape[0], width, 1)]
         layers += [Block(width) for _ in range(blocks)]
-        for inputs, outputs in pairwise(widths):
-            layers += [nn.AvgPool2d(2), nn.Conv2d(inputs, outputs, 1, bias=False)]
-            layers += [Block(outputs) for _ in range(blocks)]
+        for before, after in pairwise(widths):
+            layers += [nn.AvgPool2d(2), nn.Conv2d(before, after, 1, bias=False)]
+            layers += [Block(after) for _ in range(blocks)]
         layers.append(nn.Conv2d(widths[-1], widths[-1], side, groups=widths[-1], bias=False))
-        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1], 1))
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1], outputs))
         _initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
