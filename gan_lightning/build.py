@@ -82,7 +82,7 @@ def build_network(config: Any, given: dict[str, Any]) -> nn.Module:
 def build_trainer(config: DictConfig, folder: Path, callbacks: list[Callback]) -> Trainer:
     """The Trainer of a configuration, for a run folder."""
     options: dict[str, Any] = {k: v for k, v in plain(config.trainer).items() if k not in OWN}
-    if not options["enable_checkpointing"]:
+    if options["fast_dev_run"] or not options["enable_checkpointing"]:
         callbacks = [callback for callback in callbacks if not isinstance(callback, Checkpoint)]
     if not options["enable_progress_bar"]:
         callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]

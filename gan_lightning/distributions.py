@@ -128,8 +128,8 @@ def extent(distribution: Distribution) -> tuple[float, float]:
         reach = 4 * distribution.scales.max()
         return (distribution.modes.min() - reach).item(), (distribution.modes.max() + reach).item()
     with own_stream(0):
-        samples = distribution.sample(torch.Size([10_000])).flatten()
-    low, high = samples.quantile(torch.tensor([0.0005, 0.9995], dtype=samples.dtype)).tolist()
+        samples = distribution.sample(torch.Size([10_000])).flatten().float()
+    low, high = samples.quantile(torch.tensor([0.0005, 0.9995])).tolist()
     return low, high
 
 

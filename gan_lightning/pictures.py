@@ -38,7 +38,7 @@ def draw(
     """
     if samples.dim() == 4:
         return image_grid(samples, value_range or (-1.0, 1.0), columns)
-    points = samples.flatten(1)
+    points = samples.reshape(len(samples), -1)
     return rasterize((histogram if points.shape[1] == 1 else scatter)(points, distribution))
 
 

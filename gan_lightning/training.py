@@ -3,13 +3,15 @@
 import logging
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from lightning import Callback, Trainer, seed_everything
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
@@ -62,7 +64,8 @@ def train(
         if config.resume:
             loggers.go_on(trainer.loggers, saved)
     try:
-        trainer.fit(gan, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        with monitors_checked(trainer):
+            trainer.fit(gan, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         reason = why_stopped(trainer)
         metrics = final_metrics(trainer, gan, data)
         if trainer.is_global_zero and not config.trainer.fast_dev_run:
@@ -118,6 +121,24 @@ def set_up(data: RealData, trainer: Trainer, gan: GAN) -> None:
     if trainer.world_size > 1 and trainer.is_global_zero:
         n, k = data.batch_size, trainer.world_size
         print(f"data.batch_size={n} is each device's: an update sees {n * k} samples on {k} devices")
+
+
+@contextmanager
+def monitors_checked(trainer: Trainer) -> Iterator[None]:
+    """One sentence where a callback of Lightning's monitors what is not there, which Lightning sees only then."""
+    try:
+        yield
+    except (RuntimeError, MisconfigurationException) as error:
+        kinds = {"Early stopping conditioned": "EarlyStopping", "`ModelCheckpoint(monitor": "ModelCheckpoint"}
+        kind = next((kind for start, kind in kinds.items() if str(error).startswith(start)), None)
+        if kind is None:
+            raise
+        names = trainer.callback_metrics
+        monitors = [getattr(c, "monitor", None) for c in trainer.callbacks if type(c).__name__ == kind]  # type: ignore[attr-defined]
+        absent = next(name for name in monitors if name not in names)
+        raise UsageError(
+            f"{kind} has monitor={absent}, which nothing logs: give one of {', '.join(sorted(names))}."
+        ) from error
 
 
 def final_metrics(trainer: Trainer, gan: GAN, data: RealData) -> dict[str, float]:

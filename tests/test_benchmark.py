@@ -194,7 +194,7 @@ def test_a_toys_samples_are_the_packages(
     script: ModuleType, loops: ModuleType, configure: Callable[..., DictConfig], name: str
 ) -> None:
     data = build_data(configure(*script.WORKLOADS[name].overrides))
-    ours, drawn = data.training_samples(20_000, 1), loops.TOYS[script.WORKLOADS[name].data](20_000)
+    ours, drawn = data.training_samples(20_000, 1).x, loops.TOYS[script.WORKLOADS[name].data](20_000)
     assert (drawn.shape, drawn.dtype) == (ours.shape, ours.dtype)
     directions = torch.cat((torch.eye(ours.shape[1]), torch.randn(8, ours.shape[1])))
     for direction in directions:  # the distributions agree where all their projections do

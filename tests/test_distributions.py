@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,9 +10,20 @@ import torch
 from scipy import integrate, stats
 from scipy.special import logsumexp
 from torch import Tensor
+from torch import distributions as td
 from torch.testing import assert_close
 
-from gan_lightning.distributions import GaussianMixture, gaussian, grid, mixture, ring
+from gan_lightning.distributions import (
+    GaussianMixture,
+    cumulative,
+    density,
+    extent,
+    gaussian,
+    grid,
+    has_cumulative,
+    mixture,
+    ring,
+)
 
 MEANS, STDS, WEIGHTS = [-3.0, 0.5, 2.0], [0.5, 1.0, 0.25], [0.2, 0.5, 0.3]
 
@@ -192,3 +204,76 @@ def test_grid_is_that_of_the_literature() -> None:
 
 def test_an_even_grid_is_centred() -> None:
     assert {tuple(mode) for mode in grid(2, 3.0).modes.tolist()} == set(itertools.product((-1.5, 1.5), repeat=2))
+
+
+# ------------------------------------------------------------------------------------------------- samples with modes
+
+
+@pytest.mark.parametrize("distribution", [ring(), grid(), line(), gaussian()])
+def test_samples_with_modes_are_the_samples(distribution: GaussianMixture) -> None:
+    """The mode first, then one normal variable: to the last bit what the random numbers say."""
+    torch.manual_seed(5)
+    samples, modes = distribution.sample_with_modes((300,))
+    torch.manual_seed(5)
+    assert torch.equal(distribution.sample((300,)), samples)
+    torch.manual_seed(5)
+    by_hand = torch.multinomial(distribution.mixture_distribution.probs, 300, replacement=True)
+    assert torch.equal(modes, by_hand)
+    noise = torch.randn(300, samples.shape[1])
+    assert torch.equal(samples, distribution.modes[modes] + distribution.scales[modes, None] * noise)
+
+
+def test_a_mode_is_the_one_that_the_sample_is_near() -> None:
+    """Modes of the grid are 40 standard deviations apart."""
+    samples, modes = grid().sample_with_modes((2000,))
+    assert modes.dtype == torch.int64
+    assert torch.equal(torch.cdist(samples, grid().modes).argmin(1), modes)
+
+
+# ---------------------------------------------------------------------------------------------- others on a line
+
+
+def one(value: float) -> Tensor:
+    return torch.tensor([value])
+
+
+LINE = [
+    (td.Normal(1.0, 2.0), stats.norm(1, 2)),
+    (td.Independent(td.Normal(one(1.0), one(2.0)), 1), stats.norm(1, 2)),
+    (td.Independent(td.Exponential(one(2.0)), 1), stats.expon(scale=0.5)),
+    (td.Uniform(1.0, 2.0), stats.uniform(1, 1)),
+    (td.LogNormal(0.0, 1.0), stats.lognorm(1)),
+    (td.Cauchy(0.0, 1.0), stats.cauchy()),
+    (td.Gamma(2.0, 1.0), stats.gamma(2)),
+    (gaussian(1.0, 2.0), stats.norm(1, 2)),
+]
+WITHOUT_CDF = [
+    (td.Beta(2.0, 3.0), stats.beta(2, 3)),
+    (td.MultivariateNormal(one(1.0), torch.tensor([[4.0]])), stats.norm(1, 2)),
+]
+
+
+@pytest.mark.parametrize(("distribution", "scipys"), LINE)
+def test_cumulative_on_a_line_inside_and_outside_of_the_support(distribution: td.Distribution, scipys: Any) -> None:
+    x = torch.linspace(-3.001, 8.999, 50, dtype=torch.double)
+    assert has_cumulative(distribution)
+    assert_close(cumulative(distribution, x), torch.from_numpy(scipys.cdf(x.numpy())), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize(("distribution", "scipys"), [*LINE, *WITHOUT_CDF])
+def test_density_on_a_line_inside_and_outside_of_the_support(distribution: td.Distribution, scipys: Any) -> None:
+    x = torch.linspace(-3.001, 8.999, 50, dtype=torch.double)
+    assert_close(density(distribution, x).double(), torch.from_numpy(scipys.pdf(x.numpy())), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("distribution", "scipys"), [*LINE, *WITHOUT_CDF])
+def test_nearly_all_lies_in_the_extent(distribution: td.Distribution, scipys: Any) -> None:
+    before = torch.get_rng_state()
+    low, high = extent(distribution)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert 0.995 < scipys.cdf(high) - scipys.cdf(low) <= 1
+
+
+@pytest.mark.parametrize("distribution", [*(d for d, _ in WITHOUT_CDF), ring(), td.Poisson(3.0)])
+def test_what_has_no_cumulative(distribution: td.Distribution) -> None:
+    assert not has_cumulative(distribution)

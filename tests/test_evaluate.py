@@ -16,6 +16,8 @@ from test_configs import write_mnist
 from test_features import stripes
 from torchmetrics import Metric
 
+from gan_lightning.batch import Batch
+from gan_lightning.data.loader import Batches
 from gan_lightning.data.synthetic import sample_from
 from gan_lightning.distributions import gaussian
 from gan_lightning.metrics import features
@@ -82,7 +84,7 @@ def test_the_floor_is_that_of_fresh_samples(configure: Configure, tmp_path: Path
     """The distance of those samples themselves, below the bound that one in a thousand exceeds."""
     train(configure("data=gaussian", *PLAIN, *POINTS), tmp_path)
     result = evaluate(script, tmp_path, "floor=true", "n=10000")
-    fresh = sample_from(gaussian(), 10_000, stream_seed("floor", 2014))
+    fresh = sample_from(gaussian(), 10_000, stream_seed("floor", 2014)).x
     assert result["floor"]["val/ks"] == kolmogorov_smirnov(fresh, gaussian()).float().item() < 1.95 / 100
     assert result["floor"].keys() == result["metrics"].keys() - {"val/value"}
 
@@ -120,14 +122,14 @@ def test_a_run_from_a_gpu_needs_none(configure: Configure, tmp_path: Path, scrip
 
 
 class Seen(Metric):
-    """How many samples arrived on the device "meta"."""
+    """How many samples and labels arrived on the device "meta"."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seen = 0
 
-    def update(self, generated: torch.Tensor, real: torch.Tensor) -> None:
-        self.seen += sum(len(x) for x in (generated, real) if x.device.type == "meta")
+    def update(self, generated: Batch, real: Batch) -> None:
+        self.seen += sum(len(x) for x in (generated.x, real.x, real.y) if x.device.type == "meta")
 
     def compute(self) -> torch.Tensor:
         return torch.tensor(float(self.seen))
@@ -138,10 +140,10 @@ def test_the_floor_is_computed_where_validation_is(script: ModuleType) -> None:
         trainer=SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("meta"))),
         validation_samples=5,
         metrics=lambda: {"seen": Seen()},
-        val_dataloader=lambda: torch.zeros(5, 2).split(3),
-        training_samples=lambda n, seed: torch.zeros(n, 2),
+        val_dataloader=lambda: Batches(Batch(torch.zeros(5, 2), torch.arange(5)), 3),
+        training_samples=lambda n, seed: Batch(torch.zeros(n, 2)),
     )
-    assert script.floor(data, 0) == {"val/seen": 10}
+    assert script.floor(data, 0) == {"val/seen": 15}
 
 
 # ---------------------------------------------------------------------------------------------------------- images

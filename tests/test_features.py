@@ -254,6 +254,17 @@ def test_chosen_classes_are_held_out_too_and_the_network_knows_all(tmp_path: Pat
         assert metric.compute()["classes"] == classes
 
 
+@pytest.mark.parametrize("classes", [None, ["across"], ["across", "along"]])
+def test_held_out_labels_are_the_classes_of_their_images(tmp_path: Path, classes: list[str] | None) -> None:
+    """On each rank, by the images' numbers."""
+    of_number = [("along", "across")[label] for label in stripes(40, 0)[1].tolist()]
+    for rank in (0, 1):
+        data = ready(striped(tmp_path, validation_samples=16, classes=classes), 2, rank)
+        (batch,) = data.val_dataloader()
+        assert batch.y.dtype == torch.int64
+        assert [data.class_names[i] for i in batch.y.tolist()] == [of_number[n - 100] for n in numbers(data)]
+
+
 def test_none_is_no_validation(tmp_path: Path) -> None:
     data = ready(striped(tmp_path, validation_samples=0))
     assert (data.monitor, data.metrics(), data.features_name) == (None, {}, None)
@@ -349,3 +360,21 @@ def test_images_that_are_trained_on_are_not_held_out(folders: Path, held_out: st
 def test_a_folder_whose_name_begins_alike_is_another(folders: Path) -> None:
     (folders / "test").rename(folders / "train_not")
     assert len(ready(folder(folders, "train_not")).held_out_images().x) == 40
+
+
+@pytest.mark.usefixtures("fidelity")
+def test_held_out_images_of_unknown_folders_have_no_labels(folders: Path) -> None:
+    """Inception needs no classes: a folder that the training images lack is none of theirs."""
+    (folders / "test" / "along").rename(folders / "test" / "others")
+    torch.save({"weight": torch.tensor(1.0)}, folders / "weights.pth")
+    data = ready(folder(folders, features="inception", inception_weights=str(folders / "weights.pth")))
+    assert [batch.y for batch in data.val_dataloader()] == [None]
+    assert (data.classes, len(data.labels.unique())) == (2, 2)
+
+
+def test_a_folder_without_subfolders_has_no_features_of_its_own(folders: Path) -> None:
+    (folders / "test" / "along").rename(folders / "flat")
+    data = folder(folders, "flat", validation_samples=10)
+    data.root = folders / "train" / "along"
+    with pytest.raises(ValueError, match=r"data\.features=own trains a classifier .* there are 0: give a data\.root"):
+        ready(data)

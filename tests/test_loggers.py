@@ -12,6 +12,7 @@ import torch
 import yaml
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig
 from PIL import Image
@@ -41,9 +42,9 @@ TINY = (
     "model.discriminator.widths=[8]",
     "callbacks.samples.points=16",
     "callbacks.samples.every_n_steps=10",
-    "+callbacks.optimal={_target_: gan_lightning.callbacks.optimal_discriminator.OptimalDiscriminator}",
-    "callbacks.optimal.every_n_steps=10",
-    "callbacks.optimal.samples=16",
+    "+callbacks.optimal._target_=gan_lightning.callbacks.optimal_discriminator.OptimalDiscriminator",
+    "+callbacks.optimal.every_n_steps=10",
+    "+callbacks.optimal.samples=16",
 )
 
 
@@ -86,26 +87,41 @@ def of_csv(folder: Path) -> Curves:
     return curves
 
 
+def log_records(content: bytes) -> Iterator[bytes]:
+    """The records of a file in LevelDB's log format, which wandb's is after 7 bytes: pieces in blocks of 32 KiB."""
+    position, record = 7, b""
+    while position + 7 <= len(content):
+        if (left := 2**15 - position % 2**15) < 7:
+            position += left  # no room for the head of another piece
+            continue
+        length, kind = int.from_bytes(content[position + 4 : position + 6], "little"), content[position + 6]
+        record += content[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # whole, or the last piece
+            yield record
+            record = b""
+
+
 def wandb_records(folder: Path) -> list[Any]:
     from wandb.proto.wandb_internal_pb2 import Record
-    from wandb.sdk.internal.datastore import DataStore
 
-    records = []
-    for path in sorted(folder.glob("wandb/offline-run-*/run-*.wandb")):
-        store = DataStore()
-        store.open_for_scan(str(path))
-        while data := store.scan_data():
-            records.append(Record.FromString(data))
-    return records
+    files = sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))
+    return [Record.FromString(record) for path in files for record in log_records(path.read_bytes())]
+
+
+def wandb_lines(folder: Path) -> list[dict[str, Any]]:
+    """Everything that was logged, line by line; a picture is several values, NAME/_type one of them."""
+    lines = [record.history.item for record in wandb_records(folder) if record.history.item]
+    return [{"/".join(item.nested_key) or item.key: yaml.safe_load(item.value_json) for item in line} for line in lines]
 
 
 def of_wandb(folder: Path) -> Curves:
     curves: Curves = {}
-    for record in wandb_records(folder):
-        items = {"/".join(item.nested_key) or item.key: yaml.safe_load(item.value_json) for item in record.history.item}
-        for name, value in items.items():
-            if isinstance(value, int | float) and not name.startswith(("_", "trainer/")):
-                curves.setdefault(name, {})[items["trainer/global_step"]] = value
+    for line in wandb_lines(folder):
+        for name, value in line.items():
+            is_of_picture = f"{name.rpartition('/')[0]}/_type" in line
+            if not name.startswith(("_", "trainer/")) and not is_of_picture:
+                curves.setdefault(name, {})[line["trainer/global_step"]] = value
     return curves
 
 
@@ -142,11 +158,8 @@ def test_every_logger_has_tensorboards_scalars_at_the_same_steps(run: Path, logg
 
 
 def test_every_logger_that_shows_pictures_has_the_runs_own(run: Path) -> None:
-    for name, folder, steps in (
-        ("samples", "samples", [0, 10, 20, 30]),
-        ("discriminator", "discriminator", [10, 20, 30]),
-    ):
-        pictures = {int(path.stem): np.asarray(Image.open(path)) for path in sorted((run / folder).glob("*.png"))}
+    for name, steps in (("samples", [0, 10, 20, 30]), ("discriminator", [10, 20, 30])):
+        pictures = {int(path.stem): np.asarray(Image.open(path)) for path in sorted((run / name).glob("*.png"))}
         assert list(pictures) == steps
         for shown in (tensorboard_pictures(run, name), wandb_pictures(run, name), mlflow_pictures(run, name)):
             assert sorted(shown) == steps
@@ -162,14 +175,12 @@ def tensorboard_pictures(folder: Path, name: str) -> dict[int, np.ndarray]:
 
 
 def wandb_pictures(folder: Path, name: str) -> dict[int, np.ndarray]:
-    shown = {}
-    places = sorted(folder.glob("wandb/offline-run-*/files"))
-    for record in wandb_records(folder):
-        items = {"/".join(item.nested_key) or item.key: yaml.safe_load(item.value_json) for item in record.history.item}
-        if name in items:
-            (path,) = [place / file for file in items[name]["filenames"] for place in places if (place / file).exists()]
-            shown[items["trainer/global_step"]] = np.asarray(Image.open(path))
-    return shown
+    files = {path.name: path for path in folder.glob("wandb/offline-run-*/files/media/images/*.png")}
+    return {
+        line["trainer/global_step"]: np.asarray(Image.open(files[Path(line[f"{name}/filenames"][0]).name]))
+        for line in wandb_lines(folder)
+        if f"{name}/_type" in line
+    }
 
 
 def mlflow_pictures(folder: Path, name: str) -> dict[int, np.ndarray]:
@@ -221,8 +232,8 @@ def test_a_run_that_restarts_before_its_first_checkpoint_forgets_all(configure: 
 
 
 def test_loggers_are_in_the_runs_folder_or_in_their_own(configure: Configure, tmp_path: Path) -> None:
-    config = configure("logger=[tensorboard,csv,wandb,mlflow]", f"logger.csv.save_dir={tmp_path / 'own'}")
-    config.logger.lightnings = {"_target_": "lightning.pytorch.loggers.CSVLogger", "name": "theirs", "version": 3}
+    theirs = "+logger.theirs={_target_: lightning.pytorch.loggers.CSVLogger, name: theirs, version: 3}"
+    config = configure("logger=[tensorboard,csv,wandb,mlflow]", f"logger.csv.save_dir={tmp_path / 'own'}", theirs)
     loggers = build_loggers(config.logger, tmp_path / "run")
     folders = [str(tmp_path / place) for place in ("run", "own", "run", "run", "run")]
     assert [logger.save_dir for logger in loggers] == folders
@@ -255,25 +266,18 @@ def test_a_missing_package_is_told_with_the_command_that_installs_it(
 
 def test_the_trainers_own_logger_is_refused_and_the_group_named(configure: Configure) -> None:
     for option in ("csv", "false", "true"):
-        with pytest.raises(Exception, match=r"trainer\.logger") as caught:
+        with pytest.raises(HydraException) as caught:
             configure(f"trainer.logger={option}")
-        assert explain(caught.value).startswith("trainer.logger is not an option here: choose loggers by logger=csv,")  # type: ignore[arg-type]
-        with pytest.raises(
-            UsageError, match=r"^trainer\.logger=.* is not possible here: choose loggers by logger=csv,"
-        ):
+        assert explain(caught.value).startswith("trainer.logger is not an option here: choose loggers by logger=csv,")
+        with pytest.raises(UsageError, match=r"^trainer\.logger=.* is not possible here: choose loggers by logger=csv"):
             check(configure(f"+trainer.logger={option}"), {})
 
 
 def test_the_options_that_are_told_are_what_was_chosen_and_changed(configure: Configure) -> None:
     overrides = ["model=points", "seed=3", "model.lr=0.25", "+trainer.extra=a", "~callbacks.samples", "resume=null"]
     overrides += ["regularizer=[r1,r2]", "model.generator.widths=[8]"]
-    choices = {
-        "model": "points",
-        "optimizer@generator_optimizer": "adam",
-        "experiment": None,
-        "hydra/launcher": "basic",
-    }
-    choices["regularizer"] = ["r1", "r2"]  # type: ignore[assignment]
+    choices = {"model": "points", "optimizer@generator_optimizer": "adam", "experiment": None}
+    choices |= {"hydra/launcher": "basic", "regularizer": ["r1", "r2"]}
     assert options_of(configure(*overrides), choices, overrides) == {
         "model": "points",
         "generator_optimizer": "adam",

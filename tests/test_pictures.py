@@ -8,6 +8,7 @@ import torch
 from helpers import GivenData
 from PIL import Image
 from torch import Tensor
+from torch.distributions import MultivariateNormal
 from torchvision.transforms.functional import pil_to_tensor
 
 from gan_lightning.batch import Batch
@@ -15,7 +16,7 @@ from gan_lightning.data.bits import EvenIntegers
 from gan_lightning.data.loader import RealData
 from gan_lightning.data.synthetic import Synthetic
 from gan_lightning.distributions import GaussianMixture, gaussian, grid, ring
-from gan_lightning.pictures import image_grid, write_png
+from gan_lightning.pictures import image_grid, scatter, write_png
 
 
 def points(distribution: GaussianMixture | None) -> RealData:
@@ -120,3 +121,53 @@ def test_odd_integers_are_red_and_even_ones_are_not() -> None:
 
     assert red(even) == 0
     assert red(odd) > red(torch.cat([even, odd])) > 0
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (2,), (3,), (5,), (1, 7), (2, 3, 4, 5)])
+def test_data_of_any_shape_draws_itself(shape: tuple[int, ...]) -> None:
+    data = GivenData(torch.zeros(1, 4, *shape), 4)
+    picture = data.picture(Batch(torch.randn(30, *shape, generator=torch.Generator().manual_seed(0))))
+    assert (picture.dtype, picture.shape[0]) == (torch.uint8, 3)
+    assert len(picture.flatten(1).unique(dim=1).T) > 10
+
+
+@pytest.mark.parametrize(("shape", "n"), [((1, 28, 28), 64), ((3, 8, 8), 64), ((1,), 10_000), ((2,), 10_000)])
+def test_how_many_samples_a_picture_takes(shape: tuple[int, ...], n: int) -> None:
+    assert GivenData(torch.zeros(1, 4, *shape), 4).shown == n
+
+
+@pytest.mark.parametrize(
+    ("distribution", "dimensions", "legend"),
+    [
+        (ring(), 2, ["true modes", "samples"]),
+        (grid(), 2, ["true modes", "samples"]),
+        (None, 2, ["samples"]),
+        (MultivariateNormal(torch.zeros(3), torch.eye(3)), 3, ["true samples", "samples"]),
+    ],
+)
+def test_a_scatter_names_its_axes_and_has_a_legend_that_can_be_seen(
+    distribution: Any, dimensions: int, legend: list[str]
+) -> None:
+    (axes,) = scatter(torch.randn(40, dimensions), distribution).axes
+    assert axes.get_xlabel().startswith("$x_1$")
+    assert ("3 coordinates" in axes.get_xlabel()) == (dimensions == 3)
+    assert axes.get_ylabel() == "$x_2$"
+    shown = axes.get_legend()
+    assert [text.get_text() for text in shown.get_texts()] == legend
+    for handle in shown.legend_handles:
+        assert handle.get_alpha() == 1
+        assert handle.get_sizes().min() >= 25  # square points
+
+
+def test_a_scatter_shows_the_first_two_coordinates() -> None:
+    samples = torch.randn(40, 5)
+    (axes,) = scatter(samples).axes
+    assert torch.equal(torch.tensor(axes.collections[-1].get_offsets()).float(), samples[:, :2])
+
+
+def test_true_samples_leave_the_random_state_alone() -> None:
+    before = torch.get_rng_state()
+    data = Synthetic(MultivariateNormal(torch.zeros(2), torch.eye(2)), 4, 1, 4)
+    first, second = (data.picture(Batch(torch.zeros(4, 2))) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first, second)

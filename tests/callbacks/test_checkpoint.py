@@ -14,6 +14,7 @@ from lightning import Callback
 from torch import Tensor
 from torchmetrics import Metric
 
+from gan_lightning.batch import Batch
 from gan_lightning.callbacks.checkpoint import AtomicCheckpointIO, RunCheckpoint
 from gan_lightning.data.loader import Batches
 from gan_lightning.errors import Diverged
@@ -27,7 +28,7 @@ class Scripted(Metric):
         super().__init__()
         self.values = values
 
-    def update(self, generated: Tensor, real: Tensor) -> None:
+    def update(self, generated: Batch, real: Batch) -> None:
         """Nothing is measured."""
 
     def compute(self) -> Tensor:
@@ -46,7 +47,7 @@ class JudgedData(GivenData):
         return {"script": Scripted(self.script)}
 
     def val_dataloader(self) -> Batches:
-        return Batches(torch.zeros(4, 2, dtype=torch.double), 4)
+        return Batches(Batch(torch.zeros(4, 2, dtype=torch.double)), 4)
 
 
 def rounds(n: int) -> Tensor:

@@ -1,18 +1,19 @@
 """Pictures: when, what is in them, and that they leave the training alone."""
 
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from helpers import GivenData, fit, small_gan
-from lightning import Callback, Trainer
+from lightning import Callback, LightningDataModule, Trainer
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.functional import pil_to_tensor
 
-from gan_lightning import priors
+from gan_lightning.batch import Rounds
 from gan_lightning.callbacks.samples import SamplePictures
 from gan_lightning.gan import GAN
 from gan_lightning.pictures import draw
@@ -132,9 +133,38 @@ def test_a_resumed_run_goes_on_after_the_last_picture(tmp_path: Path) -> None:
 def test_images_of_a_run_are_a_grid_of_the_asked_number(tmp_path: Path) -> None:
     generator = nn.Sequential(nn.Linear(3, 16), nn.Unflatten(1, (1, 4, 4)), nn.Tanh())
     discriminator = nn.Sequential(nn.Flatten(), nn.Linear(16, 1), nn.Flatten(0))
-    sgd = small_gan().generator_optimizer
-    gan = GAN(generator, discriminator, small_gan().loss, priors.Normal(3), sgd, sgd)
+    gan = small_gan(generator=generator, discriminator=discriminator).float()
     images = torch.rand(1, 4, 1, 4, 4)
     fit(gan, GivenData(images, 4), 1, callbacks=[SamplePictures(5, n=9)], default_root_dir=tmp_path)
     expected = gan.sample(9, latents=torch.randn(9, 3, generator=torch.Generator().manual_seed(0)))
     assert torch.equal(pictures(tmp_path)[1], draw(expected))
+
+
+class _Plain(LightningDataModule):
+    """A data module that knows nothing of pictures."""
+
+    sample_shape = (2,)
+    rounds_per_epoch = rounds_per_batch = 1
+
+    def metrics(self) -> dict[str, Any]:
+        return {}
+
+    def train_dataloader(self) -> "_OneRound":
+        return _OneRound()
+
+
+class _OneRound:
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[Rounds]:
+        return iter([Rounds(rounds(1)[None, None])])
+
+
+@pytest.mark.parametrize("n", [None, 9])
+def test_data_without_a_picture_of_its_own_is_drawn_by_its_shape(tmp_path: Path, n: int | None) -> None:
+    torch.manual_seed(3)
+    gan = small_gan()
+    fit(gan, _Plain(), 1, callbacks=[SamplePictures(5, n)], default_root_dir=tmp_path)  # type: ignore[arg-type]
+    latents = torch.randn(n or 64, 3, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(pictures(tmp_path)[1], draw(gan.sample(len(latents), latents=latents).float()))

@@ -28,9 +28,10 @@ from gan_lightning.data.folder import ImageFolder, read_image
 from gan_lightning.data.images import ImageData
 from gan_lightning.data.loader import RoundShape
 from gan_lightning.data.torchvision import CIFAR10, MNIST, FashionMNIST, check_idx
-from gan_lightning.pixels import from_bytes
+from gan_lightning.pixels import from_bytes, to_bytes
 
 RANDOM = np.random.default_rng(0)
+TINY = 1e-9  # GiB
 LABELS = np.array([5, 0, 4, 1, 9, 2, 1, 3, 1, 4], dtype=np.uint8)
 
 
@@ -541,9 +542,157 @@ def test_a_truncated_png_is_refused(tmp_path: Path) -> None:
         read_image(tmp_path / "half.png", (3, 16, 16))
 
 
-# ----------------------------------------------------------------------------------------------- worker processes
+# --------------------------------------------------------------------------------------------------------- labels
 
-TINY = 1e-9  # GiB
+
+def labelled(data: ImageData, n: int, position: int = 0) -> tuple[Tensor, Tensor]:
+    """The images and classes of n rounds, one after another."""
+    fetched = data.fetcher()(position, position + n)
+    assert fetched.y is not None
+    assert fetched.y.dtype == torch.int64
+    assert fetched.y.shape == fetched.x.shape[:4]
+    return fetched.x.flatten(0, 3), fetched.y.flatten()
+
+
+def numbers(images: Tensor) -> list[int]:
+    """The first pixel of each image, which in ``write_mnist`` is its number."""
+    return [round((image[0, 0, 0].item() + 1) * 127.5) for image in images]
+
+
+@pytest.mark.parametrize("horizontal_flips", [False, True])
+def test_labels_are_those_of_the_file(tmp_path: Path, horizontal_flips: bool) -> None:
+    """Every image of three epochs is told by its first and last pixel, mirrored or not."""
+    images = write_mnist(tmp_path)
+    images[:, 0, -1] = images[:, 0, 0]
+    write_idx(tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte", images)
+    data = ready(mnist(tmp_path, batch_size=1, horizontal_flips=horizontal_flips))
+    x, y = labelled(data, 30)
+    assert [LABELS[number] for number in numbers(x)] == y.tolist()
+    assert sorted(y.tolist()) == sorted(3 * LABELS.tolist())
+
+
+@pytest.mark.parametrize("classes", [[4, 1], ["1", 4], [1, 4]])
+def test_chosen_classes_are_counted_from_zero_in_the_order_of_their_names(
+    tmp_path: Path, classes: list[int | str]
+) -> None:
+    write_mnist(tmp_path)
+    data = ready(mnist(tmp_path, batch_size=1, classes=classes))
+    assert list(data.class_names) == ["1", "4"]
+    x, y = labelled(data, 10)
+    assert [data.class_names[label] for label in y.tolist()] == [str(LABELS[number]) for number in numbers(x)]
+    floor, held_out = data.training_samples(4, 0), data.held_out_images()
+    for samples in (floor, held_out._replace(x=from_bytes(held_out.x, (-1.0, 1.0)))):
+        assert [{0: 1, 1: 4}[label] for label in samples.y.tolist()] == [LABELS[i] for i in numbers(samples.x)]
+
+
+def test_classes_are_known_before_anything_is_read(tmp_path: Path) -> None:
+    """Networks are built from what the data says without a trainer and without its files."""
+    nowhere = tmp_path / "nowhere"
+    assert mnist(nowhere).class_names == tuple("0123456789")
+    assert (mnist(nowhere).classes, mnist(nowhere, classes=[7]).classes) == (10, 1)
+    assert mnist(nowhere, classes=[7]).class_names == ["7"]
+    assert mnist(nowhere).value_range == (-1.0, 1.0)
+    assert mnist(nowhere, range="unit").value_range == (0.0, 1.0)
+    assert CIFAR10(str(nowhere), 2, classes=["dog", "cat"]).class_names == ["cat", "dog"]
+    with pytest.raises(ValueError, match=r"data\.classes names 'cow': CIFAR10 has airplane, automobile"):
+        _ = CIFAR10(str(nowhere), 2, classes=["cow"]).classes
+
+
+@pytest.mark.usefixtures("cifar")
+def test_cifar_labels(tmp_path: Path) -> None:
+    """Each of five files has the labels 0, 3, 5 and 3."""
+    assert ready(CIFAR10(str(tmp_path), 2, download=False)).labels.tolist() == [0, 3, 5, 3] * 5
+    chosen = ready(CIFAR10(str(tmp_path), 2, download=False, classes=["dog", "cat"]))
+    assert chosen.labels.tolist() == [0, 1, 0] * 5
+
+
+def test_labels_of_real_mnist(mnist_root: Path) -> None:
+    """Rounds, floor and held-out images against the bytes of the files."""
+    data = ready(mnist(mnist_root, batch_size=50))
+    held_out = data.held_out_images()
+    parts = {
+        "train": [data.fetcher()(0, 4), data.training_samples(50, 0)],
+        "t10k": [held_out._replace(x=from_bytes(held_out.x, (-1.0, 1.0)))],
+    }
+    for part, batches_ in parts.items():
+        raw = mnist_root / "MNIST" / "raw"
+        images = (raw / f"{part}-images-idx3-ubyte").read_bytes()[16:]
+        labels = (raw / f"{part}-labels-idx1-ubyte").read_bytes()[8:]
+        label_of = {images[784 * i : 784 * (i + 1)]: label for i, label in enumerate(labels)}
+        for batch in batches_:
+            pixels = to_bytes(batch.x.reshape(-1, 784), (-1.0, 1.0)).numpy()
+            assert [label_of[image.tobytes()] for image in pixels] == batch.y.flatten().tolist()
+
+
+def test_folders_are_labels(folder: Path) -> None:
+    """The same from memory and through workers, mirrored or not."""
+    on = trainer(critic_steps=2)
+    options: dict[str, Any] = {"horizontal_flips": True, "workers": 1}
+    memory, files = (ready(image_folder(folder, memory_limit=gib, **options), on) for gib in (8.0, TINY))
+    assert list(memory.class_names) == list(files.class_names) == ["cats", "dogs"]
+    (x, y), (x_of_files, y_of_files) = (labelled(data, 4, 1) for data in (memory, files))
+    assert torch.equal(x, x_of_files)
+    assert torch.equal(y, y_of_files)
+    # a mirrored image's pixels have the same sum
+    cats = {image.sum().item() for image in memory.images[:5]}
+    assert [to_bytes(image, (-1.0, 1.0)).sum().item() not in cats for image in x] == y.bool().tolist()
+    assert memory.labels.tolist() == [0] * 5 + [1] * 6
+    floor, floor_of_files = (data.training_samples(11, 3) for data in (memory, files))
+    assert torch.equal(floor.x, floor_of_files.x)
+    assert torch.equal(floor.y, floor_of_files.y)
+    assert [to_bytes(image, (-1.0, 1.0)).sum().item() not in cats for image in floor.x] == floor.y.bool().tolist()
+
+
+@pytest.mark.parametrize("memory_limit", [8.0, TINY])
+def test_chosen_folders_are_counted_from_zero(folder: Path, memory_limit: float) -> None:
+    (folder / "bees").mkdir()
+    picture(16, 16).save(folder / "bees" / "a.png")
+    data = ready(image_folder(folder, 1, classes=["dogs", "bees"], memory_limit=memory_limit, workers=0))
+    assert list(data.class_names) == ["bees", "dogs"]
+    _, y = labelled(data, 7)
+    assert sorted(y.tolist()) == [0] + [1] * 6
+
+
+@pytest.mark.parametrize(("memory_limit", "dogs"), [(8.0, 6), (TINY, 7)])
+def test_a_label_is_of_the_image_that_stands_in(folder: Path, memory_limit: float, dogs: int) -> None:
+    """The last cat is unreadable: it is left out of memory, and the first dog stands in for it in a worker."""
+    spoil(folder / "cats" / "4.png")
+    options: dict[str, Any] = {"unreadable": "skip", "workers": 0, "memory_limit": memory_limit}
+    x, y = labelled(ready(image_folder(folder, 1, **options)), 4 + dogs)
+    assert sorted(y.tolist()) == [0] * 4 + [1] * dogs
+    of_dogs = {read_image(path, (3, 16, 16)).sum().item() for path in (folder / "dogs").iterdir()}
+    assert [to_bytes(image, (-1.0, 1.0)).sum().item() in of_dogs for image in x] == y.bool().tolist()
+
+
+@pytest.mark.parametrize("memory_limit", [8.0, TINY])
+def test_a_folder_without_subfolders_has_no_classes(folder: Path, memory_limit: float) -> None:
+    data = ready(image_folder(folder / "dogs", memory_limit=memory_limit, workers=0))
+    assert (data.classes, list(data.class_names)) == (0, [])
+    assert data.fetcher()(0, 2).y is None
+    assert data.training_samples(2, 0).y is None
+    with pytest.raises(ValueError, match=r"data\.classes names 'dogs': .*dogs has no folders"):
+        ready(image_folder(folder / "dogs", classes=["dogs"]))
+
+
+def test_folders_are_listed_without_a_trainer(folder: Path, tmp_path: Path) -> None:
+    data = image_folder(folder, classes=["dogs"])
+    assert (list(data.class_names), data.classes) == (["dogs"], 1)
+    absent = image_folder(tmp_path / "absent")
+    assert absent.sample_shape == (3, 16, 16)
+    with pytest.raises(FileNotFoundError, match=r"data\.root=.*absent is no folder"):
+        _ = absent.classes
+
+
+def test_ranks_share_out_the_labels(tmp_path: Path) -> None:
+    write_mnist(tmp_path)
+    gan = {"critic_steps": 2}
+    joined = ready(mnist(tmp_path, batch_size=4), trainer(**gan)).fetcher()(0, 3)
+    parts = [ready(mnist(tmp_path, batch_size=2), trainer(2, rank, **gan)).fetcher()(0, 3) for rank in range(2)]
+    assert torch.equal(torch.cat([part.y for part in parts], 3), joined.y)
+    assert torch.equal(torch.cat([part.x for part in parts], 3), joined.x)
+
+
+# ----------------------------------------------------------------------------------------------- worker processes
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -2,17 +2,32 @@
 
 import math
 from collections.abc import Iterable
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from helpers import fit, small_gan
 from scipy import stats
-from torch import Tensor
-from torch.distributions import Distribution
+from torch import Tensor, nn
+from torch.distributions import (
+    Beta,
+    Categorical,
+    Distribution,
+    Exponential,
+    Independent,
+    MultivariateNormal,
+    Normal,
+    Uniform,
+)
 
 from gan_lightning.batch import Batch, Rounds
+from gan_lightning.callbacks.optimal_discriminator import OptimalDiscriminator
+from gan_lightning.callbacks.samples import SamplePictures
 from gan_lightning.data.synthetic import Synthetic, sample_from
 from gan_lightning.distributions import GaussianMixture, gaussian, grid, mixture, ring
+from gan_lightning.metrics.distribution import KolmogorovSmirnov
 
 
 def trainer(ranks: int = 1, rank: int = 0, max_steps: int = -1, **gan: int) -> SimpleNamespace:
@@ -193,3 +208,127 @@ def test_the_distribution_brings_its_metrics(
     assert data.metrics().keys() == metrics
     assert monitor[0].removeprefix("val/") in metrics
     assert data.rounds_per_epoch == 20
+
+
+# --------------------------------------------------------------------------------------------------------- labels
+
+
+@pytest.mark.parametrize(
+    ("distribution", "rounds_", "held_out"),
+    [
+        (ring(), [-0.0061415, -1.0181426, -0.998659, -0.0069286], [0.7012527, -0.7141969]),
+        (grid(), [3.9692924, -4.090713, 0.0067053, -0.0346424], [3.9707284, 3.9645483]),
+        (mixture([-3, 0, 3], [0.5] * 3), [2.4764109, -0.0652654, -0.3897083, 2.711684], [2.707284, 2.6454835]),
+        (gaussian(), [-1.0471781, -0.1305307, -0.7794166, -0.5766322], [-0.5854321, -0.7090328]),
+    ],
+)
+def test_samples_are_those_of_the_first_version(
+    distribution: GaussianMixture, rounds_: list[float], held_out: list[float]
+) -> None:
+    """Version 0.1 had no labels; its numbers."""
+    data = synthetic(distribution, seed=3, validation_samples=50)
+    assert data.fetcher()(13, 14).x.flatten()[:4].tolist() == pytest.approx(rounds_, abs=1e-6)
+    assert next(iter(data.val_dataloader())).x.flatten()[:2].tolist() == pytest.approx(held_out, abs=1e-6)
+
+
+@pytest.mark.parametrize("distribution", [ring(), grid()])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_labels_are_the_modes_everywhere(distribution: GaussianMixture, rank: int) -> None:
+    """In training, in validation and in the floor, each sample's label is its nearest mode."""
+    data = synthetic(distribution, on=trainer(2, rank, critic_steps=3, accumulate_grad_batches=2))
+    part = data.fetcher()(7, 33)
+    assert part.y is not None
+    assert part.y.shape == part.x.shape[:-1] == (26, 3, 2, 4)
+    for batch in (part, *data.val_dataloader(), data.training_samples(50, 1)):
+        assert batch.y is not None
+        assert batch.y.dtype == torch.int64
+        nearest = torch.cdist(batch.x.flatten(0, -2), distribution.modes).argmin(1)
+        assert torch.equal(batch.y.flatten(), nearest)
+    assert set(part.y.unique().tolist()) == set(range(data.classes))
+    assert list(data.class_names) == [str(i) for i in range(len(distribution.modes))]
+
+
+def test_labels_of_a_mixture_on_a_line_are_its_components() -> None:
+    """Components 30 standard deviations apart, in the order in which they were given."""
+    data = synthetic(mixture([3, -3, 0], [0.1] * 3))
+    (batch,) = data.val_dataloader()
+    assert batch.y is not None
+    assert torch.equal(batch.y, (batch.x - torch.tensor([3.0, -3.0, 0.0])).abs().argmin(1))
+
+
+@pytest.mark.parametrize("distribution", [gaussian(), MultivariateNormal(torch.zeros(2), torch.eye(2))])
+def test_one_mode_has_no_labels(distribution: Distribution) -> None:
+    data = synthetic(distribution)
+    assert (data.classes, data.class_names, data.value_range) == (0, (), None)
+    assert data.fetcher()(0, 2).y is None
+    assert data.training_samples(3, 0).y is None
+    assert all(batch.y is None for batch in data.val_dataloader())
+
+
+# -------------------------------------------------------------------------------------------- other distributions
+
+
+def normals(d: int) -> Distribution:
+    return Independent(Normal(torch.zeros(d), torch.ones(d)), 1)
+
+
+OTHERS = [
+    (MultivariateNormal(torch.zeros(2), torch.eye(2)), (2,), set(), None),
+    (MultivariateNormal(torch.zeros(1), torch.eye(1)), (1,), set(), None),
+    (normals(3), (3,), set(), None),
+    (normals(1), (1,), {"ks", "wasserstein", "jsd"}, ("val/ks", "min")),
+    (Normal(0.0, 1.0), (1,), {"ks", "wasserstein", "jsd"}, ("val/ks", "min")),
+    (Exponential(1.0), (1,), {"ks", "wasserstein", "jsd"}, ("val/ks", "min")),
+    (Uniform(0.0, 1.0), (1,), {"ks", "wasserstein", "jsd"}, ("val/ks", "min")),
+    (Beta(2.0, 2.0), (1,), set(), None),
+    (Categorical(torch.ones(3)), (1,), set(), None),
+    (MultivariateNormal(torch.zeros(2).double(), torch.eye(2).double()), (2,), set(), None),
+    (Independent(Normal(torch.zeros(3, 4), 1.0), 2), (3, 4), set(), None),
+    (GaussianMixture(torch.zeros(1, 2), 1.0), (2,), {"jsd"}, ("val/jsd", "min")),
+    (
+        GaussianMixture(torch.eye(5), 0.1),
+        (5,),
+        {"modes", "high_quality", "reverse_kl", "jsd"},
+        ("val/reverse_kl", "min"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("distribution", "shape", "metrics", "monitor"), OTHERS)
+def test_any_distribution_trains_and_draws(
+    distribution: Distribution, shape: tuple[int, ...], metrics: set[str], monitor: Any, tmp_path: Path
+) -> None:
+    """With validation and D beside D*, which are left out where nothing is known."""
+    data = synthetic(distribution, rounds_per_epoch=2, validation_samples=40)
+    assert (data.sample_shape, data.monitor) == (shape, monitor)
+    assert data.metrics().keys() == metrics
+    n = math.prod(shape)
+    generator = nn.Sequential(nn.Linear(3, n), nn.Unflatten(1, shape))
+    discriminator = nn.Sequential(nn.Flatten(), nn.Linear(n, 1), nn.Flatten(0))
+    callbacks = [SamplePictures(2, n=50), OptimalDiscriminator(2, samples=50)]
+    gan = small_gan(generator=generator, discriminator=discriminator).float()
+    before = gan.sample(5, latents=torch.ones(5, 3))
+    done = fit(gan, data, 4, callbacks=callbacks, default_root_dir=tmp_path)
+    assert not torch.equal(gan.sample(5, latents=torch.ones(5, 3)), before)
+    assert {name.removeprefix("val/") for name in done.callback_metrics if name.startswith("val/")} >= metrics
+    assert all(value.isfinite() for value in done.callback_metrics.values())
+    assert [path.stem for path in sorted((tmp_path / "samples").iterdir())] == ["0000000", "0000002", "0000004"]
+    assert (tmp_path / "discriminator").exists() == (shape == (1,))
+
+
+@pytest.mark.parametrize("distribution", [Exponential(1.0), Uniform(0.0, 1.0), Normal(0.0, 1.0), normals(1)])
+def test_metrics_on_a_line_know_other_distributions(distribution: Distribution) -> None:
+    """Perfect samples are within the 1 % bound; others, far outside of the support, are at the distance 1."""
+    data = synthetic(distribution)
+    samples_ = sample_from(distribution, 5000, 1)
+    perfect, far = KolmogorovSmirnov(distribution), KolmogorovSmirnov(distribution)
+    perfect.update(samples_, samples_)
+    far.update(Batch(samples_.x - 100), samples_)
+    assert perfect.compute() < 1.63 / math.sqrt(5000)
+    assert far.compute() == 1
+    assert data.sample_shape == samples_.x.shape[1:] == (1,)
+
+
+def test_many_distributions_at_once_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^data\.distribution is \(3,\) distributions at once: make them one, by"):
+        synthetic(Normal(torch.zeros(3), torch.ones(3)))
