@@ -238,7 +238,7 @@ def test_a_sweep_makes_a_folder_for_each_run(tmp_path: Path) -> None:
             f"Curves and pictures: tensorboard --logdir {folder}",
         ]
     weights = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for run in runs]
-    assert not torch.equal(*(w["generator.layers.0.weight"] for w in weights))
+    assert not torch.equal(*(w["game.generator.layers.0.weight"] for w in weights))
 
 
 def test_data_that_cannot_be_had_is_told_in_one_sentence_too(tmp_path: Path) -> None:
