@@ -155,5 +155,7 @@ def option_names(config: DictConfig) -> list[str]:
 def _names(config: Any, prefix: str = "") -> list[str]:
     names = []
     for key, value in config.items():
+        if str(key).startswith("_"):
+            continue  # Hydra's own, such as _target_
         names += _names(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
     return names

@@ -225,7 +225,8 @@ def test_a_sweep_makes_a_folder_for_each_run(tmp_path: Path) -> None:
     """Also with so many options that all their names together are too long for a folder's name."""
     result = command("-m", "seed=0,1", *TINY, "hydra.sweep.dir=sweep", "~callbacks.samples", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
-    runs = sorted(path for path in (tmp_path / "sweep").iterdir() if path.is_dir())
+    found = [path for path in (tmp_path / "sweep").iterdir() if path.is_dir()]
+    runs = sorted(found, key=lambda run: OmegaConf.load(run / "config.yaml").seed)
     assert [OmegaConf.load(run / "config.yaml").seed for run in runs] == [0, 1]
     assert [json.loads((run / "metrics.json").read_text())["step"] for run in runs] == [20, 20]
     said = [line for line in result.stdout.splitlines() if not line.startswith("epoch")]
@@ -237,7 +238,7 @@ def test_a_sweep_makes_a_folder_for_each_run(tmp_path: Path) -> None:
             f"Curves and pictures: tensorboard --logdir {folder}",
         ]
     weights = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for run in runs]
-    assert not torch.equal(*(w["generator.layers.0.weight"] for w in weights))
+    assert not torch.equal(*(w["game.generator.layers.0.weight"] for w in weights))
 
 
 def test_data_that_cannot_be_had_is_told_in_one_sentence_too(tmp_path: Path) -> None:
@@ -302,7 +303,7 @@ def test_a_run_goes_on_by_what_it_is_called_with_changes_of_its_own_options(tmp_
     options = [option for option in TINY if not option.startswith(("data.rounds", "data.validation"))]
     groups = ("model=mlp", "data=image_folder", "data.size=8", "data.channels=1", "regularizer=[r1]", "schedule=linear")
     place = ("data.root=data (1)", "hydra.run.dir=runs/loss=hinge,seed=0 (图像)")
-    first = command(*options, *groups, *place, "data.workers=0", "callbacks.samples.images=4", cwd=tmp_path)
+    first = command(*options, *groups, *place, "data.workers=0", "callbacks.samples.n=4", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     run = tmp_path / "runs" / "loss=hinge,seed=0 (图像)"
     (tmp_path / "data (1)").rename(tmp_path / "moved")
