@@ -168,7 +168,7 @@ def called(function: Any, *args: Any, **kwargs: Any) -> Any:
     Raises:
         UsageError: it refuses.
     """
-    if not is_of_package(type(getattr(function, "__self__", function)).__module__):
+    if not is_of_package(getattr(function, "__self__", function).__module__):
         return function(*args, **kwargs)
     try:
         return function(*args, **kwargs)

@@ -124,8 +124,13 @@ class GAN(LightningModule):
         labels: Tensor | None = None,
         raw: bool = False,
     ) -> Tensor:
-        """n samples, (n, *sample_shape), of the averaged generator, or of the live one, in evaluation mode."""
+        """n samples, (n, *sample_shape), of the averaged generator, or of the live one, in evaluation mode.
+
+        A conditional generator makes its classes in turn unless ``labels``, (n,), are given.
+        """
         z = self.game.prior.sample(n, generator) if latents is None else latents
+        if labels is None and self.game.is_conditional:
+            labels = torch.arange(len(z)) % len(self.described["class_names"])
         with self.sampling(raw):
             return self.game.generate(z.to(self.device).to(self.dtype), _to(labels, self.device)).x
 

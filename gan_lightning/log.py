@@ -62,7 +62,7 @@ class LossLog:
         ]
         step, name, value = min(broken, key=lambda found: found[0])
         player, _, term = name.partition("/")
-        raise Diverged(f"The {player}'s loss is {value} at step {step}: its term is {term}; {ADVICE}")
+        raise Diverged(f"The {player}'s loss is {value} at step {step}: {ADVICE} The term is {term}.")
 
     def clear(self) -> None:
         for noted in (self._values, self._steps, self._updates):

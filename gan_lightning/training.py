@@ -49,7 +49,8 @@ def train(
     check_folder(config, folder)
     prepare_process(config)
     data = build_data(config)
-    gan = build_gan(config, data.sample_shape, data.classes)
+    classes = called(data.__getattribute__, "classes")  # which reads the names of folders
+    gan = build_gan(config, data.sample_shape, classes)
     lay_out(gan, config)
     throughput = Throughput()
     callbacks = [throughput, *made_parts(config.callbacks).values(), *extra_callbacks]
