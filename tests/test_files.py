@@ -22,9 +22,9 @@ from gan_lightning import sampling, training
 from gan_lightning.callbacks.animation import animate
 from gan_lightning.callbacks.checkpoint import AtomicCheckpointIO
 from gan_lightning.callbacks.curves import draw_losses
-from gan_lightning.callbacks.samples import write_png
 from gan_lightning.files import leftovers, written_aside
 from gan_lightning.metrics import features
+from gan_lightning.pictures import write_png
 
 NOBODY = 9_999_999  # no process of Linux or macOS has this number
 

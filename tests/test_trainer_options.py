@@ -14,12 +14,13 @@ from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lightning.build import build_gan, build_trainer, train
+from gan_lightning.build import build_gan, build_trainer
 from gan_lightning.callbacks.checkpoint import AtomicCheckpointIO, RunCheckpoint
 from gan_lightning.callbacks.progress import progress
 from gan_lightning.config import check
 from gan_lightning.errors import UsageError
 from gan_lightning.strategy import Replicas
+from gan_lightning.training import train
 
 Configure = Callable[..., DictConfig]
 TINY = (
