@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.errors import InstantiationException
-from hydra.utils import get_class, get_object, instantiate
+from hydra.utils import get_object, instantiate
 from lightning import Callback, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar, RichModelSummary
@@ -23,6 +23,7 @@ from gan_lightning.errors import UsageError
 from gan_lightning.game import Game
 from gan_lightning.gan import GAN
 from gan_lightning.strategy import Replicas
+from gan_lightning.trust import is_defined
 
 # in manual optimization Lightning refuses these, and the module does them
 MANUAL = ("gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches")
@@ -56,7 +57,7 @@ def build_gan(config: DictConfig, sample_shape: tuple[int, ...], classes: int) -
 
 def build_game(config: DictConfig, parts: dict[str, Any], sample_shape: tuple[int, ...], classes: int) -> Game:
     """The game of a configuration over the networks that are parts of its model."""
-    kind: type[Game] = get_class(config.game._target_)
+    kind: type[Game] = located(config.game._target_)
     options = {k: v for k, v in config.game.items() if not str(k).startswith("_")}
     networks = {
         name: build_network(part, kind.network_options(name, sample_shape, classes, **options))
@@ -74,7 +75,7 @@ def build_game(config: DictConfig, parts: dict[str, Any], sample_shape: tuple[in
 
 def build_network(config: Any, given: dict[str, Any]) -> nn.Module:
     """A network from its own options and what it is given: of the data's shape and classes only what it asks for."""
-    asked = inspect.signature(get_object(config._target_)).parameters
+    asked = inspect.signature(located(config._target_)).parameters
     given = {k: v for k, v in given.items() if k not in config and (k in asked or k not in ("sample_shape", "classes"))}
     return made(config, **given)
 
@@ -108,7 +109,7 @@ def build_loggers(config: DictConfig, folder: Path) -> list[Logger]:
     found = []
     for part in config.values():
         if "_target_" in part:
-            takes_folder = "save_dir" in inspect.signature(get_object(part._target_)).parameters
+            takes_folder = "save_dir" in inspect.signature(located(part._target_)).parameters
             own_folder = {"save_dir": str(folder)} if takes_folder and part.get("save_dir") is None else {}
             found.append(made(part, **own_folder))
     return found
@@ -137,7 +138,7 @@ def made(config: Any, **extra: Any) -> Any:
     """Hydra's instantiate with plain containers.
 
     Raises:
-        UsageError: what the package or Torch or Lightning is asked for cannot be made; another's code raises its own.
+        UsageError: there is nothing of that name, or a constructor that is not the user's own refuses its arguments.
     """
     try:
         return instantiate(config, _convert_="all", **extra)
@@ -145,11 +146,27 @@ def made(config: Any, **extra: Any) -> Any:
         cause = error.__cause__ or error
         found = FAILED_TARGET.search(str(error))
         target = found[1] if found else str(config.get("_target_"))
-        if isinstance(cause, UsageError) or (isinstance(cause, ValueError) and is_of_package(target)):
+        if isinstance(cause, UsageError):
             raise UsageError(str(cause)) from error
-        if not is_of_package(target) and not isinstance(cause, ImportError):
-            raise cause  # noqa: B904  the error itself, with its own traceback
-        raise UsageError(f"{target.rpartition('.')[2]} cannot be made: {one_line(cause)}.") from error
+        if isinstance(cause, ImportError) and not is_defined(target):
+            raise UsageError(f"_target_={target} is not found: correct the name, or start where it lies.") from error
+        if is_of_package(target):
+            raise UsageError(f"{target.rpartition('.')[2]} cannot be made: {one_line(cause)}.") from error
+        raise cause.__cause__ or cause  # noqa: B904  the user's own error, with its own traceback
+
+
+def located(target: str) -> Any:
+    """The class or function of a dotted name.
+
+    Raises:
+        UsageError: there is none; an error of its own module stays what it is.
+    """
+    try:
+        return get_object(target)
+    except ImportError as error:
+        if is_defined(target):
+            raise error.__cause__ or error  # noqa: B904
+        raise UsageError(f"_target_={target} is not found: correct the name, or start where it lies.") from error
 
 
 def is_of_package(target: str) -> bool:

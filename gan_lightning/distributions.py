@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
 
+from gan_lightning.errors import UsageError
 from gan_lightning.streams import own_stream
 
 
@@ -44,7 +45,7 @@ class GaussianMixture(MixtureSameFamily):
     def cdf(self, value: Tensor) -> Tensor:
         """P(X <= x) in one dimension, any shape."""
         if self.modes.shape[1] != 1:
-            raise ValueError(f"A distribution over {self.modes.shape[1]} dimensions has no one-dimensional cdf.")
+            raise UsageError(f"A distribution over {self.modes.shape[1]} dimensions has no one-dimensional cdf.")
         normal = Normal(self.modes[:, 0], self.scales, validate_args=False)
         return (normal.cdf(value[..., None]) * self.mixture_distribution.probs).sum(-1)
 
@@ -58,16 +59,16 @@ def mixture(means: Sequence[float], stds: Sequence[float], weights: Sequence[flo
     """sum_k w_k N(mean_k, std_k^2) in one dimension.
 
     Raises:
-        ValueError: the lists are empty or differ in length, or a standard deviation or weight is not positive.
+        UsageError: the lists are empty or differ in length, or a standard deviation or weight is not positive.
     """
     weights = weights or [1.0] * len(means)
     if not 0 < len(means) == len(stds) == len(weights):
-        raise ValueError(
+        raise UsageError(
             f"data.distribution has {len(means)} means, {len(stds)} stds and {len(weights)} weights: "
             "give as many of each as there are components."
         )
     if min(*stds, *weights) <= 0:
-        raise ValueError(f"data.distribution has stds {stds} and weights {weights}: all must be above 0.")
+        raise UsageError(f"data.distribution has stds {stds} and weights {weights}: all must be above 0.")
     return GaussianMixture(
         torch.tensor(means)[:, None].float(), torch.tensor(stds).float(), torch.tensor(weights).float()
     )

@@ -5,6 +5,8 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
+from gan_lightning.errors import UsageError
+
 
 class MovingAverage(nn.Module):
     """a <- d a + (1 - d) w over the weights and the floating-point buffers of a network (Yazici et al. 2019).
@@ -16,7 +18,7 @@ class MovingAverage(nn.Module):
     def __init__(self, network: nn.Module, decay: float, warmup: bool = True) -> None:
         super().__init__()
         if not 0.0 < decay < 1.0:
-            raise ValueError(f"model.ema_decay is {decay}: give a number between 0 and 1, such as 0.999.")
+            raise UsageError(f"model.ema_decay is {decay}: give a number between 0 and 1, such as 0.999.")
         self.network = deepcopy(network).requires_grad_(False)
         self.decay = decay
         self.warmup = warmup

@@ -80,7 +80,7 @@ class GAN(LightningModule):
     ) -> None:
         super().__init__()
         if order not in get_args(Order):
-            raise ValueError(f"model.order is {order!r}: choose one of {', '.join(get_args(Order))}.")
+            raise UsageError(f"model.order is {order!r}: choose one of {', '.join(get_args(Order))}.")
         self.automatic_optimization = False
         self.game = game
         self.average = MovingAverage(self._averaged_networks(), ema_decay, ema_warmup) if ema_decay else None

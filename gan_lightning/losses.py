@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu, softplus
 
+from gan_lightning.errors import UsageError
+
 
 class Loss(nn.Module):
     """Base of the adversarial losses."""
@@ -34,7 +36,7 @@ class _Smoothed(Loss):
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()
         if not 0.0 <= label_smoothing < 1.0:
-            raise ValueError(
+            raise UsageError(
                 f"loss.label_smoothing is {label_smoothing}: give a number from 0 up to, not including, 1."
             )
         self.real_target = 1.0 - label_smoothing

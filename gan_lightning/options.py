@@ -135,7 +135,7 @@ def _read(config: Any, name: str, text: str, kind: Any) -> Any:
         ValueError, OmegaConfBaseException, YAMLError: it is no value of that kind.
     """
     if not text:
-        raise ValueError("empty, as a shell variable that is not set")
+        raise UsageError("empty, as a shell variable that is not set")
     typed = [variant for variant in _variants(kind) if variant in AS_TYPED]
     if typed and not (text == "null" and type(None) in _variants(kind)):
         return text if str in typed else Path(text)

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from gan_lightning.errors import UsageError
+
 
 class Prior(nn.Module):
     """Base of the priors: ``size`` is the dimension of z."""
@@ -12,7 +14,7 @@ class Prior(nn.Module):
     def __init__(self, size: int) -> None:
         super().__init__()
         if size < 1:
-            raise ValueError(f"model.latent_size is {size}: give a whole number, at least 1.")
+            raise UsageError(f"model.latent_size is {size}: give a whole number, at least 1.")
         self.size = size
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -33,7 +35,7 @@ class Uniform(Prior):
     def __init__(self, size: int, low: float = -math.sqrt(3), high: float = math.sqrt(3)) -> None:
         super().__init__(size)
         if not low < high:
-            raise ValueError(f"prior.low is {low} and prior.high is {high}: low must be the smaller one.")
+            raise UsageError(f"prior.low is {low} and prior.high is {high}: low must be the smaller one.")
         self.low, self.high = low, high
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:

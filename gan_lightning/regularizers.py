@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_lightning.batch import Batch
+from gan_lightning.errors import UsageError
 from gan_lightning.streams import joint
 
 
@@ -45,9 +46,9 @@ class Regularizer(nn.Module):
     def __init__(self, weight: float, interval: int = 1) -> None:
         super().__init__()
         if weight < 0:
-            raise ValueError(f"A regularizer's weight is {weight}: give a number that is not negative.")
+            raise UsageError(f"A regularizer's weight is {weight}: give a number that is not negative.")
         if interval < 1:
-            raise ValueError(f"A regularizer's interval is {interval}: give a whole number of updates, at least 1.")
+            raise UsageError(f"A regularizer's interval is {interval}: give a whole number of updates, at least 1.")
         self.weight = weight
         self.interval = interval
 

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
+from gan_lightning.errors import UsageError
 from gan_lightning.files import written_aside
 
 
@@ -39,7 +40,7 @@ class RunCheckpoint(Checkpoint):
 
     def __init__(self, every_seconds: float = 60.0) -> None:
         if every_seconds < 0:
-            raise ValueError(
+            raise UsageError(
                 f"callbacks.checkpoint.every_seconds is {every_seconds}: give a number that is not negative."
             )
         self.every_seconds = every_seconds

@@ -8,6 +8,7 @@ from torchmetrics import Metric
 from gan_lightning import pictures
 from gan_lightning.batch import Batch
 from gan_lightning.data.synthetic import Synthetic
+from gan_lightning.errors import UsageError
 from gan_lightning.metrics.integers import Distinct, EvenShare, TotalVariation
 
 
@@ -23,7 +24,7 @@ class EvenIntegers(Synthetic):
     def __init__(self, max_int: int, batch_size: int, **options: int) -> None:
         width = max_int.bit_length() - 1
         if max_int < 4 or 2**width != max_int:
-            raise ValueError(f"data.max_int is {max_int}: give a power of two, at least 4, such as 128.")
+            raise UsageError(f"data.max_int is {max_int}: give a power of two, at least 4, such as 128.")
         fair = torch.full((width,), 0.5)
         fair[-1] = 0.0  # the lowest bit of an even number
         super().__init__(Independent(Bernoulli(fair), 1), batch_size, **options)

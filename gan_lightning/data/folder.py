@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gan_lightning.data.images import ImageData
+from gan_lightning.errors import UsageError
 from gan_lightning.files import written_aside
 
 IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
@@ -40,7 +41,7 @@ class ImageFolder(ImageData):
     ) -> None:
         super().__init__(root, batch_size, **options)
         if channels not in (1, 3):
-            raise ValueError(f"data.channels is {channels}: choose 1 (grey) or 3 (colour).")
+            raise UsageError(f"data.channels is {channels}: choose 1 (grey) or 3 (colour).")
         self.sample_shape = (channels, size, size)
         self.unreadable = unreadable
         self.memory_limit = memory_limit
@@ -48,7 +49,7 @@ class ImageFolder(ImageData):
         if self.held_out is not None:
             train, test = self.root.resolve(), self.held_out.resolve()
             if train.is_relative_to(test) or test.is_relative_to(train):
-                raise ValueError(
+                raise UsageError(
                     f"data.held_out={held_out} and data.root={root} have images in common, which would be trained on: "
                     "give two folders of which none is in the other."
                 )
@@ -85,20 +86,20 @@ class ImageFolder(ImageData):
         """
         folder = self.root if train else self.held_out
         if folder is None:
-            raise ValueError(
+            raise UsageError(
                 "data.held_out is not set: image metrics compare with images that are not trained on, so give a folder "
                 "of such."
             )
         files = self._training_files if train else self._files(folder)
         if not self._fits(files):
-            raise ValueError(
+            raise UsageError(
                 f"{folder} takes more than data.memory_limit={self.memory_limit} GiB, and image metrics need it in "
                 "memory: give a higher limit" + (", or data.features=inception." if train else ".")
             )
         names = self.all_class_names
         unknown = sorted({file.parent.name for file in files} - set(names))
         if names and unknown and self.features == "own":
-            raise ValueError(
+            raise UsageError(
                 f"data.held_out has folders, such as {unknown[0]!r}, that {self.root} does not have: give the same "
                 "folders, or data.features=inception."
             )
@@ -111,9 +112,9 @@ class ImageFolder(ImageData):
     def _class_index(self, name: int | str) -> int:
         names = list(self.all_class_names)
         if not names:
-            raise ValueError(f"data.classes names {name!r}: {self.root} has no folders, which would be classes.")
+            raise UsageError(f"data.classes names {name!r}: {self.root} has no folders, which would be classes.")
         if str(name) not in names:
-            raise ValueError(f"data.classes names {name!r}: {self.root} has the folders {', '.join(names)}.")
+            raise UsageError(f"data.classes names {name!r}: {self.root} has the folders {', '.join(names)}.")
         return names.index(str(name))
 
     def _files(self, folder: Path) -> list[Path]:
@@ -126,9 +127,7 @@ class ImageFolder(ImageData):
         if not files:
             option = "root" if folder == self.root else "held_out"
             state = "has no image" if folder.is_dir() else "is no folder"
-            raise FileNotFoundError(
-                f"data.{option}={folder} {state}: give a folder with {' '.join(sorted(IMAGE_ENDINGS))}."
-            )
+            raise UsageError(f"data.{option}={folder} {state}: give a folder with {' '.join(sorted(IMAGE_ENDINGS))}.")
         return files
 
     def _load(self, files: list[Path]) -> tuple[Tensor, Tensor]:
@@ -166,7 +165,7 @@ class ImageFolder(ImageData):
         if skipped:
             print(f"Skipped {len(skipped)} unreadable images in {folder}, the first of them {skipped[0]}.")
         if not images:
-            raise ValueError(f"None of the {len(files)} images in {folder} can be read.")
+            raise UsageError(f"None of the {len(files)} images in {folder} can be read.")
         return torch.stack(images), torch.tensor(readable)
 
 
@@ -203,7 +202,7 @@ def read_image(path: Path, sample_shape: tuple[int, ...]) -> Tensor:
     """One image file as uint8 (channels, size, size), scaled by its shorter side and cropped at the centre.
 
     Raises:
-        ValueError: the file is not a readable image.
+        UsageError: the file is not a readable image.
     """
     channels, size, _ = sample_shape
     try:
@@ -213,7 +212,7 @@ def read_image(path: Path, sample_shape: tuple[int, ...]) -> Tensor:
                 image = image.point(lambda value: value / 257).convert("L")
             image = image.convert("L" if channels == 1 else "RGB")
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(
+        raise UsageError(
             f"{path} is not a readable image ({error}): remove it, or pass over such files with data.unreadable=skip."
         ) from error
     width, height = (max(size, round(side * size / min(image.size))) for side in image.size)

@@ -13,6 +13,7 @@ from torchmetrics import Metric
 from gan_lightning.batch import Batch, Rounds, apply
 from gan_lightning.data.fetch import MemoryFetcher, RoundOrder, WorkerFetcher
 from gan_lightning.data.loader import Batches, RealData
+from gan_lightning.errors import UsageError
 from gan_lightning.metrics.features import Features, inception_features, own_features
 from gan_lightning.metrics.images import ImageMetrics
 from gan_lightning.pixels import from_bytes
@@ -64,15 +65,15 @@ class ImageData(RealData):
     ) -> None:
         super().__init__(batch_size, seed, rounds_per_batch)
         if range not in RANGES:
-            raise ValueError(f"data.range is {range!r}: choose signed, for [-1, 1], or unit, for [0, 1].")
+            raise UsageError(f"data.range is {range!r}: choose signed, for [-1, 1], or unit, for [0, 1].")
         if 0 < validation_samples < FEWEST_HELD_OUT:
-            raise ValueError(
+            raise UsageError(
                 f"data.validation_samples is {validation_samples}: give at least {FEWEST_HELD_OUT}, or 0 for no image "
                 "metrics while training."
             )
         is_list = isinstance(classes, Sequence) and not isinstance(classes, str)
         if classes is not None and not (is_list and classes and all(type(name) in (int, str) for name in classes)):
-            raise ValueError(
+            raise UsageError(
                 f"data.classes is {classes!r}: give a list of names or numbers, one or more, or null for all."
             )
         self.value_range = RANGES[range]
@@ -121,7 +122,7 @@ class ImageData(RealData):
         images = self.held_out_images()
         n = len(images.x)
         if n < self.validation_samples:
-            raise ValueError(
+            raise UsageError(
                 f"data.validation_samples is {self.validation_samples}, but there are {n} held-out images: "
                 "give at most that number."
             )
@@ -166,7 +167,7 @@ class ImageData(RealData):
     def training_samples(self, n: int, seed: int) -> Batch:
         total = len(self.images)  # type: ignore[arg-type]
         if n > total:
-            raise ValueError(f"The floor takes {n} training images, but there are {total}: give at most that number.")
+            raise UsageError(f"The floor takes {n} training images, but there are {total}: give at most that number.")
         stream = torch.Generator().manual_seed(stream_seed("floor", seed))
         index = torch.randperm(total, generator=stream)[:n]
         if isinstance(self.images, Tensor):
@@ -177,10 +178,10 @@ class ImageData(RealData):
         return samples._replace(x=from_bytes(samples.x, self.value_range))
 
     def check_size(self) -> None:
-        """Raise a ValueError where one round needs more images than there are."""
+        """Raise a UsageError where one round needs more images than there are."""
         n, needed = len(self.images), self.round_shape.samples  # type: ignore[arg-type]
         if n < needed:
-            raise ValueError(
+            raise UsageError(
                 f"One training round takes {needed} images (data.batch_size={self.batch_size} for each update and "
                 f"device), but {self.root} has {n}: choose a smaller data.batch_size."
             )

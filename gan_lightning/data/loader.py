@@ -11,6 +11,7 @@ from torchmetrics import Metric
 
 from gan_lightning import pictures
 from gan_lightning.batch import Batch, Rounds
+from gan_lightning.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class RealData(LightningDataModule):
     def __init__(self, batch_size: int, seed: int = 0, rounds_per_batch: int = 1) -> None:
         super().__init__()
         if batch_size < 1:
-            raise ValueError(f"data.batch_size is {batch_size}: give a whole number, at least 1.")
+            raise UsageError(f"data.batch_size is {batch_size}: give a whole number, at least 1.")
         self.batch_size = batch_size
         self.seed = seed
         self.rounds_per_batch = rounds_per_batch
@@ -171,7 +172,7 @@ class RealData(LightningDataModule):
         return min(batches * self.rounds_per_batch, self.rounds_per_epoch)
 
     def check_size(self) -> None:
-        """Raise a ValueError where one round needs more samples than there are."""
+        """Raise a UsageError where one round needs more samples than there are."""
 
     def fetcher(self) -> Callable[[int, int], Rounds]:
         """A function that makes this rank's rounds [start, stop)."""

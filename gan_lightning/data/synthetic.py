@@ -12,6 +12,7 @@ from gan_lightning import pictures
 from gan_lightning.batch import Batch, Rounds, apply, concatenate
 from gan_lightning.data.loader import Batches, RealData
 from gan_lightning.distributions import GaussianMixture, has_cumulative
+from gan_lightning.errors import UsageError
 from gan_lightning.metrics.distribution import JensenShannon, KolmogorovSmirnov, Wasserstein
 from gan_lightning.metrics.modes import HighQuality, Modes, ModesJensenShannon, ReverseKL
 from gan_lightning.streams import own_stream, stream_seed
@@ -37,9 +38,9 @@ class Synthetic(RealData):
     ) -> None:
         super().__init__(batch_size, seed, rounds_per_batch)
         if validation_samples < 1:
-            raise ValueError(f"data.validation_samples is {validation_samples}: give a whole number, at least 1.")
+            raise UsageError(f"data.validation_samples is {validation_samples}: give a whole number, at least 1.")
         if distribution.batch_shape:
-            raise ValueError(
+            raise UsageError(
                 f"data.distribution is {tuple(distribution.batch_shape)} distributions at once: make them one, by "
                 "torch.distributions.Independent or MixtureSameFamily."
             )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gan_lightning.data.images import ImageData
+from gan_lightning.errors import UsageError
 
 
 class _Torchvision(ImageData):
@@ -32,7 +33,7 @@ class _Torchvision(ImageData):
             return name
         if name in names:
             return names.index(str(name))
-        raise ValueError(f"data.classes names {name!r}: {self.name} has {', '.join(names)} (or 0 to {len(names) - 1}).")
+        raise UsageError(f"data.classes names {name!r}: {self.name} has {', '.join(names)} (or 0 to {len(names) - 1}).")
 
     def _open(self, train: bool) -> Any:
         """torchvision's data set, downloaded where it may be.
@@ -47,7 +48,7 @@ class _Torchvision(ImageData):
             return dataset(self.root, train=train, download=self.download)
         except (RuntimeError, OSError) as error:
             reason = str(error).strip().partition("\n")[0].rstrip(":") or type(error).__name__
-            raise FileNotFoundError(
+            raise UsageError(
                 f"{self.name} is not in data.root={self.root} and was not downloaded ({reason}): give the folder that "
                 f"holds {self.files}, or run once with data.download=true and a connection."
             ) from error
@@ -98,7 +99,7 @@ def check_idx(path: Path) -> None:
     """Compare an idx file's length with its header's, since torchvision's error names no file.
 
     Raises:
-        ValueError: the file is cut short or is no idx file of bytes.
+        UsageError: the file is cut short or is no idx file of bytes.
     """
     with path.open("rb") as file:
         zero, kind, dimensions = struct.unpack(">HBB", file.read(4).ljust(4, b"\xff"))
@@ -107,7 +108,7 @@ def check_idx(path: Path) -> None:
     expected = 4 + len(sizes) + math.prod(struct.unpack(f">{dimensions}I", sizes)) if whole else -1
     actual = path.stat().st_size
     if expected != actual:
-        raise ValueError(
+        raise UsageError(
             f"{path} has {actual} bytes where its header announces {expected if whole else 'no idx data'}: "
             "the file is broken, so delete it and get it again."
         )

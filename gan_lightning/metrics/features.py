@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, cross_entropy
 
+from gan_lightning.errors import UsageError
 from gan_lightning.files import written_aside
 from gan_lightning.streams import own_stream
 
@@ -79,10 +80,10 @@ def own_features(
     The name has a digest of the weights, so that other data, another seed or another machine's rounding show in it.
 
     Raises:
-        ValueError: there are fewer than two classes.
+        UsageError: there are fewer than two classes.
     """
     if classes < 2:
-        raise ValueError(
+        raise UsageError(
             f"data.features=own trains a classifier of the data's classes, but there are {classes}: give a data.root "
             "with a folder for each class, or data.features=inception."
         )
@@ -133,12 +134,12 @@ def inception_features(weights: str | None) -> Features:
     ``weights`` is a file; None is torch.hub's folder, into which it is downloaded once.
 
     Raises:
-        ValueError: torch-fidelity or the weights are missing.
+        UsageError: torch-fidelity or the weights are missing.
     """
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ModuleNotFoundError as error:
-        raise ValueError(
+        raise UsageError(
             "data.features=inception needs the package torch-fidelity: pip install 'gan-lightning[inception]'."
         ) from error
     path = _downloaded() if weights is None else Path(weights).expanduser()
@@ -147,7 +148,7 @@ def inception_features(weights: str | None) -> Features:
         torch.load(path, map_location="cpu", weights_only=True)  # torch-fidelity would run what a pickle says
         network = FeatureExtractorInceptionV3("inception", ["2048", "logits_unbiased"], str(path))
     except Exception as error:  # torch.load raises many kinds, all with the same meaning here
-        raise ValueError(
+        raise UsageError(
             f"data.inception_weights={path} does not hold Inception's weights: give {INCEPTION_FILE} from "
             f"{INCEPTION_URL}."
         ) from error
@@ -174,7 +175,7 @@ def _downloaded() -> Path:
     try:
         torch.hub.download_url_to_file(INCEPTION_URL, str(path), hash_prefix="6726825d")
     except (OSError, RuntimeError) as error:
-        raise ValueError(
+        raise UsageError(
             f"Inception's weights are not in {path.parent} and were not downloaded ({error}): get {INCEPTION_URL} and "
             "give the file by data.inception_weights=FILE."
         ) from error

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from gan_lightning.errors import UsageError
 from gan_lightning.networks.mlp import activation
 
 HIDDEN = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
@@ -165,10 +166,10 @@ def _channels(sample_shape: tuple[int, ...]) -> int:
     """The channels of 32 x 32 images.
 
     Raises:
-        ValueError: the samples are no such images.
+        UsageError: the samples are no such images.
     """
     if len(sample_shape) != 3 or tuple(sample_shape[1:]) != (32, 32):
-        raise ValueError(
+        raise UsageError(
             f"model=goodfellow_cifar10_conv makes images of 32 x 32 pixels, but the data has samples of shape "
             f"{tuple(sample_shape)}: choose such images (data=cifar10, or data.size=32 for image_folder), or another "
             f"model, such as model=goodfellow_mnist."
@@ -179,7 +180,7 @@ def _channels(sample_shape: tuple[int, ...]) -> int:
 def _hidden_layers(inputs: int, widths: Sequence[int], hidden: Sequence[str]) -> list[nn.Module]:
     """Linear layers of these widths, each followed by the function that ``hidden`` names."""
     if len(hidden) != len(widths) or not set(hidden) <= set(HIDDEN):
-        raise ValueError(
+        raise UsageError(
             f"model.generator.hidden is {list(hidden)}: give one of {', '.join(HIDDEN)} for each of the {len(widths)} "
             "hidden layers."
         )

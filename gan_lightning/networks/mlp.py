@@ -6,6 +6,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from gan_lightning.errors import UsageError
+
 ACTIVATIONS = {"identity": nn.Identity, "leaky_relu": nn.LeakyReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
 
 
@@ -13,10 +15,10 @@ def activation(name: str) -> nn.Module:
     """The elementwise function of that name.
 
     Raises:
-        ValueError: there is none.
+        UsageError: there is none.
     """
     if name not in ACTIVATIONS:
-        raise ValueError(f"model.generator.output is {name!r}: choose one of {', '.join(ACTIVATIONS)}.")
+        raise UsageError(f"model.generator.output is {name!r}: choose one of {', '.join(ACTIVATIONS)}.")
     return ACTIVATIONS[name]()
 
 

@@ -28,6 +28,7 @@ from gan_lightning.data.folder import ImageFolder, read_image
 from gan_lightning.data.images import ImageData
 from gan_lightning.data.loader import RoundShape
 from gan_lightning.data.torchvision import CIFAR10, MNIST, FashionMNIST, check_idx
+from gan_lightning.errors import UsageError
 from gan_lightning.pixels import from_bytes, to_bytes
 
 RANDOM = np.random.default_rng(0)
@@ -199,7 +200,7 @@ def test_a_wrong_class_is_refused(tmp_path: Path, name: int | str) -> None:
 
 @pytest.mark.parametrize("data", [MNIST, FashionMNIST, CIFAR10])
 def test_a_missing_folder_is_named(tmp_path: Path, data: type[ImageData]) -> None:
-    with pytest.raises(FileNotFoundError, match=f"{data.__name__} is not in data.root={tmp_path / 'nowhere'} "):
+    with pytest.raises(UsageError, match=f"{data.__name__} is not in data.root={tmp_path / 'nowhere'} "):
         ready(data(str(tmp_path / "nowhere"), 2, download=False))
 
 
@@ -290,7 +291,7 @@ def test_cifar_classes(tmp_path: Path, cifar: np.ndarray, classes: list[int | st
 @pytest.mark.usefixtures("cifar")
 def test_a_broken_cifar_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cifar-10-batches-py" / "data_batch_3").write_bytes(b"half of it")
-    with pytest.raises(FileNotFoundError, match=r"CIFAR10 is not in .* \(Dataset not found or corrupted"):
+    with pytest.raises(UsageError, match=r"CIFAR10 is not in .* \(Dataset not found or corrupted"):
         ready(CIFAR10(str(tmp_path), 2, download=False))
 
 
@@ -451,7 +452,7 @@ def test_a_folder_without_images_is_refused(tmp_path: Path, make: bool, state: s
     if make:
         root.mkdir()
         (root / "note.txt").write_text("not an image")
-    with pytest.raises(FileNotFoundError, match=rf"data\.root={root} {state}"):
+    with pytest.raises(UsageError, match=rf"data\.root={root} {state}"):
         ready(image_folder(root))
 
 
@@ -679,7 +680,7 @@ def test_folders_are_listed_without_a_trainer(folder: Path, tmp_path: Path) -> N
     assert (list(data.class_names), data.classes) == (["dogs"], 1)
     absent = image_folder(tmp_path / "absent")
     assert absent.sample_shape == (3, 16, 16)
-    with pytest.raises(FileNotFoundError, match=r"data\.root=.*absent is no folder"):
+    with pytest.raises(UsageError, match=r"data\.root=.*absent is no folder"):
         _ = absent.classes
 
 
