@@ -99,7 +99,7 @@ WRONG = [
     (["trainer.logger=csv"], "choose loggers by logger=csv"),
     (["logger=[csv,foo]"], "logger=foo"),
     (["~logger"], "logger=OPTION"),
-    (["trainer.overfit_batches=1"], "trainer.limit_train_batches"),
+    (["trainer.barebones=true"], "logger=none"),
     (["model=dcgan"], "data=gaussian"),
     (["data=image_folder"], "data.root"),
     (["loss._target_=os.system"], "'os.system'"),
