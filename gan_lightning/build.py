@@ -94,7 +94,7 @@ def build_trainer(config: DictConfig, folder: Path, callbacks: list[Callback]) -
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             callback.dirpath = str(checkpoints(folder))  # whatever the loggers' folders are
     if options["enable_model_summary"]:
-        callbacks = [*callbacks, RichModelSummary()]  # Lightning's choice would be to print nothing here
+        callbacks = [*callbacks, RichModelSummary(max_depth=2)]  # of the players; Lightning would print nothing here
     # what conf/callbacks leaves out, Lightning must not put in
     options["enable_checkpointing"] = any(isinstance(callback, Checkpoint) for callback in callbacks)
     options["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in callbacks)

@@ -1,11 +1,12 @@
-"""Small runs of the real GAN on data that the test holds in its hand."""
+"""Small runs of the real GAN on data that the test holds in its hand, and a Trainer's counts without a Trainer."""
 
 import sys
 from collections.abc import Callable
 from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
+from itertools import islice
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import lightning
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from gan_lightning import priors, training
 from gan_lightning.batch import Rounds
-from gan_lightning.data.loader import RealData
+from gan_lightning.data.loader import RealData, RoundLoader
 from gan_lightning.game import Game
 from gan_lightning.gan import GAN
 
@@ -76,8 +77,69 @@ def trained(folder: Path, *overrides: str) -> Path:
     return folder
 
 
-def fit(gan: GAN, data: RealData, steps: int, **options: Any) -> lightning.Trainer:
-    """Train quietly on the CPU for a number of generator updates."""
+def counts(
+    ranks: int = 1,
+    rank: int = 0,
+    max_steps: int = -1,
+    limit_train_batches: int | None = None,
+    overfit_batches: int = 0,
+    **gan: int,
+) -> Any:
+    """What data and their loader ask of a Trainer, before its first batch; ``served`` goes on counting."""
+    return SimpleNamespace(
+        lightning_module=SimpleNamespace(**gan),
+        world_size=ranks,
+        global_rank=rank,
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
+        max_steps=max_steps,
+        limit_train_batches=limit_train_batches or overfit_batches or None,
+        overfit_batches=overfit_batches,
+        global_step=0,
+        current_epoch=0,
+        fit_loop=SimpleNamespace(batch_idx=-1),  # of the last batch in this epoch
+    )
+
+
+def counted(trainer: Any) -> tuple[int, int, int]:
+    """The counts alone: the rounds, the epochs and the batches of this epoch that are done."""
+    return trainer.global_step, trainer.current_epoch, trainer.fit_loop.batch_idx + 1
+
+
+def resumed(trainer: Any, **changes: Any) -> Any:
+    """The counts as a checkpoint brings them to another Trainer."""
+    return SimpleNamespace(**vars(trainer) | {"fit_loop": SimpleNamespace(**vars(trainer.fit_loop))} | changes)
+
+
+def served(loader: RoundLoader, batches: int) -> list[Rounds]:
+    """The next batches, over as many epochs as that takes, up to ``max_steps``; counted as Lightning does."""
+    trainer, done = loader.trainer, []
+    limit = trainer.limit_train_batches
+    trainer.num_training_batches = len(loader) if limit is None else min(limit, len(loader))
+    iterator = iter(loader)
+    while len(done) < batches and trainer.global_step != trainer.max_steps:
+        for rounds in islice(iterator, 1):  # none where the epoch has ended already
+            done.append(rounds)
+            trainer.global_step += len(rounds.x)
+            trainer.fit_loop.batch_idx += 1
+        if trainer.fit_loop.batch_idx + 1 >= trainer.num_training_batches:
+            trainer.current_epoch += 1
+            trainer.fit_loop.batch_idx = -1
+            iterator = iter(loader)
+    return done
+
+
+def placed(loader: RoundLoader, position: int) -> RoundLoader:
+    """The loader with its Trainer's counts as a run to that round leaves them."""
+    trainer = loader.trainer
+    epochs, within = divmod(position, loader.rounds_per_epoch)
+    ended, batches = divmod(-(-within // loader.rounds_per_batch), len(loader))  # one that was cut is counted
+    trainer.global_step, trainer.current_epoch = position, epochs + ended
+    trainer.fit_loop.batch_idx = batches - 1
+    return loader
+
+
+def fit(gan: GAN, data: RealData, steps: int, checkpoint: Path | None = None, **options: Any) -> lightning.Trainer:
+    """Train quietly on the CPU up to a number of generator updates, from a checkpoint on where one is given."""
     defaults: dict[str, Any] = {
         "accelerator": "cpu",
         "logger": False,
@@ -87,7 +149,7 @@ def fit(gan: GAN, data: RealData, steps: int, **options: Any) -> lightning.Train
         "log_every_n_steps": 10**9,
     }
     trainer = lightning.Trainer(max_steps=steps, **defaults | options)
-    trainer.fit(gan, datamodule=data)
+    trainer.fit(gan, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     return trainer
 
 

@@ -103,7 +103,7 @@ WRONG = [
     (["trainer.logger=csv"], "choose loggers by logger=csv"),
     (["logger=[csv,foo]"], "logger=foo"),
     (["~logger"], "logger=OPTION"),
-    (["trainer.overfit_batches=1"], "trainer.limit_train_batches"),
+    (["trainer.barebones=true"], "logger=none"),
     (["model=dcgan"], "data=gaussian"),
     (["data=image_folder"], "data.root"),
     (["data=image_folder", "data.root="], "data.root is empty"),

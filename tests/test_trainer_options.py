@@ -14,10 +14,12 @@ from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
 from omegaconf import DictConfig, OmegaConf
 
+from gan_lightning.batch import Rounds
 from gan_lightning.build import build_gan, build_trainer
 from gan_lightning.callbacks.checkpoint import AtomicCheckpointIO, RunCheckpoint
 from gan_lightning.callbacks.progress import progress
 from gan_lightning.config import check
+from gan_lightning.data.synthetic import Synthetic
 from gan_lightning.errors import UsageError
 from gan_lightning.strategy import Replicas
 from gan_lightning.training import train
@@ -127,6 +129,7 @@ BUILT: dict[str, list[tuple[Any, Callable[[Trainer], bool]]]] = {
     "limit_test_batches": [(3, lambda t: t.limit_test_batches == 3)],
     "limit_predict_batches": [(3, lambda t: t.limit_predict_batches == 3)],
     "fast_dev_run": [(3, lambda t: t.max_steps == t.fast_dev_run == 3)],
+    "overfit_batches": [(3, lambda t: t.overfit_batches == t.limit_train_batches == 3)],
     "val_check_interval": [(0.5, lambda t: t.val_check_interval == 0.5), (2, lambda t: t.val_check_interval == 2)],
     "check_val_every_n_epoch": [(3, lambda t: t.check_val_every_n_epoch == 3)],
     "num_sanity_val_steps": [(2, lambda t: t.num_sanity_val_steps == 2)],
@@ -171,7 +174,6 @@ OF_THE_GAN = {
 OF_THE_RUN = {"compile", "float32_matmul_precision"}
 REFUSED = {
     "barebones": ("true", "leave out what takes time by logger=none and callbacks=none"),
-    "overfit_batches": ("1", "shorten it by trainer.limit_train_batches"),
     "model_registry": ("mine", "a run uploads nothing"),
     "log_every_n_steps": ("0", "give a whole number, at least 1"),
     "profiler": ("xla", "one of simple, advanced, pytorch"),
@@ -210,8 +212,8 @@ def test_an_option_reaches_the_trainer(
 @pytest.mark.parametrize("option", OF_THE_GAN)
 def test_an_option_reaches_the_gan(configure: Configure, option: str) -> None:
     value, holds = OF_THE_GAN[option]
-    assert not holds(build_gan(configure(), (1,)))
-    assert holds(build_gan(configure(f"trainer.{option}={value}"), (1,)))
+    assert not holds(build_gan(configure(), (1,), 0))
+    assert holds(build_gan(configure(f"trainer.{option}={value}"), (1,), 0))
 
 
 @pytest.mark.parametrize("option", REFUSED)
@@ -290,6 +292,27 @@ def test_reloaded_data_are_the_same_data(configure: Configure, tmp_path: Path) -
     )
     assert (plain.loads, reloaded.loads) == (0, 2)  # after the first
     assert torch.equal(plain.weights, reloaded.weights)
+
+
+@pytest.mark.parametrize(("batches", "rounds"), [("2", 10), ("0.5", 10), ("1.0", 20)])
+def test_overfitting_trains_on_the_same_rounds_in_every_epoch(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches: str, rounds: int
+) -> None:
+    """Its weights are those of a short epoch whose data begin again, and no others."""
+    epochs = ("trainer.max_epochs=3", "data.validation_samples=10001")  # of which a share is a batch too
+    overfit = watched(configure, tmp_path / "overfit", *epochs, f"trainer.overfit_batches={batches}")
+    plain = watched(configure, tmp_path / "plain", *epochs, f"trainer.limit_train_batches={batches}")
+    fetcher = Synthetic.fetcher
+
+    def beginning_again(data: Synthetic) -> Callable[[int, int], Rounds]:
+        fetch = fetcher(data)
+        return lambda start, stop: fetch(start % rounds, start % rounds + stop - start)
+
+    monkeypatch.setattr(Synthetic, "fetcher", beginning_again)
+    again = watched(configure, tmp_path / "again", *epochs, f"trainer.limit_train_batches={batches}")
+    assert overfit.steps == plain.steps == again.steps == list(range(5, 3 * rounds + 1, 5))
+    assert torch.equal(overfit.weights, again.weights)
+    assert not torch.isclose(overfit.weights, plain.weights, rtol=1e-3).all()
 
 
 def test_a_fast_run_is_short_and_leaves_nothing(configure: Configure, tmp_path: Path) -> None:

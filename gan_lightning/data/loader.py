@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from gan_lightning import pictures
-from gan_lightning.batch import Batch, Rounds
+from gan_lightning.batch import Batch, Rounds, concatenate
 from gan_lightning.errors import UsageError
 
 
@@ -40,12 +40,13 @@ class RoundShape:
 
 
 class RoundLoader:
-    """An endless stream of rounds, cut into batches.
+    """An endless stream of rounds, cut into batches and epochs.
 
     It has no state: a batch begins with the round ``trainer.global_step``, and the n-th batch of an epoch ends at round
     ``n * rounds_per_batch`` of it, at the epoch's end or at ``trainer.max_steps``. What that last cut off comes with
-    the next batch when a longer run goes on. ``fetch(start, stop)`` makes the rounds [start, stop), and nothing else
-    decides what is in them. With ``trainer.overfit_batches`` every epoch has the rounds of the first.
+    the next batch when a longer run goes on; what was cut off more than once, with the next ones, of at most twice the
+    rounds. ``fetch(start, stop)`` makes the rounds [start, stop), and nothing else decides what is in them. With
+    ``trainer.overfit_batches`` every epoch has the rounds of the first.
     """
 
     def __init__(
@@ -61,10 +62,10 @@ class RoundLoader:
         return -(-self.rounds_per_epoch // self.rounds_per_batch)
 
     def __iter__(self) -> Iterator[Rounds]:
-        while True:  # Lightning counts the batches of an epoch
+        # Lightning counts an epoch's batches, but asks for one more where a run resumes at the epoch's end
+        while self.trainer.fit_loop.batch_idx + 1 < self.trainer.num_training_batches:
             start, stop = self.next_rounds()
-            shift = start - start % self._epoch() if self.trainer.overfit_batches else 0
-            yield self.fetch(start - shift, stop - shift)
+            yield self._repeated(start, stop) if self.trainer.overfit_batches else self.fetch(start, stop)
 
     def next_rounds(self) -> tuple[int, int]:
         """Where the next batch begins and ends."""
@@ -72,9 +73,20 @@ class RoundLoader:
         start = trainer.global_step
         batch = trainer.fit_loop.batch_idx + 2  # of the epoch, from 1: Lightning has counted those before
         stop = trainer.current_epoch * epoch + min(batch * rounds, epoch)
-        if not start < stop <= start + 2 * rounds:  # a resumed run whose epochs have another length
+        if not start < stop <= start + epoch + rounds:  # a resumed run whose epochs have another length
             stop = start + rounds
+        stop = min(stop, start + 2 * rounds)  # what was cut off more than once comes with several batches
         return start, min(stop, trainer.max_steps) if trainer.max_steps > start else stop
+
+    def _repeated(self, start: int, stop: int) -> Rounds:
+        """The rounds of the first epoch that stand where [start, stop) would."""
+        epoch, parts = self._epoch(), []
+        while start < stop:
+            first = start % epoch
+            n = min(stop - start, epoch - first)
+            parts.append(self.fetch(first, first + n))
+            start += n
+        return concatenate(parts)
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing; that there is the method tells Lightning that a resumed run goes on exactly."""

@@ -9,7 +9,6 @@ import pickle
 import re
 import struct
 import traceback
-from itertools import islice
 from multiprocessing import active_children
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import counts, placed, served
 from PIL import Image
 from torch import Tensor
 from torch.testing import assert_close
@@ -36,34 +36,17 @@ TINY = 1e-9  # GiB
 LABELS = np.array([5, 0, 4, 1, 9, 2, 1, 3, 1, 4], dtype=np.uint8)
 
 
-def trainer(ranks: int = 1, rank: int = 0, max_steps: int = -1, **gan: int) -> SimpleNamespace:
-    """What a data module asks of its trainer."""
-    return SimpleNamespace(
-        lightning_module=SimpleNamespace(**gan),
-        world_size=ranks,
-        global_rank=rank,
-        max_steps=max_steps,
-        strategy=SimpleNamespace(root_device=torch.device("cpu")),
-    )
-
-
 def ready(data: ImageData, on: SimpleNamespace | None = None) -> Any:
     """The data module set up beside a trainer."""
-    data.trainer = on or trainer()
+    data.trainer = on or counts()
     data.setup()
     return data
 
 
 def batches(data: ImageData, n: int, position: int = 0) -> Tensor:
-    """n rounds from a position on, over as many epochs as that takes."""
-    loader = data.train_dataloader()
-    loader.load_state_dict({"position": position})
-
-    def endless() -> Any:
-        while True:
-            yield from loader
-
-    return torch.cat([batch.x for batch in islice(endless(), n)])
+    """n batches from a round on, over as many epochs as that takes."""
+    loader = placed(data.train_dataloader(), position)
+    return torch.cat([batch.x for batch in served(loader, n)])
 
 
 # ----------------------------------------------------------------------------------------------- pixels and order
@@ -301,8 +284,8 @@ def test_a_broken_cifar_file_is_refused(tmp_path: Path) -> None:
 def test_an_epoch_of_the_loader(tmp_path: Path) -> None:
     """Every image once, and its pixels as they are in the file."""
     images = torch.from_numpy(write_mnist(tmp_path))
-    data = ready(mnist(tmp_path, batch_size=1), trainer(critic_steps=5))
-    shown = torch.cat([batch.x for batch in data.train_dataloader()])
+    data = ready(mnist(tmp_path, batch_size=1), counts(critic_steps=5))
+    shown = batches(data, 2)
     assert shown.shape == (2, 5, 1, 1, 1, 28, 28)
     numbers = [round((image[0, 0, 0].item() + 1) * 127.5) for image in shown.flatten(0, 3)]
     assert sorted(numbers) == list(range(10))
@@ -341,16 +324,16 @@ def test_several_rounds_in_a_batch_are_the_same_rounds(tmp_path: Path) -> None:
 def test_ranks_share_out_the_batch(tmp_path: Path) -> None:
     write_mnist(tmp_path)
     gan = {"critic_steps": 2}
-    joined = batches(ready(mnist(tmp_path, batch_size=4), trainer(**gan)), 3)
-    parts = [batches(ready(mnist(tmp_path, batch_size=2), trainer(2, rank, **gan)), 3) for rank in range(2)]
+    joined = batches(ready(mnist(tmp_path, batch_size=4), counts(**gan)), 3)
+    parts = [batches(ready(mnist(tmp_path, batch_size=2), counts(2, rank, **gan)), 3) for rank in range(2)]
     assert torch.equal(torch.cat(parts, 3), joined)
 
 
 def test_a_batch_larger_than_the_data_is_refused(tmp_path: Path) -> None:
     write_mnist(tmp_path)
-    assert ready(mnist(tmp_path, batch_size=5), trainer(critic_steps=2)).rounds_per_epoch == 1
+    assert ready(mnist(tmp_path, batch_size=5), counts(critic_steps=2)).rounds_per_epoch == 1
     with pytest.raises(ValueError, match=r"takes 12 images \(data\.batch_size=6 .*has 10"):
-        ready(mnist(tmp_path, batch_size=6), trainer(critic_steps=2)).train_dataloader()
+        ready(mnist(tmp_path, batch_size=6), counts(critic_steps=2)).train_dataloader()
 
 
 def test_the_global_stream_is_untouched(tmp_path: Path) -> None:
@@ -627,7 +610,7 @@ def test_labels_of_real_mnist(mnist_root: Path) -> None:
 
 def test_folders_are_labels(folder: Path) -> None:
     """The same from memory and through workers, mirrored or not."""
-    on = trainer(critic_steps=2)
+    on = counts(critic_steps=2)
     options: dict[str, Any] = {"horizontal_flips": True, "workers": 1}
     memory, files = (ready(image_folder(folder, memory_limit=gib, **options), on) for gib in (8.0, TINY))
     assert list(memory.class_names) == list(files.class_names) == ["cats", "dogs"]
@@ -687,8 +670,8 @@ def test_folders_are_listed_without_a_trainer(folder: Path, tmp_path: Path) -> N
 def test_ranks_share_out_the_labels(tmp_path: Path) -> None:
     write_mnist(tmp_path)
     gan = {"critic_steps": 2}
-    joined = ready(mnist(tmp_path, batch_size=4), trainer(**gan)).fetcher()(0, 3)
-    parts = [ready(mnist(tmp_path, batch_size=2), trainer(2, rank, **gan)).fetcher()(0, 3) for rank in range(2)]
+    joined = ready(mnist(tmp_path, batch_size=4), counts(**gan)).fetcher()(0, 3)
+    parts = [ready(mnist(tmp_path, batch_size=2), counts(2, rank, **gan)).fetcher()(0, 3) for rank in range(2)]
     assert torch.equal(torch.cat([part.y for part in parts], 3), joined.y)
     assert torch.equal(torch.cat([part.x for part in parts], 3), joined.x)
 
@@ -701,7 +684,7 @@ def test_ranks_share_out_the_labels(tmp_path: Path) -> None:
 def test_workers_give_the_batches_of_memory(folder: Path, workers: int, rounds_per_batch: int) -> None:
     """Three epochs of two rounds, some images mirrored."""
     options = {"horizontal_flips": True, "rounds_per_batch": rounds_per_batch, "workers": workers}
-    on = trainer(critic_steps=2)
+    on = counts(critic_steps=2)
     memory = ready(image_folder(folder, **options), on)
     files = ready(image_folder(folder, memory_limit=TINY, **options), on)
     assert isinstance(memory.images, Tensor)
@@ -719,9 +702,8 @@ def test_workers_go_on_from_any_position(folder: Path) -> None:
 
 def test_a_worker_loader_set_back_reads_again(folder: Path) -> None:
     loader = ready(image_folder(folder, memory_limit=TINY)).train_dataloader()
-    first = [batch.x for batch in loader]
-    loader.load_state_dict({"position": 0})
-    again = [batch.x for batch in loader]
+    first = [batch.x for batch in served(loader, len(loader))]
+    again = [batch.x for batch in served(placed(loader, 0), len(loader))]
     assert torch.equal(torch.cat(first), torch.cat(again))
 
 
@@ -729,7 +711,7 @@ def test_workers_end_with_their_loader(folder: Path) -> None:
     """At once and without the garbage collector, which would have to kill them."""
     loader = ready(image_folder(folder, memory_limit=TINY)).train_dataloader()
     others = set(active_children())
-    next(iter(loader))
+    served(loader, 1)
     (worker,) = set(active_children()) - others
     gc.disable()
     try:
@@ -743,7 +725,7 @@ def test_workers_end_with_their_loader(folder: Path) -> None:
 def test_workers_serve_their_ranks(folder: Path) -> None:
     joined = batches(ready(image_folder(folder, 4, memory_limit=TINY, workers=0)), 3)
     parts = [
-        batches(ready(image_folder(folder, 2, memory_limit=TINY, workers=0), trainer(2, rank)), 3) for rank in range(2)
+        batches(ready(image_folder(folder, 2, memory_limit=TINY, workers=0), counts(2, rank)), 3) for rank in range(2)
     ]
     assert torch.equal(torch.cat(parts, 3), joined)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import fit, small_gan
+from helpers import counts, fit, placed, served, small_gan
 from scipy import stats
 from torch import Tensor, nn
 from torch.distributions import (
@@ -30,13 +30,6 @@ from gan_lightning.distributions import GaussianMixture, gaussian, grid, mixture
 from gan_lightning.metrics.distribution import KolmogorovSmirnov
 
 
-def trainer(ranks: int = 1, rank: int = 0, max_steps: int = -1, **gan: int) -> SimpleNamespace:
-    """What a data module asks of its trainer."""
-    return SimpleNamespace(
-        lightning_module=SimpleNamespace(**gan), world_size=ranks, global_rank=rank, max_steps=max_steps
-    )
-
-
 def synthetic(
     distribution: Distribution | None = None,
     *,
@@ -55,7 +48,7 @@ def synthetic(
         seed=seed,
         rounds_per_batch=rounds_per_batch,
     )
-    data.trainer = on or trainer()
+    data.trainer = on or counts()
     return data
 
 
@@ -70,17 +63,23 @@ def samples(loader: Iterable[Batch | Rounds]) -> Tensor:
     return torch.cat([batch.x for batch in loader])
 
 
+def epoch(data: Synthetic) -> list[Tensor]:
+    """The batches of an epoch of training."""
+    loader = data.train_dataloader()
+    return [batch.x for batch in served(loader, len(loader))]
+
+
 def test_batch_shape() -> None:
-    data = synthetic(on=trainer(critic_steps=3, accumulate_grad_batches=2))
+    data = synthetic(on=counts(critic_steps=3, accumulate_grad_batches=2))
     assert data.fetcher()(5, 9).x.shape == (4, 3, 2, 4, 2)
     assert synthetic(gaussian()).fetcher()(0, 1).x.shape == (1, 1, 1, 4, 1)
 
 
 def test_the_rounds_do_not_depend_on_how_they_are_cut() -> None:
     alone = rounds(synthetic(), 0, 20)
-    whole = samples(synthetic().train_dataloader())
+    whole = torch.cat(epoch(synthetic()))
     assert torch.equal(whole, alone)
-    assert torch.equal(samples(synthetic(rounds_per_batch=7).train_dataloader()), alone)
+    assert torch.equal(torch.cat(epoch(synthetic(rounds_per_batch=7))), alone)
     parts = ((0, 2), (2, 5), (5, 6), (6, 10), (10, 15), (15, 20))
     ragged = torch.cat([synthetic().fetcher()(a, b).x for a, b in parts])
     assert torch.equal(ragged, alone)
@@ -90,7 +89,7 @@ def test_the_rounds_do_not_depend_on_how_they_are_cut() -> None:
 def test_an_epoch_that_is_no_multiple_of_a_batch_has_the_same_rounds(rounds_per_epoch: int) -> None:
     """Batches of 5 then begin anywhere within the blocks that are drawn at once, and go over their ends."""
     loader = synthetic(rounds_per_epoch=rounds_per_epoch).train_dataloader()
-    epochs = [[batch.x for batch in loader] for _ in range(4)]
+    epochs = [[batch.x for batch in served(loader, len(loader))] for _ in range(4)]
     assert [sum(map(len, batches)) for batches in epochs] == [rounds_per_epoch] * 4
     together = torch.cat([batch for batches in epochs for batch in batches])
     assert torch.equal(together, rounds(synthetic(), 0, 4 * rounds_per_epoch))
@@ -98,27 +97,24 @@ def test_an_epoch_that_is_no_multiple_of_a_batch_has_the_same_rounds(rounds_per_
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 23), (3, 8), (4, 6), (5, 16), (9, 21), (7, 8)])
 def test_a_fetch_may_cross_the_ends_of_blocks(start: int, stop: int) -> None:
-    on = trainer(ranks=2, rank=1, critic_steps=2)
+    on = counts(ranks=2, rank=1, critic_steps=2)
     fetched = synthetic(on=on).fetcher()(start, stop).x
     assert len(fetched) == stop - start
     assert torch.equal(fetched, rounds(synthetic(on=on), start, stop))
 
 
 def test_a_restored_loader_goes_on() -> None:
-    whole = [batch.x for batch in synthetic().train_dataloader()]
-    loader = synthetic().train_dataloader()
-    loader.load_state_dict({"position": 10})
-    rest = [batch.x for batch, _ in zip(loader, range(2), strict=False)]
+    whole = epoch(synthetic())
+    rest = [batch.x for batch in served(placed(synthetic().train_dataloader(), 10), 2)]
     assert torch.equal(torch.cat(rest), torch.cat(whole[2:]))
 
 
 def test_the_last_batch_ends_with_the_run() -> None:
-    loader = synthetic(on=trainer(max_steps=7)).train_dataloader()
-    first, second = (batch.x for batch, _ in zip(loader, range(2), strict=False))
+    loader = synthetic(on=counts(max_steps=7)).train_dataloader()
+    first, second = (batch.x for batch in served(loader, 9))
     assert (len(first), len(second)) == (5, 2)
     assert torch.equal(torch.cat([first, second]), rounds(synthetic(), 0, 7))
     assert len(synthetic().train_dataloader()) == 4
-    assert synthetic().train_dataloader().last_round is None
 
 
 def test_every_round_is_fresh() -> None:
@@ -142,8 +138,8 @@ def test_the_data_follows_the_distribution() -> None:
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks_share_out_the_single_process_batch(ranks: int) -> None:
     gan = {"critic_steps": 2, "accumulate_grad_batches": 3}
-    joined = rounds(synthetic(batch_size=3 * ranks, on=trainer(**gan)), 0, 10)
-    shards = [rounds(synthetic(batch_size=3, on=trainer(ranks, rank, **gan)), 0, 10) for rank in range(ranks)]
+    joined = rounds(synthetic(batch_size=3 * ranks, on=counts(**gan)), 0, 10)
+    shards = [rounds(synthetic(batch_size=3, on=counts(ranks, rank, **gan)), 0, 10) for rank in range(ranks)]
     assert torch.equal(torch.cat(shards, 3), joined)
     # disjoint: no point is on two ranks
     assert len(torch.cat([s.flatten(0, -2) for s in shards]).unique(dim=0)) == joined.flatten(0, -2).shape[0]
@@ -152,7 +148,7 @@ def test_ranks_share_out_the_single_process_batch(ranks: int) -> None:
 def test_the_global_stream_is_untouched() -> None:
     data = synthetic()
     before = torch.get_rng_state()
-    list(data.train_dataloader())
+    epoch(data)
     list(data.val_dataloader())
     sample_from(data.distribution, 10, 3)
     assert torch.equal(torch.get_rng_state(), before)
@@ -184,7 +180,7 @@ def test_validation_is_held_out_and_the_same_each_time() -> None:
 
 def test_ranks_share_out_the_validation() -> None:
     whole = samples(synthetic().val_dataloader())
-    shards = [samples(synthetic(on=trainer(2, rank)).val_dataloader()) for rank in range(2)]
+    shards = [samples(synthetic(on=counts(2, rank)).val_dataloader()) for rank in range(2)]
     assert [len(shard) for shard in shards] == [501, 500]
     together = torch.empty_like(whole)
     together[0::2], together[1::2] = shards
@@ -235,7 +231,7 @@ def test_samples_are_those_of_the_first_version(
 @pytest.mark.parametrize("rank", [0, 1])
 def test_labels_are_the_modes_everywhere(distribution: GaussianMixture, rank: int) -> None:
     """In training, in validation and in the floor, each sample's label is its nearest mode."""
-    data = synthetic(distribution, on=trainer(2, rank, critic_steps=3, accumulate_grad_batches=2))
+    data = synthetic(distribution, on=counts(2, rank, critic_steps=3, accumulate_grad_batches=2))
     part = data.fetcher()(7, 33)
     assert part.y is not None
     assert part.y.shape == part.x.shape[:-1] == (26, 3, 2, 4)
