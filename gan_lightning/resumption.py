@@ -19,7 +19,7 @@ from gan_lightning.trust import check_file, read_config
 CHANGEABLE = re.compile(
     r"name|objective|trainer\.\w+|(callbacks|logger)\.[\w.]+|schedule\.\w+|model\.(lr|betas)|(generator_)?regularizer\.\w+\.weight|"
     r"(generator|discriminator)_optimizer\.\w+|"
-    r"data\.(root|held_out|inception_weights|cache|download|workers|memory_limit|validation_samples)"
+    r"data\.(batch_size|root|held_out|inception_weights|cache|download|workers|memory_limit|validation_samples)"
 )
 # config.yaml is resolved: the optimizers' options that came from one of the model's are found by their equal value
 LINKED = {"model.lr": "lr", "model.betas": "betas"}
