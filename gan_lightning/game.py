@@ -64,7 +64,7 @@ class Game(nn.Module):
     @property
     def is_conditional(self) -> bool:
         """Whether a network of the game is called with y."""
-        return any(getattr(network, "conditional", False) for network in self.children())
+        return any(getattr(type(network), "conditional", False) for network in self.children())
 
     def players(self) -> dict[str, list[nn.Module]]:
         """The modules whose weights the optimizer of each player moves."""
@@ -93,8 +93,9 @@ class Game(nn.Module):
             real_logits, fake_logits = _logits(outputs["real"]), _logits(outputs["fake"])
             losses = self.loss.discriminator(real_logits=real_logits, fake_logits=fake_logits)
             terms = {"adversarial": losses.mean()}
-            critic = CriticPass(real, fake, real_logits, fake_logits, self.judge)
-            terms |= {name: regularizer(critic).mean() for name, regularizer in due.items()}
+            if due:
+                critic = CriticPass(real, fake, real_logits, fake_logits, self.judge)
+                terms |= {name: regularizer(critic).mean() for name, regularizer in due.items()}
         return Terms(terms, outputs)
 
     def generator_terms(self, real: Batch, fake: Batch, update: int) -> Terms:
@@ -108,8 +109,9 @@ class Game(nn.Module):
                 real_logits = _logits(outputs["real"])
             losses = self.loss.generator(real_logits=real_logits, fake_logits=fake_logits)
             terms = {"adversarial": losses.mean()}
-            critic = CriticPass(real, fake, real_logits, fake_logits, self.judge)
-            terms |= {name: regularizer(critic).mean() for name, regularizer in due.items()}
+            if due:
+                critic = CriticPass(real, fake, real_logits, fake_logits, self.judge)
+                terms |= {name: regularizer(critic).mean() for name, regularizer in due.items()}
         return Terms(terms, outputs)
 
     def describe(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -139,7 +141,8 @@ class Game(nn.Module):
 
 
 def _call(network: nn.Module, x: Tensor, y: Tensor | None) -> Tensor:
-    return network(x, y) if getattr(network, "conditional", False) else network(x)
+    # asked of the class: a module's own lookup raises where there is no such attribute, which costs more
+    return network(x, y) if getattr(type(network), "conditional", False) else network(x)
 
 
 def _logits(outputs: Tensor) -> Tensor:
@@ -147,6 +150,8 @@ def _logits(outputs: Tensor) -> Tensor:
 
 
 def _due(regularizers: nn.ModuleDict, update: int) -> dict[str, Regularizer]:
+    if not len(regularizers):
+        return {}
     return {name: regularizer for name, regularizer in regularizers.items() if regularizer.is_due(update)}  # type: ignore[misc, operator]
 
 

@@ -1,8 +1,8 @@
 """The adversarial step: the one place where two optimizers train two players."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -14,17 +14,17 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from gan_lightning.batch import Batch, as_batch, as_rounds, check_cut, micro_batches
+from gan_lightning.batch import as_batch, as_rounds, check_cut, micro_batches
 from gan_lightning.ema import MovingAverage
 from gan_lightning.errors import Diverged, UsageError
-from gan_lightning.game import Game, Terms
+from gan_lightning.game import Game
 from gan_lightning.log import ADVICE, LossLog
 from gan_lightning.player import Player, count_step, log_by_steps
+from gan_lightning.rounds import Order, Round
 from gan_lightning.strategy import Replicas
-from gan_lightning.streams import Streams, joint
+from gan_lightning.streams import Streams
 from gan_lightning.validation import EQUILIBRIUM, SEED, Validation
 
-Order = Literal["discriminator_first", "generator_first", "simultaneous"]
 OptimizerFactory = Callable[..., Optimizer]
 ADAM = partial(Adam, lr=2e-4, betas=(0.5, 0.999))  # Radford et al. 2015
 PLAYERS = ("generator", "discriminator")
@@ -50,14 +50,7 @@ class GAN(LightningModule):
     batch of this package's data modules carries whole rounds, one of any other loader is a round.
     ``trainer.global_step`` is the number of generator updates.
 
-    Orders of one round (with ``critic_steps`` of 1):
-
-    - ``discriminator_first``: D steps on G's samples, then G against the new D (Goodfellow et al. 2014, algorithm 1);
-    - ``generator_first``: G steps, then D steps on the new G's samples;
-    - ``simultaneous``: both step from where both were.
-
-    With ``reuse_fakes`` the two updates that meet share one batch of samples. Generator first with shared samples is
-    simultaneous descent: the samples, and so D's gradient, come from before G's step.
+    The arguments of a round are ``Round``'s.
     """
 
     automatic_optimization: bool
@@ -104,7 +97,6 @@ class GAN(LightningModule):
         self.log_line: dict[str, float] = {}
         self.validated_step = -1  # the global step of the last validation
         self.losses = LossLog()  # since the last line of the log
-        self._observed: dict[str, Tensor] = {}  # what a line of the log shows of its round, besides the losses
         self._saved_losses: dict[str, Any] | None = None
 
     # ------------------------------------------------------------------------------------------------ sampling
@@ -132,7 +124,9 @@ class GAN(LightningModule):
         if labels is None and self.game.is_conditional:
             labels = torch.arange(len(z)) % len(self.described["class_names"])
         with self.sampling(raw):
-            return self.game.generate(z.to(self.device).to(self.dtype), _to(labels, self.device)).x
+            return self.game.generate(
+                z.to(self.device).to(self.dtype), labels if labels is None else labels.to(self.device)
+            ).x
 
     def _averaged_networks(self) -> nn.ModuleDict:
         return nn.ModuleDict({name: getattr(self.game, name) for name in self.game.averaged})
@@ -159,79 +153,19 @@ class GAN(LightningModule):
         n = self.accumulate_grad_batches
         batches = micro_batches(rounds)
         updates = [batches[i : i + n] for i in range(0, len(batches), n)]
-        with self._streams.running():
+        with self.round.streams.running():
             for first in range(0, len(updates), self.critic_steps):
-                self._round(updates[first : first + self.critic_steps])
+                step = self.trainer.global_step
+                is_logging = (step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+                self.round.play(step, updates[first : first + self.critic_steps], is_logging)
+                self._after_round(step, is_logging)
         self.described.setdefault("sample_shape", tuple(rounds.x.shape[4:]))  # of a plain loader
         self.images_seen += rounds.x.shape[:4].numel() * self.trainer.world_size
         log_by_steps(self.trainer)
 
-    def _round(self, reals: Sequence[Sequence[Batch]]) -> None:
-        """``critic_steps`` updates of D, on reals[0], reals[1], ..., and one of G, in the chosen order."""
-        step = self.trainer.global_step
-        is_logging = (step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        self._g.measures = self._d.measures = is_logging
-        first = step * self.critic_steps  # of D's updates
-        if self.order == "generator_first":
-            shared = self._fakes("generator", step, reals[0]) if self.reuse_fakes else None
-            self._update_generator(step, reals[0], shared)
-            self._update_discriminator(first, reals[0], shared)
-            for k, real in enumerate(reals[1:], 1):
-                self._update_discriminator(first + k, real)
-        else:
-            last = len(reals) - 1
-            for k, real in enumerate(reals[:-1]):
-                self._update_discriminator(first + k, real)
-            shared = self._fakes("generator", step, reals[-1]) if self.reuse_fakes else None
-            if self.order == "simultaneous":
-                # D's gradient needs G only through its samples: draw them first, then G may step before D
-                fakes = shared or self._fakes("discriminator", first + last, reals[-1], graph=False)
-                self._update_generator(step, reals[-1], shared)
-                self._update_discriminator(first + last, reals[-1], fakes)
-            else:
-                self._update_discriminator(first + last, reals[-1], shared)
-                self._update_generator(step, reals[-1], shared)
-        self._after_round(step, is_logging)
-
-    def _update_discriminator(self, update: int, reals: Sequence[Batch], fakes: Sequence[Batch] | None = None) -> None:
-        """D's update of that number on micro-batches of real samples, and as many of G's."""
-        self._streams.begin("discriminator", update)
-        terms = self._d.update(self._discriminator_terms(update, reals, fakes), len(reals))
-        self.losses.add("discriminator", update // self.critic_steps + 1, terms)
-
-    def _discriminator_terms(
-        self, update: int, reals: Sequence[Batch], fakes: Sequence[Batch] | None
-    ) -> Iterator[Terms]:
-        for i, real in enumerate(reals):
-            fake = _detached(fakes[i]) if fakes else self._fake(real, graph=False)
-            terms = self.game.discriminator_terms(real, fake, update)
-            if self._d.measures:
-                self._observed |= self.game.describe(terms.outputs)
-            yield terms
-
-    def _update_generator(self, step: int, reals: Sequence[Batch], fakes: Sequence[Batch] | None = None) -> None:
-        """G's update of that number through the frozen D."""
-        self._streams.begin("generator", step)
-        terms = (
-            self.game.generator_terms(real, fakes[i] if fakes else self._fake(real), step)
-            for i, real in enumerate(reals)
-        )
-        self.losses.add("generator", step + 1, self._g.update(terms, len(reals)))
-        count_step(self.trainer)
-
-    def _fake(self, real: Batch, graph: bool = True) -> Batch:
-        """As many new samples of G as there are real ones, under their conditions, with G's graph or without."""
-        z = joint(self.game.prior.sample, len(real.x))
-        with nullcontext() if graph else torch.no_grad():
-            return self.game.generate(_to(z, self.device).to(self.dtype), real.y)
-
-    def _fakes(self, player: str, update: int, reals: Sequence[Batch], graph: bool = True) -> list[Batch]:
-        """New samples for all the micro-batches of one update, from a stream of their own."""
-        self._streams.begin(f"{player}/latents", update)
-        return [self._fake(real, graph) for real in reals]
-
     def _after_round(self, step: int, is_logging: bool) -> None:
         """What follows G's step: its average, the schedules, a line of the log when one is due."""
+        count_step(self.trainer)
         if self.average is not None:
             self.average.update(step)
         if self.schedule is not None:
@@ -242,7 +176,7 @@ class GAN(LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Let the player clip its gradients."""
-        (self._g if optimizer is self._g.optimizer else self._d).before_step()
+        (self.round.g if optimizer is self.round.g.optimizer else self.round.d).before_step()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """G's and D's optimizer, in this order, and their schedules over the whole run."""
@@ -259,18 +193,16 @@ class GAN(LightningModule):
 
     def _log_line(self) -> None:
         """Mean losses since the last line, and what was observed in this round."""
-        observed = self.losses.means(self._mean_over_ranks)
-        for player in (self._g, self._d):
-            if player.gradient_norm is not None:
-                self._observed[f"gradient_norm/{player.name}"] = player.gradient_norm
-        seen = self._mean_over_ranks(torch.stack([value.float() for value in self._observed.values()]))
+        means, observed = self.losses.means(self._mean_over_ranks), self.round.observed
+        players = (self.round.g, self.round.d)
+        observed |= {f"gradient_norm/{player.name}": player.gradient_norm for player in players}
+        seen = self._mean_over_ranks(torch.stack([value.float() for value in observed.values()]))
         # one transfer from the device for all of them
-        numbers = torch.cat([torch.stack(list(observed.values())).float(), seen]).tolist()
-        values = dict(zip([*observed, *self._observed], numbers, strict=True))
+        numbers = torch.cat([torch.stack(list(means.values())).float(), seen]).tolist()
+        values = dict(zip([*means, *observed], numbers, strict=True))
         self.losses.clear()
-        self._observed.clear()
-        for player in (self._g, self._d):
-            values[f"learning_rate/{player.name}"] = player.optimizer.param_groups[0]["lr"]
+        observed.clear()
+        values |= {f"learning_rate/{player.name}": player.optimizer.param_groups[0]["lr"] for player in players}
         for logger in self.loggers:
             logger.log_metrics(values, step=self.trainer.global_step)
         # without self.log, which costs more than a toy's updates
@@ -318,17 +250,27 @@ class GAN(LightningModule):
         optimizers = [optimizer.optimizer for optimizer in self.optimizers()]  # type: ignore[union-attr]
         players = self.game.players()
         clip = self.gradient_clip_val, self.gradient_clip_algorithm
-        self._g, self._d = (
+        g, d = (
             Player(name, players[name], optimizer, self, *clip)
             for name, optimizer in zip(PLAYERS, optimizers, strict=True)
         )
-        self._g.rivals, self._d.rivals = self._d.weights, self._g.weights
-        if self.average is not None:
-            self.average.follow(self._averaged_networks())
-        self._streams = Streams(self.seed, self.global_rank, self.trainer.world_size, self.device)
+        g.rivals = d.weights  # G's samples have no graph where D learns
         if self._saved_losses is not None:
             self.losses.load(self._saved_losses, self.device)
             self._saved_losses = None
+        if self.average is not None:
+            self.average.follow(self._averaged_networks())
+        self.round = Round(
+            self.game,
+            g,
+            d,
+            Streams(self.seed, self.global_rank, self.trainer.world_size, self.device),
+            self.dtype,  # type: ignore[arg-type]
+            order=self.order,
+            critic_steps=self.critic_steps,
+            reuse_fakes=self.reuse_fakes,
+            losses=self.losses,
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the configuration, the data's shape and the losses since the last line, all in plain containers.
@@ -399,14 +341,3 @@ def not_finite(checkpoint: dict[str, Any]) -> str | None:
         return None
     largest = torch.stack([norm.double().cpu() for norm in torch._foreach_norm(list(named.values()), math.inf)])
     return next((name for name, norm in zip(named, largest.tolist(), strict=True) if not math.isfinite(norm)), None)
-
-
-def _detached(batch: Batch) -> Batch:
-    return batch._replace(x=batch.x.detach())
-
-
-def _to(tensor: Tensor | None, device: torch.device) -> Any:
-    """A copy on the device that its queue does not wait for."""
-    if tensor is None or tensor.device == device:
-        return tensor
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

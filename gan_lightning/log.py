@@ -1,6 +1,6 @@
 """What both players' losses were since the last line of the log."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,18 +18,11 @@ class LossLog:
     """Every term of every update, on the device, until their means are asked for."""
 
     def __init__(self) -> None:
-        self._values: dict[str, list[Tensor]] = {}  # by PLAYER/TERM
-        self._steps: dict[str, list[int]] = {}
-        self._updates: dict[str, int] = {}  # by PLAYER, of micro-batches
+        self._noted: list[tuple[str, int, Sequence[Mapping[str, Tensor]]]] = []  # player, step, micro-batches
 
-    def add(self, player: str, step: int, micro_batches: Sequence[dict[str, Tensor]]) -> None:
+    def add(self, player: str, step: int, micro_batches: Sequence[Mapping[str, Tensor]]) -> None:
         """Note the terms of one update, which belongs to the generator's update ``step``, from 1."""
-        for terms in micro_batches:
-            for term, value in terms.items():
-                name = f"{player}/{term}"
-                self._values.setdefault(name, []).append(value)
-                self._steps.setdefault(name, []).append(step)
-        self._updates[player] = self._updates.get(player, 0) + len(micro_batches)
+        self._noted.append((player, step, micro_batches))
 
     def means(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
         """``loss/PLAYER/TERM``, each term's mean over the updates that had it, and ``loss/PLAYER``, of their sum.
@@ -39,42 +32,51 @@ class LossLog:
         Raises:
             Diverged: one of them is not finite.
         """
-        if not self._values:
+        rows = self._rows()
+        if not rows:
             return {}
-        values = reduce(torch.stack([value for terms in self._values.values() for value in terms]))
-        parts = dict(zip(self._values, values.split([len(v) for v in self._values.values()]), strict=True))
-        self._check(values, parts)
-        totals = {
-            f"loss/{player}": torch.stack([p.sum() for name, p in parts.items() if name.startswith(f"{player}/")]).sum()
-            / n
-            for player, n in self._updates.items()
-        }
-        return totals | {f"loss/{name}": part.mean() for name, part in parts.items()}
+        values = reduce(torch.stack([value for _, _, value in rows]))
+        self._check(values, rows)
+        where: dict[str, list[int]] = {}
+        for i, (name, _, _) in enumerate(rows):
+            where.setdefault(name, []).append(i)
+        means = {name: values[indices].mean() for name, indices in where.items()}
+        for player in {player: None for player, _, _ in self._noted}:
+            indices = [i for name, found in where.items() if name.startswith(f"{player}/") for i in found]
+            updates = sum(len(micro_batches) for who, _, micro_batches in self._noted if who == player)
+            means[player] = values[indices].sum() / updates
+        return {f"loss/{name}": means[name] for name in sorted(means)}
 
-    def _check(self, values: Tensor, parts: dict[str, Tensor]) -> None:
-        if values.isfinite().all():
-            return
-        broken = [
-            (step, name, value)
-            for name, part in parts.items()
-            for step, value in zip(self._steps[name], part.tolist(), strict=True)
-            if value - value != 0
+    def _rows(self) -> list[tuple[str, int, Tensor]]:
+        """PLAYER/TERM, step and value of every term."""
+        return [
+            (f"{player}/{term}", step, value)
+            for player, step, micro_batches in self._noted
+            for terms in micro_batches
+            for term, value in terms.items()
         ]
-        step, name, value = min(broken, key=lambda found: found[0])
+
+    def _check(self, values: Tensor, rows: list[tuple[str, int, Tensor]]) -> None:
+        broken = (~values.isfinite()).nonzero()
+        if not len(broken):
+            return
+        name, step, _ = rows[first := int(broken[0])]
         player, _, term = name.partition("/")
-        raise Diverged(f"The {player}'s loss is {value} at step {step}: {ADVICE} The term is {term}.")
+        raise Diverged(f"The {player}'s loss is {values[first].item()} at step {step}: {ADVICE} The term is {term}.")
 
     def clear(self) -> None:
-        for noted in (self._values, self._steps, self._updates):
-            noted.clear()
+        self._noted.clear()
 
-    def state(self) -> dict[str, dict[str, Any]]:
-        """All that was noted, in plain containers."""
-        values = {name: torch.stack(values) for name, values in self._values.items()}
-        return {"values": values, "steps": {k: list(v) for k, v in self._steps.items()}, "updates": dict(self._updates)}
+    def state(self) -> dict[str, Any]:
+        """All that was noted, in plain containers, the values as one tensor."""
+        values = [value for _, _, value in self._rows()]
+        names = [[player, step, [list(terms) for terms in parts]] for player, step, parts in self._noted]
+        return {"names": names, "values": torch.stack(values) if values else torch.empty(0)}
 
-    def load(self, state: dict[str, dict[str, Any]], device: torch.device) -> None:
+    def load(self, state: Mapping[str, Any], device: torch.device) -> None:
         """Go on from a state."""
-        self._values = {name: list(values.to(device).unbind()) for name, values in state["values"].items()}
-        self._steps = {name: list(steps) for name, steps in state["steps"].items()}
-        self._updates = dict(state["updates"])
+        values = iter(state["values"].to(device).unbind())
+        self._noted = [
+            (player, step, [{term: next(values) for term in terms} for terms in parts])
+            for player, step, parts in state["names"]
+        ]

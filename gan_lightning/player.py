@@ -49,10 +49,11 @@ class Player:
         self.module = module
         self.clip_val, self.clip_algorithm = clip_val, clip_algorithm
         self.weights = [weight for network in networks for weight in network.parameters()]
-        self.rivals: list[nn.Parameter] = []  # frozen while this player learns
+        self.rivals: Sequence[nn.Parameter] = ()  # frozen while this player learns
         self.measures = False
-        self.gradient_norm: Tensor | None = None  # of the last update that measured it
+        self.gradient_norm = torch.zeros(())  # of the last update that measured it
         self.is_bare = lightning_adds_nothing(module)
+        self.is_mixed = isinstance(module.trainer.precision_plugin, MixedPrecision)
         # a fused step on a state of another layout, as a checkpoint may have it, mixes up the elements and says nothing
         for weight, state in optimizer.state.items():
             for key, value in state.items():
@@ -67,7 +68,7 @@ class Player:
         for weight in self.weights:  # optimizer.zero_grad's profiler mark costs a toy more than the act
             weight.grad = None
         terms = []
-        with frozen(self.rivals):
+        with frozen(self.rivals) if self.rivals else nullcontext():
             for losses, _ in micro_batches:
                 loss = sum(losses.values()) if len(losses) > 1 else next(iter(losses.values()))
                 self._backward(loss / n if n > 1 else loss)  # type: ignore[arg-type]
@@ -77,8 +78,7 @@ class Player:
 
     def _backward(self, loss: Tensor) -> None:
         # the second differentiation of a penalty must not fall back to half precision
-        is_autocast = torch.is_autocast_enabled(loss.device.type)
-        with torch.autocast(loss.device.type, enabled=False) if is_autocast else nullcontext():
+        with torch.autocast(loss.device.type, enabled=False) if self.is_mixed else nullcontext():
             if self.is_bare:
                 loss.backward()
             else:

@@ -31,27 +31,24 @@ def own_stream(seed: int) -> Iterator[None]:
 
 
 class Streams:
-    """The random numbers of a run's updates; nothing of them needs to be saved.
+    """The random numbers of a run's rounds; nothing of them needs to be saved.
 
-    Each update begins two streams: torch's own, which differs between processes (dropout), and one that all processes
+    Each round begins two streams: torch's own, which differs between processes (dropout), and one that all processes
     share, from which ``joint`` draws what belongs to single samples (latents, a penalty's interpolation).
     """
 
     def __init__(self, seed: int, rank: int, world_size: int, device: torch.device) -> None:
-        self.seed, self.rank, self.world_size, self.device = seed, rank, world_size, device
+        self.rank, self.world_size, self.device = rank, world_size, device
         self.generator = torch.Generator()
-        self._bases: dict[str, tuple[int, int]] = {}
+        self._joint, self._own = stream_seed(seed, "round"), stream_seed(seed, "round", "rank", rank)
 
-    def begin(self, name: str, step: int) -> None:
-        """Start the streams of the update ``step`` of that name."""
-        if name not in self._bases:
-            self._bases[name] = stream_seed(self.seed, name), stream_seed(self.seed, name, "rank", self.rank)
-        joint, own = self._bases[name]
+    def begin(self, step: int) -> None:
+        """Start the streams of the round of that number."""
         offset = step * ODD % WORD
-        self.generator.manual_seed(joint ^ offset)
-        torch.default_generator.manual_seed(own ^ offset)
+        self.generator.manual_seed(self._joint ^ offset)
+        torch.default_generator.manual_seed(self._own ^ offset)
         if self.device.type != "cpu":
-            torch.get_device_module(self.device).manual_seed(own ^ offset)
+            torch.get_device_module(self.device).manual_seed(self._own ^ offset)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -74,6 +71,8 @@ def joint(draw: Draw, n: int) -> Tensor:
     """
     if _running is None:
         return draw(n, None)
+    if _running.world_size == 1:
+        return draw(n, _running.generator)
     return draw(n * _running.world_size, _running.generator).narrow(0, _running.rank * n, n)
 
 

@@ -72,7 +72,7 @@ def test_processes_share_batch_norm_statistics(tmp_path: Path) -> None:
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path, first: int) -> None:
     """With the data, latents and noise that one process would have seen: rounding alone differs."""
     devices = {1: ["data.batch_size=64", "trainer.devices=1"], 2: ["data.batch_size=32", "trainer.devices=2"]}
-    common = ("regularizer=[r1,gradient_penalty]", "trainer.strategy=ddp")
+    common = ("regularizer=[r1,gradient_penalty]", "regularizer.gradient_penalty.weight=0.1", "trainer.strategy=ddp")
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(whole, *common, *devices[1])
     train(parts, *common, *devices[first], "trainer.max_steps=13")

@@ -63,8 +63,7 @@ def by_hand(
     loss_d, loss_g = FORMULAS[type(gan.game.loss)]
     streams = Streams(torch.initial_seed(), 0, 1, torch.device("cpu"))
 
-    def fakes(stream: str, update: int) -> Tensor:
-        streams.begin(stream, update)
+    def fakes() -> Tensor:
         return g(gan.game.prior.sample(N, streams.generator).double())
 
     def gradient(network: nn.Module, loss: Tensor) -> list[Tensor]:
@@ -87,23 +86,25 @@ def by_hand(
                 weight -= lr * slope
 
     for step, round_ in enumerate(data):
+        streams.begin(step)
         reals = round_.view(critic_steps, N, 2)
-        first, last = step * critic_steps, (step + 1) * critic_steps - 1  # of D's updates
         if order == "generator_first":
-            for_g = fakes("generator/latents" if reuse else "generator", step)
-            descend(g, of_g(reals[0], for_g))
-            for k, real in enumerate(reals):
-                descend(d, of_d(real, for_g if reuse and k == 0 else fakes("discriminator", first + k)))
+            shared = fakes()
+            descend(g, of_g(reals[0], shared))
+            descend(d, of_d(reals[0], shared if reuse else fakes()))
+            for real in reals[1:]:
+                descend(d, of_d(real, fakes()))
             continue
-        for k, real in enumerate(reals[:-1]):
-            descend(d, of_d(real, fakes("discriminator", first + k)))
-        shared = fakes("generator/latents", step)
+        for real in reals[:-1]:
+            descend(d, of_d(real, fakes()))
         if order == "discriminator_first":
-            descend(d, of_d(reals[-1], shared if reuse else fakes("discriminator", last)))
-            descend(g, of_g(reals[-1], shared if reuse else fakes("generator", step)))
+            shared = fakes()
+            descend(d, of_d(reals[-1], shared))
+            descend(g, of_g(reals[-1], shared if reuse else fakes()))
         else:
-            for_d = shared if reuse else fakes("discriminator/latents", last)
-            slopes = of_d(reals[-1], for_d), of_g(reals[-1], shared if reuse else fakes("generator", step))
+            for_d = fakes()
+            for_g = for_d if reuse else fakes()
+            slopes = of_d(reals[-1], for_d), of_g(reals[-1], for_g)
             descend(d, slopes[0])
             descend(g, slopes[1])
     return weights(g), weights(d)

@@ -18,6 +18,7 @@ from torch.testing import assert_close
 
 from gan_lightning import losses
 from gan_lightning.gan import GAN
+from gan_lightning.streams import Streams
 from gan_lightning.training import train
 
 Configure = Callable[..., DictConfig]
@@ -42,6 +43,8 @@ OF_THE_LINE = {
     "discriminator/real",
     "discriminator/fake",
     "discriminator/accuracy",
+    "loss/discriminator/adversarial",
+    "loss/generator/adversarial",
     "gradient_norm/discriminator",
     "gradient_norm/generator",
     "learning_rate/discriminator",
@@ -145,11 +148,12 @@ def test_logged_losses_are_the_means_of_the_rounds_since_the_last_line(tmp_path:
     torch.manual_seed(3)
     data = GivenData(rounds(20), N, rounds_per_batch)
     fifth = logged(tmp_path / "fifth", small_gan(), data, 20, log_every_n_steps=5)
-    for tag in ("loss/discriminator", "loss/generator"):
+    losses_ = {tag for tag in OF_THE_LINE if tag.startswith("loss/")}
+    for tag in losses_:
         assert len(set(each[tag].values())) == 20
         expected = {end: sum(each[tag][step] for step in range(end - 4, end + 1)) / 5 for end in (5, 10, 15, 20)}
         assert fifth[tag] == pytest.approx(expected, rel=1e-5), tag
-    for tag in OF_THE_LINE - {"loss/discriminator", "loss/generator"}:
+    for tag in OF_THE_LINE - losses_:
         assert fifth[tag] == pytest.approx({step: each[tag][step] for step in (5, 10, 15, 20)}, rel=1e-5), tag
 
 
@@ -182,7 +186,9 @@ def test_a_line_is_what_its_round_was(tmp_path: Path, loss: type[losses.Loss], c
     loss_d, loss_g, output, half = CASES[loss]
     gan = small_gan(loss=loss(), gradient_clip_val=clip)
     real = rounds(1)[0]
-    noise = torch.Generator().manual_seed(torch.initial_seed())
+    streams = Streams(torch.initial_seed(), 0, 1, gan.device)
+    streams.begin(0)
+    noise = streams.generator
     g, d = gan.game.generator, gan.game.discriminator
     fake = g(torch.randn(N, 3, generator=noise).double()).detach()
     outputs = output(d(real)), output(d(fake))
@@ -196,6 +202,8 @@ def test_a_line_is_what_its_round_was(tmp_path: Path, loss: type[losses.Loss], c
     expected = {
         "loss/discriminator": of_d,
         "loss/generator": of_g,
+        "loss/discriminator/adversarial": of_d,
+        "loss/generator/adversarial": of_g,
         "discriminator/real": outputs[0].mean(),
         "discriminator/fake": outputs[1].mean(),
         "discriminator/accuracy": right,

@@ -15,36 +15,30 @@ def normal(n: int, generator: torch.Generator | None) -> Tensor:
     return torch.randn(n, 3, generator=generator)
 
 
-def draws(streams: Streams, name: str, step: int, n: int = 4) -> tuple[Tensor, Tensor]:
-    """What one update draws for its samples, and from torch's own stream."""
-    streams.begin(name, step)
+def draws(streams: Streams, step: int, n: int = 4) -> tuple[Tensor, Tensor]:
+    """What one round draws for its samples, and from torch's own stream."""
+    streams.begin(step)
     with streams.running():
         return joint(normal, n), torch.rand(5)
 
 
-def test_an_update_draws_the_same_whatever_came_before() -> None:
-    first = draws(Streams(3, 0, 1, CPU), "generator", 17)
+def test_a_round_draws_the_same_whatever_came_before() -> None:
+    first = draws(Streams(3, 0, 1, CPU), 17)
     streams = Streams(3, 0, 1, CPU)
     for step in (5, 900, 16):
-        draws(streams, "generator", step)
-        draws(streams, "discriminator", step)
+        draws(streams, step)
     torch.manual_seed(99)
-    assert_close(draws(streams, "generator", 17), first, rtol=0, atol=0)
+    assert_close(draws(streams, 17), first, rtol=0, atol=0)
 
 
-def test_seeds_names_and_steps_differ() -> None:
-    seen = [
-        draws(Streams(seed, 0, 1, CPU), name, step)
-        for seed in (0, 1)
-        for name in ("generator", "discriminator")
-        for step in (0, 1, 2**31)
-    ]
+def test_seeds_and_steps_differ() -> None:
+    seen = [draws(Streams(seed, 0, 1, CPU), step) for seed in (0, 1) for step in (0, 1, 2**31)]
     for kind in range(2):
         values = {tuple(pair[kind].flatten().tolist()) for pair in seen}
         assert len(values) == len(seen)
 
 
-def test_no_two_steps_of_a_name_share_a_seed() -> None:
+def test_no_two_steps_share_a_seed() -> None:
     assert ODD % 2 == 1  # so that step -> step * ODD mod 2^32 is one to one
     steps = torch.randint(WORD, (1000,), generator=torch.Generator().manual_seed(0)).tolist()
     inverse = pow(ODD, -1, WORD)
@@ -52,8 +46,8 @@ def test_no_two_steps_of_a_name_share_a_seed() -> None:
 
 
 def test_processes_draw_together_what_one_would() -> None:
-    whole, _ = draws(Streams(7, 0, 1, CPU), "discriminator", 3, n=12)
-    parts = [draws(Streams(7, rank, 3, CPU), "discriminator", 3, n=4) for rank in range(3)]
+    whole, _ = draws(Streams(7, 0, 1, CPU), 3, n=12)
+    parts = [draws(Streams(7, rank, 3, CPU), 3, n=4) for rank in range(3)]
     assert_close(torch.cat([rows for rows, _ in parts]), whole, rtol=0, atol=0)
     assert len({tuple(own.tolist()) for _, own in parts}) == 3  # dropout differs between processes
 

@@ -181,7 +181,9 @@ def gradient_norm_by_hand(factor: Callable[[Tensor], Tensor]) -> float:
     """|E factor(D) dl/dx (z, 1)| over the latents of that round, for x = w z + b."""
     gan = separated()
     streams = Streams(gan.seed, 0, 1, gan.device)
-    streams.begin("generator", 0)
+    streams.begin(0)
+    for _ in range(CRITIC_STEPS):
+        torch.randn(BATCH, 1, generator=streams.generator)  # D's updates
     z = torch.randn(BATCH, 1, generator=streams.generator)
     x = (0.2 * z).requires_grad_()
     logits = gan.game.discriminator(x)

@@ -1,0 +1,116 @@
+"""One round of the game: the order in which the players are updated, and on what samples."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from gan_lightning.batch import Batch
+from gan_lightning.game import Game, Terms
+from gan_lightning.log import LossLog
+from gan_lightning.player import Player
+from gan_lightning.streams import Streams, joint
+
+Order = Literal["discriminator_first", "generator_first", "simultaneous"]
+
+
+class Round:
+    """``critic_steps`` updates of D, each on fresh real data, and one of G.
+
+    Orders (with ``critic_steps`` of 1):
+
+    - ``discriminator_first``: D steps on G's samples, then G against the new D (Goodfellow et al. 2014, algorithm 1);
+    - ``generator_first``: G steps, then D steps on the new G's samples;
+    - ``simultaneous``: both step from where both were.
+
+    With ``reuse_fakes`` the two updates that meet share one batch of samples. Generator first with shared samples is
+    simultaneous descent: the samples, and so D's gradient, come from before G's step.
+    """
+
+    def __init__(
+        self,
+        game: Game,
+        generator: Player,
+        discriminator: Player,
+        streams: Streams,
+        dtype: torch.dtype,
+        *,
+        order: Order,
+        critic_steps: int,
+        reuse_fakes: bool,
+        losses: LossLog,
+    ) -> None:
+        # plain attributes: a module's own lookup of its parts costs a toy a hundredth of its time
+        self.game, self.prior = game, game.prior
+        self.g, self.d = generator, discriminator
+        self.streams = streams
+        self.device, self.dtype = streams.device, dtype
+        self.order, self.critic_steps, self.reuse_fakes = order, critic_steps, reuse_fakes
+        self.losses = losses
+        self.observed: dict[str, Tensor] = {}  # of the last round that was observed
+
+    def play(self, step: int, reals: Sequence[Sequence[Batch]], observes: bool = False) -> None:
+        """G's update ``step``, from 0, and D's on reals[0], reals[1], ..., each of them micro-batches."""
+        self.streams.begin(step)
+        self.g.measures = self.d.measures = observes
+        first, last = step * self.critic_steps, len(reals) - 1  # of D's updates
+        if self.order == "generator_first":
+            shared = self._fakes(reals[0]) if self.reuse_fakes else None
+            self._update_generator(step, reals[0], shared)
+            self._update_discriminator(first, reals[0], shared)
+            for k, real in enumerate(reals[1:], 1):
+                self._update_discriminator(first + k, real)
+            return
+        for k, real in enumerate(reals[:-1]):
+            self._update_discriminator(first + k, real)
+        shared = self._fakes(reals[-1]) if self.reuse_fakes else None
+        if self.order == "simultaneous":
+            # D's gradient needs G only through its samples: draw them first, then G may step before D
+            fakes = shared or self._fakes(reals[-1], graph=False)
+            self._update_generator(step, reals[-1], shared)
+            self._update_discriminator(first + last, reals[-1], fakes)
+        else:
+            self._update_discriminator(first + last, reals[-1], shared)
+            self._update_generator(step, reals[-1], shared)
+
+    def _update_discriminator(self, update: int, reals: Sequence[Batch], fakes: Sequence[Batch] | None = None) -> None:
+        """D's update of that number on micro-batches of real samples, and as many of G's."""
+        terms = self.d.update(self._discriminator_terms(update, reals, fakes), len(reals))
+        self.losses.add("discriminator", update // self.critic_steps + 1, terms)
+
+    def _discriminator_terms(
+        self, update: int, reals: Sequence[Batch], fakes: Sequence[Batch] | None
+    ) -> Iterator[Terms]:
+        for i, real in enumerate(reals):
+            fake = fakes[i]._replace(x=fakes[i].x.detach()) if fakes else self._fake(real, graph=False)
+            terms = self.game.discriminator_terms(real, fake, update)
+            if self.d.measures:
+                self.observed |= self.game.describe(terms.outputs)
+            yield terms
+
+    def _update_generator(self, step: int, reals: Sequence[Batch], fakes: Sequence[Batch] | None = None) -> None:
+        """G's update of that number through the frozen D."""
+        terms = (
+            self.game.generator_terms(real, fakes[i] if fakes else self._fake(real), step)
+            for i, real in enumerate(reals)
+        )
+        self.losses.add("generator", step + 1, self.g.update(terms, len(reals)))
+
+    def _fake(self, real: Batch, graph: bool = True) -> Batch:
+        """As many new samples of G as there are real ones, under their conditions, with G's graph or without."""
+        z = to_device(joint(self.prior.sample, len(real.x)), self.device).to(self.dtype)
+        with nullcontext() if graph else torch.no_grad():
+            return self.game.generate(z, real.y)
+
+    def _fakes(self, reals: Sequence[Batch], graph: bool = True) -> list[Batch]:
+        """New samples for all the micro-batches of one update."""
+        return [self._fake(real, graph) for real in reals]
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Any:
+    """A copy on the device that its queue does not wait for."""
+    if device.type == "cpu" or tensor.device == device:
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
