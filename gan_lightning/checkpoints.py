@@ -1,5 +1,6 @@
 """A checkpoint's content, and the GAN that it holds."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from gan_lightning.build import build_gan
 from gan_lightning.callbacks.checkpoint import checkpoints
 from gan_lightning.config import check
 from gan_lightning.errors import UsageError
-from gan_lightning.files import leftovers
+from gan_lightning.files import is_damaged, leftovers
 from gan_lightning.gan import GAN
 from gan_lightning.trust import check_file
 
@@ -45,27 +46,59 @@ def load(path: str | Path, gan: GAN | None = None, trust: Sequence[str] = ()) ->
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The run's last checkpoint; None where it was stopped before the first, so that it starts again."""
+    """The run's last checkpoint; None where it was stopped before the first, so that it starts again.
+
+    Raises:
+        UsageError: it is missing, but an earlier one is there.
+    """
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         for place in (folder, folder / "samples", checkpoints(folder)):
             for aside in leftovers(place):
                 aside.unlink()  # half a file, from a process that was killed while it wrote
     last = checkpoints(folder) / "last.ckpt"
+    if not last.exists() and (earlier := _whole_beside(last)):
+        raise UsageError(f"{last} is missing: {earlier}.")
     return last if last.exists() else None
 
 
 def read_checkpoint(path: Path, gan: GAN | None = None) -> dict[str, Any]:
-    """A checkpoint's content, checked to be one, and to fit ``gan`` where that is given."""
+    """A checkpoint's content, checked to be one, as it was written, and to fit ``gan`` where that is given."""
     if not path.is_file():
         raise UsageError(f"{path} does not exist: give a checkpoint or the folder of a run.")
+    if is_damaged(path):
+        raise UsageError(f"{path} is damaged: {_whole_beside(path) or 'there is no other of the run'}.")
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        saved["gan"]["config"], saved["gan"]["data"], saved["state_dict"]
+        saved = _content(path)
     except Exception as error:  # torch.load raises many kinds, all with the same meaning here
-        raise UsageError(f"{path} is not a checkpoint of this package: give one that train.py wrote.") from error
+        advice = _whole_beside(path) or "give one that train.py wrote"
+        raise UsageError(f"{path} is not a checkpoint of this package: {advice}.") from error
     if gan is not None:
         check_architecture(path, saved, gan)
     return saved
+
+
+def _content(path: Path) -> dict[str, Any]:
+    saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    saved["gan"]["config"], saved["gan"]["data"], saved["state_dict"], saved["global_step"]
+    return saved
+
+
+def _whole_beside(path: Path) -> str:
+    """How to use another checkpoint of the run instead; empty where none is whole."""
+    for name in ("last.ckpt", "previous.ckpt", "best.ckpt"):
+        other = path.with_name(name)
+        if other == path or not other.is_file() or is_damaged(other):
+            continue
+        try:
+            step = _content(other)["global_step"]
+        except Exception:  # as above
+            continue
+        if path.name == "last.ckpt":
+            return (
+                f"to go on from step {step}, cp {shlex.quote(str(other))} {shlex.quote(str(path))}, then resume again"
+            )
+        return f"{other}, of step {step}, is whole"
+    return ""
 
 
 def check_architecture(path: Path, saved: dict[str, Any], gan: GAN) -> None:

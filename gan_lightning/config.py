@@ -147,6 +147,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "precision": _one_of("32-true", "bf16-mixed", "16-mixed", "64-true"),
     "profiler": _one_of("simple", "advanced", "pytorch"),
     "offline": FLAG,
+    "changed_data": _one_of("refuse", "accept"),
 }
 OPTIONAL = {
     *("gradient_clip_val", "gradient_clip_algorithm", "max_epochs", "n", "weights", "profiler"),
@@ -315,7 +316,7 @@ def options_of(config: DictConfig, choices: Mapping[str, Any], overrides: Sequen
     }
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         value = OmegaConf.select(config, override.key_or_group)
-        if isinstance(value, bool | int | float | str) and override.key_or_group != "resume":
+        if isinstance(value, bool | int | float | str) and override.key_or_group not in ("resume", "changed_data"):
             options[override.key_or_group] = value
     return options
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,6 +31,19 @@ def written_aside(path: str | Path) -> Iterator[Path]:
             _sync(path.parent)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def is_damaged(path: Path) -> bool:
+    """Whether a file of torch.save is not as it was written, by its checksums, which torch does not compare."""
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":
+            return False  # no such file
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # torch reads nothing, and gives what lies in memory, where an attribute says that a part is a folder
+            return any(part.external_attr for part in archive.infolist()) or archive.testzip() is not None
+    except Exception:  # what a damaged directory of the file leads to has many kinds
+        return True
 
 
 def leftovers(folder: Path) -> list[Path]:

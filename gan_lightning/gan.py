@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -17,9 +18,11 @@ from torch.utils.data import DataLoader
 from gan_lightning.batch import as_batch, as_rounds, check_cut, micro_batches
 from gan_lightning.ema import MovingAverage
 from gan_lightning.errors import Diverged, UsageError
+from gan_lightning.files import is_damaged
 from gan_lightning.game import Game
 from gan_lightning.log import ADVICE, LossLog
-from gan_lightning.player import Player, count_step, log_by_steps
+from gan_lightning.player import Player, count_step, log_by_steps, mend_epochs
+from gan_lightning.rebuilt import built, take_changes
 from gan_lightning.rounds import Order, Round
 from gan_lightning.strategy import Replicas
 from gan_lightning.streams import Streams
@@ -98,6 +101,8 @@ class GAN(LightningModule):
         self.validated_step = -1  # the global step of the last validation
         self.losses = LossLog()  # since the last line of the log
         self._saved_losses: dict[str, Any] | None = None
+        self._built: dict[str, list[Any]] = built(())  # what the optimizers and schedules were made with
+        self._formerly_built: dict[str, list[Any]] | None = None  # in the run that is gone on with
 
     # ------------------------------------------------------------------------------------------------ sampling
 
@@ -185,9 +190,12 @@ class GAN(LightningModule):
             make([weight for network in players[name] for weight in network.parameters()])
             for name, make in zip(PLAYERS, (self.generator_optimizer, self.discriminator_optimizer), strict=True)
         ]
+        self._built = built(optimizers)
         if self.schedule is None:
             return optimizers
-        return optimizers, [self.schedule(optimizer, total_steps(self.trainer)) for optimizer in optimizers]
+        schedulers = [self.schedule(optimizer, total_steps(self.trainer)) for optimizer in optimizers]
+        self._built |= {"schedulers": built((), schedulers)["schedulers"]}
+        return optimizers, schedulers
 
     # --------------------------------------------------------------------------------------------- the log
 
@@ -221,7 +229,9 @@ class GAN(LightningModule):
         data: Any = getattr(self.trainer, "datamodule", None)
         self.validation = Validation(data.metrics() if hasattr(data, "metrics") else {})
         self.described = {
-            name: getattr(data, name) for name in ("sample_shape", "class_names", "value_range") if hasattr(data, name)
+            name: getattr(data, name)
+            for name in ("sample_shape", "class_names", "value_range", "joint_batch", "fingerprint")
+            if hasattr(data, name)
         }
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
@@ -248,6 +258,10 @@ class GAN(LightningModule):
         """Give each player its optimizer, and begin the run's random streams."""
         check(self)
         optimizers = [optimizer.optimizer for optimizer in self.optimizers()]  # type: ignore[union-attr]
+        if self._formerly_built is not None:
+            schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
+            take_changes(optimizers, schedulers, self._formerly_built, self._built)  # type: ignore[arg-type]
+            self._formerly_built = None
         players = self.game.players()
         clip = self.gradient_clip_val, self.gradient_clip_algorithm
         g, d = (
@@ -286,12 +300,24 @@ class GAN(LightningModule):
             "data": self.described,
             "seed": self.seed,
             "losses": self.losses.state(),
+            "built": self._built,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the run's own passengers back.
+
+        Raises:
+            UsageError: the file is not as it was written.
+        """
+        if self._trainer is not None:  # load_from_checkpoint has none
+            path = Path(self.trainer.ckpt_path or "")
+            if path.is_file() and is_damaged(path):
+                raise UsageError(f"{path} is damaged: go on from another checkpoint.")
+            mend_epochs(checkpoint, self.trainer)
         self.seed = checkpoint["gan"]["seed"]
         self.described = checkpoint["gan"]["data"] | self.described
         self._saved_losses = checkpoint["gan"]["losses"]
+        self._formerly_built = checkpoint["gan"]["built"]
 
 
 def check(gan: GAN) -> None:

@@ -74,6 +74,10 @@ class MomentumLR(LambdaLR):
 
     def step(self, epoch: int | None = None) -> None:
         super().step(epoch)
+        self.set_momentum()
+
+    def set_momentum(self) -> None:
+        """The momentum of the present step."""
         momentum = self.momentum(self.last_epoch)
         for group in self.optimizer.param_groups:
             if "betas" in group:

@@ -141,5 +141,17 @@ def log_by_steps(trainer: Trainer) -> None:
     trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
 
+def mend_epochs(checkpoint: dict[str, Any], trainer: Trainer) -> None:
+    """Let Lightning count an epoch once that ended with a checkpoint.
+
+    Where ``max_steps`` is set it runs the end of that epoch again, which had raised ``processed`` already; the next
+    extension by ``max_epochs`` would end too early.
+    """
+    if trainer.max_steps != -1 and "loops" in checkpoint:
+        progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]
+        for counts in (progress["total"], progress["current"]):
+            counts["processed"] = min(counts["processed"], counts["started"] - 1)
+
+
 def _no_closure() -> None:
     """The gradients are there already."""

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,14 @@ from gan_lightning.trust import check_file, read_config
 
 # what a run that goes on can change, as patterns of whole names; the rest is what it has learnt with
 CHANGEABLE = re.compile(
-    r"name|objective|trainer\.\w+|(callbacks|logger)\.[\w.]+|schedule\.\w+|model\.(lr|betas)|(generator_)?regularizer\.\w+\.weight|"
+    r"name|objective|changed_data|trainer\.\w+|(callbacks|logger)\.[\w.]+|schedule\.\w+|model\.(lr|betas)|(generator_)?regularizer\.\w+\.weight|"
     r"(generator|discriminator)_optimizer\.\w+|"
     r"data\.(batch_size|root|held_out|inception_weights|cache|download|workers|memory_limit|validation_samples)"
+)
+# those of them that training follows, which are said
+SAID = re.compile(
+    r"schedule\..+|(generator|discriminator)_optimizer\..+|(generator_)?regularizer\..+|data\.batch_size|"
+    r"trainer\.(devices|num_nodes|precision|accumulate_grad_batches|gradient_clip_\w+)"
 )
 # config.yaml is resolved: the optimizers' options that came from one of the model's are found by their equal value
 LINKED = {"model.lr": "lr", "model.betas": "betas"}
@@ -54,6 +59,7 @@ def resume(folder: str | Path, overrides: Sequence[str] = (), trust: Sequence[st
     check_file(content, path, trust)
     config = OmegaConf.create(content)
     config.resume = str(folder)
+    config.changed_data = "refuse"  # what was accepted once is in the checkpoint
     OmegaConf.set_struct(config, True)
     changed = {}
     for override in map(_parsed, overrides):
@@ -83,6 +89,74 @@ def check_length(config: DictConfig, step: int) -> None:
         )
 
 
+def check_checkpoint(path: Path, saved: Mapping[str, Any], config: DictConfig) -> dict[str, tuple[Any, Any]]:
+    """What has changed since a checkpoint of the run, by the options' names.
+
+    Raises:
+        UsageError: the checkpoint is another run's, or of an earlier version.
+    """
+    if "built" not in saved["gan"]:
+        raise UsageError(f"{path} was written by an earlier version: go on with that one, or start a new run.")
+    before, after = (_leaves(c) for c in (saved["gan"]["config"], OmegaConf.to_container(config, resolve=True)))
+    absent = object()
+    names = [name for name in before | after if before.get(name, absent) != after.get(name, absent)]
+    changed = {name: (before.get(name), after.get(name)) for name in names if name != "resume"}
+    for name, (former, present) in changed.items():
+        if not _can_change(name):
+            raise UsageError(
+                f"{path} was trained with {name}={former}, but this run has {name}={present}: it is another run's "
+                "checkpoint, or config.yaml was changed, so put back the right one."
+            )
+    return changed
+
+
+def say_changes(
+    changed: Mapping[str, tuple[Any, Any]], saved: Mapping[str, Any], fingerprint: str | None, joint_batch: int
+) -> None:
+    """One line of what training follows from here on."""
+    former = saved["gan"]["data"]
+    said = {name: values for name, values in changed.items() if SAID.fullmatch(name)}
+    batches = (former["joint_batch"], joint_batch)
+    said |= {"samples of an update": batches} if batches[0] != batches[1] else {}
+    said |= {"data": (former["fingerprint"], fingerprint)} if is_other_data(former["fingerprint"], fingerprint) else {}
+    if said:
+        parts = ", ".join(f"{name} {before} -> {after}" for name, (before, after) in said.items())
+        print(f"{parts} from step {saved['global_step']} on")
+
+
+def check_data(saved: Mapping[str, Any], fingerprint: str | None, config: DictConfig) -> None:
+    """Refuse data that have changed since the checkpoint, unless they are accepted.
+
+    Raises:
+        UsageError: they have.
+    """
+    former = saved["gan"]["data"]["fingerprint"]
+    if is_other_data(former, fingerprint) and config.changed_data != "accept":
+        raise UsageError(
+            f"{config.data.get('root')} has changed: the run was trained on {former}, and there are {fingerprint}: put "
+            "the data back, or go on with what is there by changed_data=accept."
+        )
+
+
+def is_other_data(former: str | None, present: str | None) -> bool:
+    """Whether two fingerprints of one kind differ; files that were too large to read tell nothing of pixels."""
+    kinds = [re.sub(r"\d+ |, .*", "", fingerprint or "") for fingerprint in (former, present)]
+    return kinds[0] == kinds[1] and former != present
+
+
+def _can_change(name: str) -> bool:
+    return CHANGEABLE.fullmatch(name) is not None and (
+        name.startswith(("callbacks.", "logger.")) or not name.rpartition(".")[2].startswith("_")
+    )
+
+
+def _leaves(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Every single value, or list of them, by its dotted name."""
+    if not isinstance(config, dict) or not config:
+        return {prefix[:-1]: list(config) if isinstance(config, tuple) else config}
+    return {name: value for key, inner in config.items() for name, value in _leaves(inner, f"{prefix}{key}.").items()}
+
+
 def is_same_run(config: DictConfig, folder: Path) -> bool:
     """Whether a run folder holds a run of these options, wherever the folder, and data with a name, lie."""
     written = read_config(folder / "config.yaml")
@@ -102,7 +176,7 @@ def _compared(config: dict[Any, Any]) -> dict[Any, Any]:
     for place in ("root", "held_out"):
         if isinstance(data.get(place), str):
             data[place] = os.path.abspath(os.path.expanduser(data[place]))
-    return config | {"resume": None, "data": data}
+    return config | {"resume": None, "changed_data": None, "data": data}
 
 
 def _parsed(line: str) -> Override:

@@ -26,7 +26,7 @@ from gan_lightning.data.loader import RealData
 from gan_lightning.errors import UsageError
 from gan_lightning.files import written_aside
 from gan_lightning.gan import GAN
-from gan_lightning.resumption import check_length
+from gan_lightning.resumption import check_checkpoint, check_data, check_length, say_changes
 
 
 def train(
@@ -58,8 +58,13 @@ def train(
         callbacks.append(HyperParameters(hyperparameters(config, options)))
     saved = read_checkpoint(checkpoint, gan) if checkpoint else {}
     check_length(config, saved.get("global_step", 0))
+    changed = check_checkpoint(checkpoint, saved, config) if checkpoint else {}
     trainer = build_trainer(config, folder, callbacks)
     set_up(data, trainer, gan)
+    if saved:
+        check_data(saved, data.fingerprint, config)
+    if saved and trainer.is_global_zero:
+        say_changes(changed, saved, data.fingerprint, data.joint_batch)
     if trainer.is_global_zero:
         write_config(config, folder)
         if config.resume:

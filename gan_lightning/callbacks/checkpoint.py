@@ -1,6 +1,8 @@
 """Checkpoints that a kill, a full disk or a divergence cannot spoil."""
 
 import math
+import os
+import shutil
 import signal
 import threading
 import time
@@ -25,11 +27,28 @@ def checkpoints(run: str | Path) -> Path:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it: the place holds the former or the new one, whole."""
+    """Writes a checkpoint beside its place and renames it: the place holds the former or the new one, whole.
+
+    Of ``last.ckpt`` the former one stays as ``previous.ckpt``.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        with written_aside(path) as aside, aside.open("wb") as file:
-            torch.save(checkpoint, file)
+        with written_aside(path) as aside:
+            with aside.open("wb") as file:
+                torch.save(checkpoint, file)
+            if Path(path).name == "last.ckpt":
+                keep(Path(path))
+
+
+def keep(last: Path) -> None:
+    """Let the present last checkpoint be the previous one too; a kill leaves either, whole."""
+    if not last.is_file():
+        return
+    with written_aside(last.with_name("previous.ckpt")) as aside:
+        try:
+            os.link(last, aside)
+        except OSError:  # some file systems cannot
+            shutil.copyfile(last, aside)
 
 
 class RunCheckpoint(Checkpoint):

@@ -1,5 +1,6 @@
 """What all image sets share: the choice of classes, held-out images, the network that gives features, validation."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -110,6 +111,15 @@ class ImageData(RealData):
             self._metric = ImageMetrics(features, self.value_range, self._chosen_classes())
             # Lightning validates only where this method is defined, and an empty loader would make it warn
             self.val_dataloader = self._validation_batches  # type: ignore[method-assign]
+
+    @cached_property
+    def fingerprint(self) -> str:  # type: ignore[override]
+        """A digest of the images that are trained on and their classes, wherever they lie; known after ``setup``."""
+        assert isinstance(self.images, Tensor)
+        digest = hashlib.sha256(self.images.contiguous().numpy())
+        if self.labels is not None:
+            digest.update(self.labels.contiguous().numpy())
+        return f"{len(self.images)} images in memory, digest {digest.hexdigest()[:16]}"
 
     def held_out_images(self) -> Batch:
         """The held-out images of the chosen classes, uint8 (n, *sample_shape), in an order that all runs share."""

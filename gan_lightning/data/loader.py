@@ -129,6 +129,7 @@ class RealData(LightningDataModule):
     monitor: tuple[str, str] | None = None  # a metric's name and "min" or "max"
     features_name: str | None = None  # of the network whose features image metrics compare
     features_accuracy: float | None = None  # of its classes on held-out images
+    fingerprint: str | None = None  # of the samples that are trained on; None where the options tell all of them
     validation_samples = 0
 
     def __init__(self, batch_size: int, seed: int = 0, rounds_per_batch: int = 1) -> None:
@@ -170,6 +171,11 @@ class RealData(LightningDataModule):
             rank=trainer.global_rank,
             batch_size=self.batch_size,
         )
+
+    @property
+    def joint_batch(self) -> int:
+        """Samples of one update on all devices together."""
+        return self.round_shape.samples // self.round_shape.critic_steps
 
     @property
     def rounds_per_epoch(self) -> int:

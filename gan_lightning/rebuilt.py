@@ -1,0 +1,95 @@
+"""Options of optimizers and schedules that a resumed run changes, where their loaded states bring the former ones back."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from gan_lightning.optim import MomentumLR
+
+
+def built(optimizers: Sequence[Optimizer], schedulers: Sequence[LRScheduler] = ()) -> dict[str, list[Any]]:
+    """What optimizers were made with, in plain containers, and the states of schedulers before the first step."""
+    groups = [[_without_weights(group) for group in optimizer.param_groups] for optimizer in optimizers]
+    return {"optimizers": groups, "schedulers": [scheduler.state_dict() for scheduler in schedulers]}
+
+
+def take_changes(
+    optimizers: Sequence[Optimizer],
+    schedulers: Sequence[LRScheduler],
+    former: dict[str, list[Any]],
+    present: dict[str, list[Any]],
+) -> None:
+    """Let what differs between the two makings take effect from the present step on; all else stays as loaded."""
+    for optimizer, before, after in zip(optimizers, former["optimizers"], present["optimizers"], strict=True):
+        if before != after:
+            state = optimizer.state_dict()
+            state["param_groups"] = _merged(state["param_groups"], before, after)
+            optimizer.load_state_dict(state)  # which puts steps where fused or capturable ones must lie
+            _add_missing(optimizer)
+    if len(former["schedulers"]) != len(schedulers):
+        return
+    for i, scheduler in enumerate(schedulers):
+        before, after = former["schedulers"][i], present["schedulers"][i]
+        bases = list(scheduler.base_lrs)
+        if before != after:
+            scheduler.load_state_dict(_merged(scheduler.state_dict(), before, after))
+        _set_rates(scheduler, bases, before != after)
+
+
+def _merged(now: Any, before: Any, after: Any) -> Any:
+    """``now``, with the values of ``after`` where they are not those of ``before``."""
+    if isinstance(now, dict) and isinstance(before, dict) and isinstance(after, dict):
+        return {k: _merged(v, before.get(k), after[k]) if k in after else v for k, v in now.items()}
+    if isinstance(now, list) and isinstance(before, list) and isinstance(after, list):
+        if len(now) == len(before) == len(after):
+            return [_merged(*values) for values in zip(now, before, after, strict=True)]
+    return now if before == after else after
+
+
+def _without_weights(group: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in group.items() if name != "params"}
+
+
+def _add_missing(optimizer: Optimizer) -> None:
+    """What the changed options keep for each weight besides, as a first step without a gradient leaves it."""
+    fresh = deepcopy(optimizer)
+    fresh.state.clear()
+    for group in fresh.param_groups:
+        for weight in group["params"]:
+            weight.detach().zero_()
+            weight.grad = torch.zeros_like(weight)
+    fresh.step()
+    for new, group in zip(fresh.param_groups, optimizer.param_groups, strict=True):
+        for zeros, weight in zip(new["params"], group["params"], strict=True):
+            if weight in optimizer.state:
+                absent = {k: v for k, v in fresh.state[zeros].items() if optimizer.state[weight].get(k) is None}
+                optimizer.state[weight].update(absent)
+
+
+def _set_rates(scheduler: LRScheduler, former_bases: Sequence[float | Tensor], is_changed: bool) -> None:
+    """The learning rates that a schedule has at its present step.
+
+    LambdaLR's functions are in no state, so that a change of theirs, or of the run's length, is not seen: it is asked
+    always, which changes nothing where nothing has changed.
+    """
+    groups = scheduler.optimizer.param_groups
+    if isinstance(scheduler, LambdaLR):
+        factors = [factor(scheduler.last_epoch) for factor in scheduler.lr_lambdas]
+        rates = [base * factor for base, factor in zip(scheduler.base_lrs, factors, strict=True)]
+    elif not is_changed:
+        return
+    elif hasattr(scheduler, "_get_closed_form_lr"):
+        rates = scheduler._get_closed_form_lr()
+    else:
+        shares = [rate / base if base else 1.0 for rate, base in zip(scheduler._last_lr, former_bases, strict=True)]
+        rates = [base * share for base, share in zip(scheduler.base_lrs, shares, strict=True)]
+    for group, base, rate in zip(groups, scheduler.base_lrs, rates, strict=True):
+        group["initial_lr"], group["lr"] = base, rate
+    scheduler._last_lr = rates
+    if isinstance(scheduler, MomentumLR):
+        scheduler.set_momentum()
