@@ -127,7 +127,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("download", "fused", "compile"), FLAG),
     **dict.fromkeys(("max_steps", "max_epochs"), UNLIMITED),
     "devices": DEVICES,
-    "num_nodes": SIZE,
+    **dict.fromkeys(("num_nodes", "threads"), SIZE),
     "widths": SIZES,
     "betas": BETAS,
     "means": MEANS,
@@ -149,7 +149,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "offline": FLAG,
 }
 OPTIONAL = {
-    *("gradient_clip_val", "gradient_clip_algorithm", "max_epochs", "n", "weights", "profiler"),
+    *("gradient_clip_val", "gradient_clip_algorithm", "max_epochs", "n", "weights", "profiler", "threads"),
     *("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches"),
     "check_val_every_n_epoch",
 }

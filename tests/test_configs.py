@@ -141,7 +141,11 @@ def test_no_option_is_forgotten() -> None:
 
 def test_the_trainer_has_lightnings_arguments() -> None:
     expected = set(inspect.signature(Trainer).parameters) - {"callbacks", "logger", "default_root_dir"}
-    assert set(OmegaConf.load(CONF / "trainer" / "default.yaml")) == expected | {"compile", "float32_matmul_precision"}
+    assert set(OmegaConf.load(CONF / "trainer" / "default.yaml")) == expected | {
+        "threads",
+        "compile",
+        "float32_matmul_precision",
+    }
 
 
 def test_the_trainers_values_are_lightnings_unless_on_purpose(configure: Configure, tmp_path: Path) -> None:
