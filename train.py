@@ -14,11 +14,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from gan_lightning.command_line import Resumption, for_hydra, quoted_path, resumption, typed_option_names
-from gan_lightning.config import NULL_GROUP, as_typed, check, check_changes, explain, one_line, options_of
+from gan_lightning.config import NULL_GROUP, as_typed, check, check_changes, choices_of, explain, one_line, options_of
 from gan_lightning.errors import Diverged, UsageError
 from gan_lightning.objective import objective, worst
 from gan_lightning.resumption import is_same_run, resume
@@ -38,6 +38,8 @@ def run(config: DictConfig) -> float | None:
     with refusals(sweeps, folder):
         task = as_typed(context.overrides.task)  # type: ignore[arg-type]
         check(config, dict(context.runtime.choices))
+        with open_dict(config):
+            config.choices = choices_of(context.runtime.choices)
         check_changes(
             (
                 o

@@ -28,7 +28,12 @@ from gan_lightning.trust import is_defined
 # in manual optimization Lightning refuses these, and the module does them
 MANUAL = ("gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches")
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
-OWN = (*MANUAL, "compile", "float32_matmul_precision")  # options of conf/trainer that are none of Lightning's Trainer's
+OWN = (
+    *MANUAL,
+    "threads",
+    "compile",
+    "float32_matmul_precision",
+)  # options of conf/trainer that are none of Lightning's Trainer's
 FAILED_TARGET = re.compile(r"(?:call to target|locating target) '([^']+)'")
 
 

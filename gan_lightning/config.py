@@ -127,7 +127,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("download", "fused", "compile"), FLAG),
     **dict.fromkeys(("max_steps", "max_epochs"), UNLIMITED),
     "devices": DEVICES,
-    "num_nodes": SIZE,
+    **dict.fromkeys(("num_nodes", "threads"), SIZE),
     "widths": SIZES,
     "betas": BETAS,
     "means": MEANS,
@@ -150,7 +150,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "changed_data": _one_of("refuse", "accept"),
 }
 OPTIONAL = {
-    *("gradient_clip_val", "gradient_clip_algorithm", "max_epochs", "n", "weights", "profiler"),
+    *("gradient_clip_val", "gradient_clip_algorithm", "max_epochs", "n", "weights", "profiler", "threads"),
     *("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches"),
     "check_val_every_n_epoch",
 }
@@ -309,11 +309,14 @@ def guess(name: str, names: Sequence[str]) -> str:
     return f"did you mean {near[0]}?" if near else "`python train.py --cfg job` prints all of them."
 
 
+def choices_of(choices: Mapping[str, Any]) -> dict[str, str]:
+    """The groups' chosen options as config.yaml keeps them, by the groups' places; several of one group have none."""
+    return {k.rpartition("@")[2]: str(v) for k, v in choices.items() if v and not k.startswith("hydra/")}
+
+
 def options_of(config: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """The groups' chosen options, and every value that the command line has changed, by their names."""
-    options: dict[str, Any] = {
-        k.rpartition("@")[2]: str(v) for k, v in choices.items() if v and not k.startswith("hydra/")
-    }
+    options: dict[str, Any] = choices_of(choices)
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         value = OmegaConf.select(config, override.key_or_group)
         if isinstance(value, bool | int | float | str) and override.key_or_group not in ("resume", "changed_data"):

@@ -3,7 +3,7 @@
 import csv
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from time import time
@@ -19,12 +19,31 @@ from torch.utils.tensorboard.summary import hparams
 
 from gan_lightning.errors import UsageError
 
+# of TensorBoard's tab CUSTOM SCALARS: charts by their titles, with the curves that they show
+CHARTS = {
+    "GAN": {
+        "losses": ["Multiline", ["^loss/discriminator$", "^loss/generator$"]],
+        "D(x) and D(G(z))": ["Multiline", ["^discriminator/real$", "^discriminator/fake$"]],
+        "gradient norms": ["Multiline", ["^gradient_norm/"]],
+    }
+}
+
 
 class EventFile(TensorBoardLogger):
     """TensorBoard's event file, without the hparams.yaml that Lightning puts beside it: config.yaml has the options."""
 
     def __init__(self, save_dir: str) -> None:
         super().__init__(save_dir, name="", version="", default_hp_metric=False)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The file's writer, which at the first use says which curves share a chart."""
+        is_new = self._experiment is None
+        writer = super().experiment
+        if is_new:
+            writer.add_custom_scalars(CHARTS)
+        return writer
 
     def save(self) -> None:
         self.experiment.flush()
@@ -199,6 +218,14 @@ def log_picture(loggers: Iterable[Logger], name: str, picture: Tensor, step: int
         elif isinstance(logger, MLFlowLogger | MLflowRun):
             image = picture.permute(1, 2, 0).numpy()
             logger.experiment.log_image(logger.run_id, image, key=name, step=step)
+
+
+def show_histograms(loggers: Iterable[Logger], values: Callable[[], Mapping[str, Tensor]], step: int) -> None:
+    """Values by name as TensorBoard's histograms; they are asked for only where there is one."""
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            for name, tensor in values().items():
+                logger.experiment.add_histogram(name, tensor, step)
 
 
 def log_options(loggers: Iterable[Logger], options: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 IMAGES, POINTS = 64, 10_000  # that a picture takes
 HISTOGRAM_BINS = 100
 SCATTERED = 2500
+CAPTION = 28  # pixels of a line of text
 GRID_SIZE = 512  # pixels that small images are enlarged to
 
 
@@ -121,6 +122,17 @@ def _figure(width: float, height: float) -> tuple["Figure", Any]:
 
     figure = Figure(figsize=(width, height), layout="constrained", dpi=100)
     return figure, figure.subplots()
+
+
+def captioned(picture: Tensor, text: str) -> Tensor:
+    """A uint8 picture (3, height, width) below a line of text on white."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    strip = Image.new("RGB", (picture.shape[2], CAPTION), "white")
+    middle = picture.shape[2] / 2, CAPTION / 2
+    ImageDraw.Draw(strip).text(middle, text, fill="black", anchor="mm", font=ImageFont.load_default(CAPTION * 0.6))
+    line = torch.frombuffer(bytearray(strip.tobytes()), dtype=torch.uint8).view(CAPTION, -1, 3).permute(2, 0, 1)
+    return torch.cat([line, picture], dim=1)
 
 
 def rasterize(figure: "Figure") -> Tensor:

@@ -166,7 +166,7 @@ def is_same_run(config: DictConfig, folder: Path) -> bool:
 
 
 def _compared(config: dict[Any, Any]) -> dict[Any, Any]:
-    """The options without the places that do not matter, the others absolute."""
+    """The options without the places that do not matter, the others absolute, and not the names they came by."""
     # what can be downloaded is the same wherever it lies
     data = {
         k: v
@@ -176,7 +176,8 @@ def _compared(config: dict[Any, Any]) -> dict[Any, Any]:
     for place in ("root", "held_out"):
         if isinstance(data.get(place), str):
             data[place] = os.path.abspath(os.path.expanduser(data[place]))
-    return config | {"resume": None, "changed_data": None, "data": data}
+    kept = {k: v for k, v in config.items() if k != "choices"}
+    return kept | {"resume": None, "changed_data": None, "data": data}
 
 
 def _parsed(line: str) -> Override:

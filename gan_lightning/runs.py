@@ -4,6 +4,7 @@ import json
 import math
 import os
 from collections import defaultdict
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from gan_lightning.errors import UsageError
 
 # what tells two runs of one setting apart, only says where things lie, only watches, or is in the protocol
 IGNORED = {
-    *("seed", "resume", "callbacks", "logger", "objective", "data.seed", "data.download", "data.cache"),
+    *("seed", "resume", "choices", "callbacks", "logger", "objective", "data.seed", "data.download", "data.cache"),
     *("data.inception_weights", "data.features", "data.validation_samples"),
 }
 COMPARED = ("features", "n", "held_out")  # scores are of these features of that many samples
@@ -28,7 +29,10 @@ Setting = tuple[tuple[str, str], ...]  # options and their values
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder: its options but the seed, its metrics, how they were measured, and why they do not count."""
+    """A run folder: its options but the seed, its metrics, how they were measured, and why they do not count.
+
+    ``choices`` are the names of the options that were chosen of groups, where its config.yaml has them.
+    """
 
     folder: Path
     seed: str
@@ -36,6 +40,7 @@ class Run:
     metrics: dict[str, float]
     protocol: Setting
     missing: str
+    choices: dict[str, str]
 
 
 def find_runs(folders: list[Path], name: str) -> list[Run]:
@@ -77,7 +82,8 @@ def read_run(folder: Path, name: str) -> Run | None:
         metrics = metrics["metrics"]
     numbers = {k: v if isinstance(v, int | float) else math.nan for k, v in metrics.items() if not isinstance(v, str)}
     how = tuple((key, str(value)) for key, value in protocol.items())
-    return Run(folder, str(config.get("seed")), setting_of(config), numbers, how, missing)
+    choices = flatten(config.get("choices") or {})
+    return Run(folder, str(config.get("seed")), setting_of(config), numbers, how, missing, choices)
 
 
 def read_mapping(path: Path) -> dict[str, Any] | None:
@@ -118,28 +124,48 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def labels(settings: list[Setting]) -> list[str]:
-    """For each setting its name and the options that tell it from others of that name."""
-    peers: dict[str, list[dict[str, str]]] = defaultdict(list)
-    for setting in settings:
-        options = {"name": "None", **dict(setting)}
-        peers[options["name"]].append(options)
-    telling = {name: telling_options(group) for name, group in peers.items()}
-    texts = []
-    for setting in settings:
-        options = {"name": "None", **dict(setting)}
-        name = options["name"]
-        words = [
-            f"{key.removesuffix('._target_')}={short_value(key, options[key], peers[name])}"
-            for key in telling[name]
-            if key in options
-        ]
-        texts.append(" ".join(words if name == "None" else [name, *words]) or "all")
+def labels(settings: list[Setting], choices: Sequence[dict[str, str]] = ()) -> list[str]:
+    """For each setting its name and the options that tell it from others of that name.
+
+    A group's chosen option stands for all that it brings along, where all settings of the name have ``choices``.
+    """
+    peers: dict[str, list[int]] = defaultdict(list)
+    options = [{"name": "None", **dict(setting)} for setting in settings]
+    for i, own in enumerate(options):
+        peers[own["name"]].append(i)
+    texts = [""] * len(settings)
+    for name, group in peers.items():
+        members = [options[i] for i in group]
+        chosen = add_choices(members, [choices[i] for i in group] if choices else [])
+        telling = telling_options(members, chosen)
+        for i, own in zip(group, members, strict=True):
+            words = [
+                f"{key.removesuffix('._target_')}={short_value(key, own[key], members)}"
+                for key in telling
+                if key in own
+            ]
+            texts[i] = " ".join(words if name == "None" else [name, *words]) or "all"
     return texts
 
 
-def telling_options(peers: list[dict[str, str]]) -> list[str]:
-    """The options that differ, but for those that follow from the class of their part, or from one of the model's."""
+def add_choices(peers: list[dict[str, str]], choices: list[dict[str, str]]) -> set[str]:
+    """Add to the peers' options the groups that they chose different options of, whose names are returned."""
+    groups = set.intersection(*(set(own) for own in choices)) if choices else set()
+    differing = {group for group in groups if len({own[group] for own in choices}) > 1}
+    # an experiment is no part of a run, and a choice without a difference in its part tells nothing
+    chosen = {group for group in differing if len({part_of(peer, group) for peer in peers}) > 1}
+    for peer, own in zip(peers, choices, strict=False):
+        peer.update({group: own[group] for group in chosen})
+    return chosen
+
+
+def part_of(options: dict[str, str], group: str) -> Setting:
+    """The options of a group."""
+    return tuple((key, value) for key, value in options.items() if key.partition(".")[0] == group)
+
+
+def telling_options(peers: list[dict[str, str]], chosen: Set[str] = frozenset()) -> list[str]:
+    """The options that differ, but for those that follow from a choice, their part's class or one of the model's."""
     columns = {key: [peer.get(key) for peer in peers] for key in sorted({key for peer in peers for key in peer})}
     columns = {key: values for key, values in columns.items() if len(set(values)) > 1}
     sources = [key for key in columns if key.startswith("model.") and key.count(".") == 1]  # of ${model.lr} and others
@@ -147,7 +173,7 @@ def telling_options(peers: list[dict[str, str]]) -> list[str]:
     def follows(key: str) -> bool:
         values, parts = columns[key], key.split(".")
         causes = {f"{'.'.join(parts[:i])}._target_" for i in range(1, len(parts))} - {key}
-        causes |= FOLLOWING.get(key, set())
+        causes |= FOLLOWING.get(key, set()) | (chosen & {parts[0]}) - {key}
         return any(values == columns[other] for other in sources if other != key) or any(
             len(set(zip(columns[other], values, strict=True))) == len(set(columns[other]))
             for other in causes & columns.keys()

@@ -1,6 +1,7 @@
 """A run from its beginning to its end."""
 
 import logging
+import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,8 @@ from gan_lightning.errors import UsageError
 from gan_lightning.files import written_aside
 from gan_lightning.gan import GAN
 from gan_lightning.resumption import check_checkpoint, check_data, check_length, say_changes
+
+WORTH_SHARING = 10**8  # multiply-adds of a batch: the toys have a few millions, an MLP on MNIST 500 million
 
 
 def train(
@@ -70,7 +73,7 @@ def train(
         if config.resume:
             loggers.go_on(trainer.loggers, saved)
     try:
-        with monitors_checked(trainer):
+        with monitors_checked(trainer), threads_for(gan, data, config.trainer.get("threads")):
             trainer.fit(gan, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         reason = why_stopped(trainer)
         metrics = final_metrics(trainer, gan, data)
@@ -115,6 +118,30 @@ def lay_out(gan: GAN, config: DictConfig) -> None:
     if config.trainer.get("compile"):
         print("The networks are compiled while they first run, which may take some minutes")
         gan.game.compile_networks()
+
+
+@contextmanager
+def threads_for(gan: GAN, data: RealData, threads: int | None) -> Iterator[None]:
+    """Inside, torch has so many threads of the CPU; for None one where a batch is little work, unless OMP_NUM_THREADS.
+
+    On a busy machine two threads that wait for each other at every small product are many times as slow as one. Results
+    depend on their number in the last bits only.
+    """
+    before = torch.get_num_threads()
+    if threads is None and "OMP_NUM_THREADS" not in os.environ and multiply_adds(gan, data) < WORTH_SHARING:
+        threads = 1
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def multiply_adds(gan: GAN, data: RealData) -> int:
+    """Of a forward pass of a batch through all networks, at most: as though convolutions kept the images' size."""
+    pixels = math.prod(data.sample_shape[1:])
+    weights = gan.game.parameters()
+    return data.batch_size * sum(w.numel() * (pixels if w.dim() == 4 else 1) for w in weights)
 
 
 def set_up(data: RealData, trainer: Trainer, gan: GAN) -> None:

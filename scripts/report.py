@@ -116,7 +116,8 @@ def make_rows(runs: list[Run]) -> tuple[list[Row], list[str]]:
         if first is not run:
             twins.append(f"{first.folder} and {run.folder} have one setting and one seed: the first is counted.")
     rows = []
-    for label, (setting, group) in zip(labels(list(groups)), groups.items(), strict=True):
+    choices = [next(iter(group.values())).choices for group in groups.values()]
+    for label, (setting, group) in zip(labels(list(groups), choices), groups.items(), strict=True):
         members = list(group.values())
         rows.append(Row(label, setting, members, len(group.keys() | missing[members[0].options])))
     return sorted(rows, key=lambda row: row.label), twins

@@ -190,6 +190,7 @@ def test_metrics_json_counts_what_was_trained(run: tuple[Path, subprocess.Comple
     assert (saved["global_step"], int(saved["state_dict"]["images_seen"])) == (20, 320)
     config = OmegaConf.load(folder / "config.yaml")
     assert (config.trainer.max_steps, config.data.batch_size) == (20, 16)
+    assert (config.choices.loss, config.choices.generator_optimizer) == ("non_saturating", "adam")
     assert "${" not in (folder / "config.yaml").read_text()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
+from hydra import compose, initialize_config_dir
 from lightning import Trainer
 from omegaconf import DictConfig, OmegaConf
 
@@ -140,7 +141,11 @@ def test_no_option_is_forgotten() -> None:
 
 def test_the_trainer_has_lightnings_arguments() -> None:
     expected = set(inspect.signature(Trainer).parameters) - {"callbacks", "logger", "default_root_dir"}
-    assert set(OmegaConf.load(CONF / "trainer" / "default.yaml")) == expected | {"compile", "float32_matmul_precision"}
+    assert set(OmegaConf.load(CONF / "trainer" / "default.yaml")) == expected | {
+        "threads",
+        "compile",
+        "float32_matmul_precision",
+    }
 
 
 def test_the_trainers_values_are_lightnings_unless_on_purpose(configure: Configure, tmp_path: Path) -> None:
@@ -291,3 +296,19 @@ def test_a_round_larger_than_the_data_is_refused_before_training(configure: Conf
     with pytest.raises(UsageError, match=r"takes 600 images .*batch_size=200.* has 512: choose a smaller"):
         train(configure(*options, *PLAIN), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("data", options("data"))
+def test_every_data_has_a_model_that_suits_it_unless_another_is_chosen(data: str) -> None:
+    """Which sees a whole image through layers as wide as those of points would be too narrow for."""
+    place = ["data.root=x"] if data == "image_folder" else []
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        alone = compose("config", overrides=[f"data={data}", *place])
+        before, after = (
+            compose("config", overrides=[*order, *place])
+            for order in (("model=linear", f"data={data}"), (f"data={data}", "model=linear"))
+        )
+    assert (alone.model.latent_size > 10) == (alone.data.gives == "images")
+    assert alone.model.get("needs") in (None, alone.data.gives)
+    assert before == after
+    assert "linear" in before.model.generator._target_

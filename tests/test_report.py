@@ -17,10 +17,12 @@ import pytest
 import torch
 from conftest import ROOT
 from helpers import load_script
+from hydra import compose, initialize_config_dir
 from matplotlib.figure import Figure
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from torch.utils.tensorboard import SummaryWriter
 
+from gan_lightning.config import choices_of
 from gan_lightning.runs import labels as label_settings
 from gan_lightning.runs import setting_of
 from gan_lightning.training import train
@@ -239,6 +241,71 @@ def test_labels_hide_no_difference_of_another_part() -> None:
     pairs = [("Hinge", 0.1), ("Minimax", 0.2)]  # the rate goes with the loss by the user's choice
     configs = [{"loss": {"_target_": f"losses.{loss}"}, "sgd": {"lr": lr}} for loss, lr in pairs]
     assert labels(*configs) == ["loss=Hinge sgd.lr=0.1", "loss=Minimax sgd.lr=0.2"]
+
+
+def chosen(*overrides: str) -> tuple[Any, dict[str, str]]:
+    """The setting that the command line makes, and the choices that its config.yaml has."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("config", overrides=list(overrides), return_hydra_config=True)
+    names = choices_of(config.hydra.runtime.choices)
+    with open_dict(config):
+        del config.hydra
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    return setting_of({str(key): value for key, value in plain.items()}), names
+
+
+def chosen_labels(*lines: str) -> list[str]:
+    return label_settings(*zip(*(chosen(*line.split()) for line in lines), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("group", "options"),
+    [
+        ("loss", ["hinge", "minimax", "cooperative"]),
+        ("data", ["ring", "grid", "gaussian"]),
+        ("model", ["points", "mlp", "linear"]),
+        ("regularizer", ["none", "r1", "gradient_penalty"]),
+        ("prior", ["normal", "uniform"]),
+        ("schedule", ["constant", "cosine"]),
+        ("optimizer@generator_optimizer", ["adam", "sgd"]),
+    ],
+)
+def test_labels_say_what_one_types(group: str, options: list[str]) -> None:
+    lines = [f"{group}={option}" for option in options]
+    assert chosen_labels(*lines) == [line.removeprefix("optimizer@") for line in lines]
+
+
+def test_labels_of_choices_keep_what_does_not_follow_from_them() -> None:
+    assert chosen_labels("loss=hinge", "loss=minimax model.lr=0.5", "loss=minimax") == [
+        "loss=hinge model.lr=0.001",
+        "loss=minimax model.lr=0.5",
+        "loss=minimax model.lr=0.001",
+    ]
+    weights = ("regularizer=r1", "regularizer=r1 regularizer.r1.weight=0.9", "regularizer=none")
+    assert chosen_labels(*weights) == [
+        "regularizer=r1 regularizer.r1.weight=1.0",
+        "regularizer=r1 regularizer.r1.weight=0.9",
+        "regularizer=none",
+    ]
+    assert chosen_labels("experiment=ring_collapse", "experiment=ring_relativistic") == [
+        "ring_collapse",
+        "ring_relativistic",
+    ]
+
+
+def test_labels_are_by_class_where_a_run_has_no_choices() -> None:
+    (hinge, names), (minimax, _) = chosen("loss=hinge"), chosen("loss=minimax")
+    assert label_settings([hinge, minimax], [names, {}]) == ["loss=Hinge", "loss=Minimax"]
+
+
+def test_a_table_names_the_choices_of_config_yaml(report: Script, tmp_path: Path) -> None:
+    for loss in ("Hinge", "Minimax"):
+        config = options(0, None, loss) | {"choices": {"loss": loss.lower(), "data": "ring"}}
+        for seed in (0, 1):
+            write(tmp_path / f"{loss}{seed}", config | {"seed": seed}, val__ks=0.5)
+    assert report(tmp_path).column("setting") == ["loss=hinge", "loss=minimax"]
+    assert report(tmp_path).column("seeds") == ["2", "2"]
 
 
 def test_classes_are_as_long_as_tells_them_apart() -> None:

@@ -210,6 +210,7 @@ def test_a_run_is_the_same_wherever_data_with_a_name_and_its_folder_lie(configur
     assert is_same_run(configure(*options), folder)
     assert is_same_run(configure(*options, "data.root=/elsewhere", "data.cache=/c"), folder)
     assert is_same_run(resume(folder), folder)
+    assert is_same_run(configure(*options, "+choices.model=mlp"), folder)
     assert not is_same_run(configure(*options, "seed=1"), folder)
     assert not is_same_run(configure(*options[:3]), folder)
 

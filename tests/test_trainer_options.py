@@ -15,14 +15,14 @@ from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, Simpl
 from omegaconf import DictConfig, OmegaConf
 
 from gan_lightning.batch import Rounds
-from gan_lightning.build import build_gan, build_trainer
+from gan_lightning.build import build_data, build_gan, build_trainer
 from gan_lightning.callbacks.checkpoint import AtomicCheckpointIO, RunCheckpoint
 from gan_lightning.callbacks.progress import progress
 from gan_lightning.config import check
 from gan_lightning.data.synthetic import Synthetic
 from gan_lightning.errors import UsageError
 from gan_lightning.strategy import Replicas
-from gan_lightning.training import train
+from gan_lightning.training import WORTH_SHARING, multiply_adds, train
 
 Configure = Callable[..., DictConfig]
 TINY = (
@@ -59,6 +59,7 @@ class Watch(Callback):
         self.states["deterministic"] = torch.are_deterministic_algorithms_enabled()
         self.states["benchmark"] = torch.backends.cudnn.benchmark
         self.states["matmul"] = torch.get_float32_matmul_precision()
+        self.states["threads"] = torch.get_num_threads()
         module.trainer.datamodule.train_dataloader = self._counted(module.trainer.datamodule.train_dataloader)
 
     def _counted(self, make: Callable[[], Any]) -> Callable[[], Any]:
@@ -171,7 +172,7 @@ OF_THE_GAN = {
     "gradient_clip_val": (0.5, lambda gan: gan.gradient_clip_val == 0.5),
     "gradient_clip_algorithm": ("value", lambda gan: gan.gradient_clip_algorithm == "value"),
 }
-OF_THE_RUN = {"compile", "float32_matmul_precision"}
+OF_THE_RUN = {"threads", "compile", "float32_matmul_precision"}
 REFUSED = {
     "barebones": ("true", "leave out what takes time by logger=none and callbacks=none"),
     "model_registry": ("mine", "a run uploads nothing"),
@@ -394,3 +395,54 @@ def test_a_model_checkpoint_follows_a_loss(configure: Configure, tmp_path: Path)
     with (tmp_path / "metrics.csv").open(newline="") as file:
         losses = {int(r["step"]): float(r["loss/generator"]) for r in csv.DictReader(file) if r["loss/generator"]}
     assert float(state["best_model_score"]) == pytest.approx(min(losses[20], losses[40]))
+
+
+@pytest.mark.parametrize(
+    ("typed", "environment", "overrides", "expected"),
+    [
+        ("null", None, (), 1),  # a toy
+        ("null", None, ("model.generator.widths=[2048,3072]",), 3),  # 6.3 million weights on 16 points
+        ("null", "3", (), 3),  # as the environment said before torch was imported
+        ("2", "3", (), 2),
+        ("2", None, ("model.generator.widths=[2048,3072]",), 2),
+    ],
+)
+def test_threads_are_as_many_as_the_work_is_worth(
+    configure: Configure,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    typed: str,
+    environment: str | None,
+    overrides: tuple[str, ...],
+    expected: int,
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if environment is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", environment)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        watch = watched(configure, tmp_path, f"trainer.threads={typed}", "trainer.max_steps=1", *overrides)
+        assert torch.get_num_threads() == 3  # the user's own program goes on with its own
+    finally:
+        torch.set_num_threads(before)
+    assert watch.states["threads"] == expected
+
+
+@pytest.mark.parametrize(
+    ("overrides", "is_shared"),
+    [
+        (("data=gaussian",), False),
+        (("experiment=ring_collapse",), False),
+        (("experiment=even_integers",), False),
+        (("data=mnist", "model=mlp"), True),
+        (("data=mnist", "model=dcgan"), True),
+    ],
+)
+def test_toys_are_little_work_and_images_are_much(
+    configure: Configure, overrides: tuple[str, ...], is_shared: bool
+) -> None:
+    config = configure(*overrides)
+    data = build_data(config)
+    gan = build_gan(config, data.sample_shape, 0)
+    assert (multiply_adds(gan, data) >= WORTH_SHARING) == is_shared

@@ -1,44 +1,79 @@
 """Pictures of the averaged generator's samples, from the same latents all through the run."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
+from torch import Tensor
 
 from gan_lightning import pictures
-from gan_lightning.batch import Batch
+from gan_lightning.batch import Batch, as_rounds
 from gan_lightning.callbacks.periodic import Periodic
-from gan_lightning.gan import GAN
-from gan_lightning.loggers import log_picture
+from gan_lightning.gan import GAN, evaluating
+from gan_lightning.loggers import log_picture, show_histograms
 
 
 class SamplePictures(Periodic):
     """``samples/STEP.png`` at step 0, every ``every_n_steps`` generator updates and at the end; also in the loggers.
 
-    A data module draws its own picture, of ``n`` samples or, for None, of as many as suit it.
+    A data module draws its own picture, of ``n`` samples or, for None, of as many as suit it. ``real.png`` shows as
+    many real samples of the first batch. TensorBoard gets the histograms of D's outputs on both.
     """
 
     def __init__(self, every_n_steps: int = 500, n: int | None = None) -> None:
         super().__init__(every_n_steps)
         self.n = n
         self._latents = torch.empty(0)
+        self._real: Batch | None = None  # of the first batch
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, GAN)
         n = self.n or int(getattr(trainer.datamodule, "shown", pictures.IMAGES))  # type: ignore[attr-defined]
         # from the run's seed, also in a resumed run, whose random state is restored only after this
         self._latents = module.game.prior.sample(n, torch.Generator().manual_seed(torch.initial_seed()))
+        self._real = None
         super().on_train_start(trainer, module)
         if trainer.global_step == 0:
             self._draw_now(trainer, module)
 
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
+        assert isinstance(module, GAN)
+        if self._real is not None or not trainer.is_global_zero:
+            return
+        rounds, n = as_rounds(batch, module.critic_steps, module.accumulate_grad_batches), len(self._latents)
+        self._real = Batch(*(None if part is None else part.flatten(0, 3)[:n].clone() for part in rounds))  # type: ignore[arg-type]
+        if trainer.global_step == 0:
+            picture = drawn(trainer, self._real.x, "real data")
+            pictures.write_png(picture, Path(trainer.default_root_dir) / "real.png")
+            log_picture(trainer.loggers, "real", picture, 0)
+
     def draw(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, GAN)
-        samples = module.sample(len(self._latents), latents=self._latents).float().cpu()
+        samples = module.sample(len(self._latents), latents=self._latents)
         if not samples.isfinite().all():
             return  # the generator has diverged, which the next line of the log or checkpoint says
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        picture = data.picture(Batch(samples)) if hasattr(data, "picture") else pictures.draw(samples)
-        folder = Path(trainer.default_root_dir) / "samples"
-        pictures.write_png(picture, folder / f"{trainer.global_step:07d}.png")
-        log_picture(trainer.loggers, "samples", picture, trainer.global_step)
+        step, real = trainer.global_step, self._real
+        picture = drawn(trainer, samples, f"step {step:,}")
+        pictures.write_png(picture, Path(trainer.default_root_dir) / "samples" / f"{step:07d}.png")
+        log_picture(trainer.loggers, "samples", picture, step)
+        if real is not None:
+            show_histograms(trainer.loggers, lambda: outputs(module, real, self._latents), step)
+
+
+def drawn(trainer: Trainer, samples: Tensor, caption: str) -> Tensor:
+    """Samples as the data module draws them, with a caption where that is a figure and no grid of images."""
+    data, samples = trainer.datamodule, samples.float().cpu()  # type: ignore[attr-defined]
+    picture: Tensor = data.picture(Batch(samples)) if hasattr(data, "picture") else pictures.draw(samples)
+    return picture if samples.dim() == 4 else pictures.captioned(picture, caption)
+
+
+@torch.no_grad()
+def outputs(module: GAN, real: Batch, latents: Tensor) -> Mapping[str, Tensor]:
+    """D(x) and D(G(z)) of the networks that are being trained, in evaluation mode."""
+    z = latents[: len(real.x)].to(real.x)
+    with evaluating(module.game):
+        fake = module.game.generate(z, real.y)
+        logits = {"outputs/real": module.game.judge(real), "outputs/fake": module.game.judge(fake)}
+    return {name: module.game.loss.output(values) for name, values in logits.items()}

@@ -1,8 +1,11 @@
 """One line now and then where there is no terminal, a bar where there is one."""
 
 import io
+import os
+import pty
 import re
 import sys
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,10 +13,11 @@ import pytest
 import torch
 from helpers import GivenData, fit, small_gan
 from lightning import Callback
-from lightning.pytorch.callbacks import RichProgressBar
+from rich.console import Console
+from rich.live import Live
 
 from gan_lightning.callbacks import progress as module
-from gan_lightning.callbacks.progress import ProgressLines, progress
+from gan_lightning.callbacks.progress import ProgressLines, TerminalProgress, bar, progress
 from gan_lightning.gan import GAN
 
 
@@ -119,8 +123,96 @@ class _Terminal(io.StringIO):
 
 def test_a_terminal_gets_a_bar_and_anything_else_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", _Terminal(True))
-    assert isinstance(progress(2.0), RichProgressBar)
+    assert isinstance(progress(2.0), TerminalProgress)
     monkeypatch.setattr(sys, "stdout", _Terminal(False))
     plain = progress(2.0)
     assert isinstance(plain, ProgressLines)
     assert plain.every_seconds == 2.0
+
+
+def on_a_terminal(width: int, monkeypatch: pytest.MonkeyPatch, *callbacks: Callback, **options: Any) -> list[str]:
+    """What a run writes to a pseudo-terminal of so many columns: its lines, each with every drawing of it."""
+    ours, theirs = pty.openpty()
+    monkeypatch.setenv("TERM", "xterm")
+    with os.fdopen(theirs, "w", encoding="utf-8") as terminal:
+        console = Console(file=terminal, width=width, height=24)
+        monkeypatch.setattr(module, "Live", partial(Live, console=console))
+        options = {"enable_progress_bar": True, "log_every_n_steps": 1, "steps": 10} | options
+        fit(small_gan(), data(5), callbacks=[*callbacks, TerminalProgress(0.0)], **options)
+    written = b""
+    while chunk := _read(ours):
+        written += chunk
+    os.close(ours)
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", written.decode()).split("\r\n")
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 2**16)
+    except OSError:  # the other end is closed and all is read
+        return b""
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 120])
+def test_a_terminal_gets_one_line_for_the_whole_run(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    line, *rest = on_a_terminal(width, monkeypatch, _Metric())
+    assert rest == [""]
+    drawings = line.split("\r")
+    steps = [int(re.match(r"(\d+)/10 ", drawing)[1]) for drawing in drawings if drawing]  # type: ignore[index]
+    assert sorted(set(steps)) == list(range(11))  # over two epochs
+    assert steps == sorted(steps)
+    assert max(map(len, drawings)) <= width
+    if width >= 80:
+        assert re.search(r"━ +\d+:\d\d < 0:00 +[\d.,]+/s +D [-\d.]+ +G [-\d.]+ +quality 0.123 *$", drawings[-1])
+
+
+def test_what_a_run_prints_stands_above_its_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Talk(Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            if trainer.global_step == 5:
+                print("a word")
+
+    *above, last, end = on_a_terminal(80, monkeypatch, Talk())
+    assert [line.split("\r")[-1].strip() for line in above] == ["a word"]
+    assert last.split("\r")[-1].startswith("10/10 ")
+    assert end == ""
+
+
+def test_the_total_is_of_updates_by_whichever_limit_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    by_epochs = on_a_terminal(80, monkeypatch, steps=-1, max_epochs=2)
+    assert by_epochs[0].split("\r")[-1].startswith("10/10 ")
+
+
+def test_a_run_without_end_shows_no_remaining_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            trainer.should_stop = trainer.global_step == 5
+
+    line = on_a_terminal(80, monkeypatch, Stop(), steps=-1, max_epochs=-1)[0].split("\r")[-1]
+    assert re.match(r"5 +━+ +\d+:\d\d +[\d.,]+/s ", line)
+
+
+def test_an_interrupted_run_leaves_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fail(Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            if trainer.global_step == 5:
+                raise ArithmeticError("by the user")
+
+    stopped: list[bool] = []
+    monkeypatch.setattr(Live, "stop", lambda live, stop=Live.stop: (stopped.append(True), stop(live)))
+    with pytest.raises(ArithmeticError):
+        on_a_terminal(80, monkeypatch, Fail())
+    assert stopped
+
+
+@pytest.mark.parametrize("width", range(1, 130))
+def test_texts_that_do_not_fit_are_left_out_from_the_last(width: int) -> None:
+    texts = ["0:10:00 < 2:00:00", "12,345/s", "D 1.39", "G -0.693", "reverse_kl 0.00144", "fid 12.3"]
+    with Console(file=io.StringIO(), width=width, force_terminal=False) as console, console.capture() as capture:
+        console.print(bar(10_000, 10_000, texts, width))
+    (line,) = capture.get().splitlines()
+    assert len(line) <= width
+    shown = [text in line for text in texts]
+    assert shown == sorted(shown, reverse=True)
+    assert shown[:4] == [True] * 4 or width < 80
+    assert all(shown) == (width >= 100)

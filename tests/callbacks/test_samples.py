@@ -1,6 +1,7 @@
 """Pictures: when, what is in them, and that they leave the training alone."""
 
 import copy
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,17 @@ import torch
 from helpers import GivenData, fit, small_gan
 from lightning import Callback, LightningDataModule, Trainer
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from torch import Tensor, nn
 from torchvision.transforms.functional import pil_to_tensor
 
 from gan_lightning.batch import Rounds
 from gan_lightning.callbacks.samples import SamplePictures
 from gan_lightning.gan import GAN
-from gan_lightning.pictures import draw
+from gan_lightning.loggers import EventFile
+from gan_lightning.pictures import CAPTION, captioned, draw
+from gan_lightning.regularizers import R1
 
 
 def rounds(n: int) -> Tensor:
@@ -63,6 +68,7 @@ def test_the_same_latents_are_pictured_each_time(tmp_path: Path) -> None:
     callbacks = [_Spoil(), SamplePictures(1, n=64)]
     fit(gan, GivenData(rounds(4), 4), 4, callbacks=callbacks, default_root_dir=tmp_path)
     taken = pictures(tmp_path)
+    taken = {step: picture[:, CAPTION:] for step, picture in taken.items()}  # below the step's number
     assert torch.equal(taken[1], taken[3])
     assert torch.equal(taken[2], taken[4])
     assert not torch.equal(taken[1], taken[2])
@@ -76,10 +82,10 @@ def test_pictures_show_the_averaged_generator_at_latents_from_the_seed(tmp_path:
     fit(gan, GivenData(rounds(4), 4), 4, callbacks=callbacks, default_root_dir=tmp_path)
     latents = torch.randn(50, 3, generator=torch.Generator().manual_seed(31))
     assert gan.average is not None
-    expected = draw(gan.average.network["generator"](latents.double()).float())
+    expected = captioned(draw(gan.average.network["generator"](latents.double()).float()), "step 4")
     taken = pictures(tmp_path)
     assert torch.equal(taken[4], expected)
-    assert torch.equal(taken[0], draw(seen.first(latents.double()).detach().float()))
+    assert torch.equal(taken[0], captioned(draw(seen.first(latents.double()).detach().float()), "step 0"))
 
 
 class _Last(Callback):
@@ -167,4 +173,48 @@ def test_data_without_a_picture_of_its_own_is_drawn_by_its_shape(tmp_path: Path,
     gan = small_gan()
     fit(gan, _Plain(), 1, callbacks=[SamplePictures(5, n)], default_root_dir=tmp_path)  # type: ignore[arg-type]
     latents = torch.randn(n or 64, 3, generator=torch.Generator().manual_seed(3))
-    assert torch.equal(pictures(tmp_path)[1], draw(gan.sample(len(latents), latents=latents).float()))
+    drawn = draw(gan.sample(len(latents), latents=latents).float())
+    assert torch.equal(pictures(tmp_path)[1], captioned(drawn, "step 1"))
+
+
+@pytest.mark.parametrize(("critic_steps", "accumulate"), [(1, 1), (2, 2)])
+def test_the_real_picture_is_of_the_first_batch_as_many_as_there_are(
+    tmp_path: Path, critic_steps: int, accumulate: int
+) -> None:
+    given = torch.randn(3, 4 * critic_steps * accumulate, 2, dtype=torch.double)
+    data = GivenData(given, 4, rounds_per_batch=2)
+    gan = small_gan(critic_steps=critic_steps, accumulate_grad_batches=accumulate)
+    fit(gan, data, 3, callbacks=[SamplePictures(1, n=6)], default_root_dir=tmp_path)
+    expected = captioned(draw(given.flatten(0, 1)[:6].float()), "real data")
+    assert torch.equal(pil_to_tensor(Image.open(tmp_path / "real.png")), expected)
+
+
+def test_tensorboard_gets_the_real_picture_once_and_histograms_of_both_outputs(tmp_path: Path) -> None:
+    gan, given = small_gan(), rounds(6)
+    loggers = {"logger": EventFile(str(tmp_path)), "default_root_dir": tmp_path}
+    fit(gan, GivenData(given, 4), 6, callbacks=[SamplePictures(3, n=6)], **loggers)
+    log = EventAccumulator(str(tmp_path), size_guidance={"images": 0, "histograms": 0}).Reload()
+    assert [event.step for event in log.Images("real")] == [0]
+    assert [event.step for event in log.Images("samples")] == [0, 3, 6]
+    latents = torch.randn(6, 3, generator=torch.Generator().manual_seed(torch.initial_seed()))[: len(given[0])]
+    fake = gan.game.generator(latents.double()).detach()
+    for name, x in (("real", given[0]), ("fake", fake)):
+        events = log.Histograms(f"outputs/{name}")
+        assert [event.step for event in events] == [3, 6]
+        d = torch.sigmoid(gan.game.discriminator(x).detach())
+        found, expected = events[-1].histogram_value, torch.stack([d.sum(), d.min(), d.max()]).tolist()
+        assert (found.num, found.sum, found.min, found.max) == pytest.approx((4, *expected))
+
+
+def test_both_losses_share_a_chart(tmp_path: Path) -> None:
+    options = {"logger": EventFile(str(tmp_path)), "log_every_n_steps": 1}
+    fit(small_gan(regularizers=[R1(1.0)]), GivenData(rounds(2), 4), 2, **options)
+    log = EventAccumulator(str(tmp_path)).Reload()
+    (event,) = log.Tensors("custom_scalars__config__")
+    layout = Layout.FromString(event.tensor_proto.string_val[0])
+    charts = {chart.title: list(chart.multiline.tag) for category in layout.category for chart in category.chart}
+    curves = log.Tags()["scalars"]
+    shown = {title: [c for c in curves if any(re.search(tag, c) for tag in tags)] for title, tags in charts.items()}
+    assert sorted(shown["losses"]) == ["loss/discriminator", "loss/generator"]
+    assert all(len(lines) == 2 for lines in shown.values())
+    assert "loss/discriminator/r1" in curves  # a penalty has a curve of its own
