@@ -260,7 +260,7 @@ class GAN(LightningModule):
         optimizers = [optimizer.optimizer for optimizer in self.optimizers()]  # type: ignore[union-attr]
         if self._formerly_built is not None:
             schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
-            take_changes(optimizers, schedulers, self._formerly_built, self._built)  # type: ignore[arg-type]
+            take_changes(optimizers, schedulers, self._formerly_built, self._built)
             self._formerly_built = None
         players = self.game.players()
         clip = self.gradient_clip_val, self.gradient_clip_algorithm

@@ -1,4 +1,4 @@
-"""Options of optimizers and schedules that a resumed run changes, where their loaded states bring the former ones back."""
+"""Options of optimizers and schedules that a resumed run changes, where loaded states bring back the former ones."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -45,9 +45,9 @@ def _merged(now: Any, before: Any, after: Any) -> Any:
     """``now``, with the values of ``after`` where they are not those of ``before``."""
     if isinstance(now, dict) and isinstance(before, dict) and isinstance(after, dict):
         return {k: _merged(v, before.get(k), after[k]) if k in after else v for k, v in now.items()}
-    if isinstance(now, list) and isinstance(before, list) and isinstance(after, list):
-        if len(now) == len(before) == len(after):
-            return [_merged(*values) for values in zip(now, before, after, strict=True)]
+    lists = isinstance(now, list) and isinstance(before, list) and isinstance(after, list)
+    if lists and len(now) == len(before) == len(after):
+        return [_merged(*values) for values in zip(now, before, after, strict=True)]
     return now if before == after else after
 
 

@@ -71,6 +71,7 @@ class ImageFolder(ImageData):
         """As of all images; of a folder that is too large to read the names, sizes and times of the files."""
         if isinstance(self.images, Tensor):
             return super().fingerprint
+        assert isinstance(self.images, _Files)
         digest = hashlib.sha256()
         for path in self.images.files:
             stat = path.stat()

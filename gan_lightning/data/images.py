@@ -116,9 +116,9 @@ class ImageData(RealData):
     def fingerprint(self) -> str:  # type: ignore[override]
         """A digest of the images that are trained on and their classes, wherever they lie; known after ``setup``."""
         assert isinstance(self.images, Tensor)
-        digest = hashlib.sha256(self.images.contiguous().numpy())
+        digest = hashlib.sha256(self.images.contiguous().numpy().data)
         if self.labels is not None:
-            digest.update(self.labels.contiguous().numpy())
+            digest.update(self.labels.contiguous().numpy().data)
         return f"{len(self.images)} images in memory, digest {digest.hexdigest()[:16]}"
 
     def held_out_images(self) -> Batch:
