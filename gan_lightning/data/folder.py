@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from gan_lightning.data.decode import read_image
 from gan_lightning.data.images import ImageData
 from gan_lightning.errors import UsageError
 from gan_lightning.files import written_aside
@@ -196,29 +196,3 @@ def _indices(names: Sequence[str], files: list[Path]) -> Tensor:
     """Where the name of each file's folder stands among the names, -1 for nowhere."""
     positions = {name: i for i, name in enumerate(names)}
     return torch.tensor([positions.get(file.parent.name, -1) for file in files])
-
-
-def read_image(path: Path, sample_shape: tuple[int, ...]) -> Tensor:
-    """One image file as uint8 (channels, size, size), scaled by its shorter side and cropped at the centre.
-
-    Raises:
-        UsageError: the file is not a readable image.
-    """
-    channels, size, _ = sample_shape
-    try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            if image.mode.startswith("I;16"):  # 16 bits a pixel, which convert would cut off at 255
-                image = image.point(lambda value: value / 257).convert("L")
-            image = image.convert("L" if channels == 1 else "RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UsageError(
-            f"{path} is not a readable image ({error}): remove it, or pass over such files with data.unreadable=skip."
-        ) from error
-    width, height = (max(size, round(side * size / min(image.size))) for side in image.size)
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.LANCZOS)
-    left, top = (width - size) // 2, (height - size) // 2
-    image = image.crop((left, top, left + size, top + size))
-    data = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    return data.view(size, size, channels).permute(2, 0, 1).contiguous()

@@ -23,8 +23,9 @@ from torch import Tensor
 from torch.testing import assert_close
 from torchvision import datasets
 
+from gan_lightning.data.decode import read_image
 from gan_lightning.data.fetch import RoundOrder
-from gan_lightning.data.folder import ImageFolder, read_image
+from gan_lightning.data.folder import ImageFolder
 from gan_lightning.data.images import ImageData
 from gan_lightning.data.loader import RoundShape
 from gan_lightning.data.torchvision import CIFAR10, MNIST, FashionMNIST, check_idx
