@@ -18,7 +18,13 @@ class GaussianMixture(MixtureSameFamily):
     """
 
     def __init__(self, means: Tensor, std: Tensor | float, weights: Tensor | None = None) -> None:
-        std = torch.as_tensor(std, dtype=means.dtype).reshape(-1, 1).expand_as(means)
+        std = torch.as_tensor(std, dtype=torch.float64).to(means.dtype).reshape(-1, 1).expand_as(means)
+        if not (means.isfinite().all() and std.isfinite().all() and (std > 0).all()):
+            raise UsageError(
+                f"data.distribution has means from {means.min().item():g} to {means.max().item():g} and standard "
+                f"deviations from {std.min().item():g} to {std.max().item():g} in {means.dtype}: all must be finite, "
+                "and standard deviations above 0."
+            )
         weights = torch.ones(len(means)) if weights is None else weights
         self._normal = Normal(means, std)
         super().__init__(Categorical(weights), Independent(self._normal, 1), validate_args=False)
@@ -52,7 +58,7 @@ class GaussianMixture(MixtureSameFamily):
 
 def gaussian(mean: float = 0.0, std: float = 1.0) -> GaussianMixture:
     """N(mean, std^2) in one dimension."""
-    return GaussianMixture(torch.tensor([[float(mean)]]), std)
+    return GaussianMixture(torch.tensor([[float(mean)]], dtype=torch.float64).float(), std)
 
 
 def mixture(means: Sequence[float], stds: Sequence[float], weights: Sequence[float] | None = None) -> GaussianMixture:

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 
 from gan_lightning.batch import Batch
+from gan_lightning.cache import digest_of
 from gan_lightning.data.folder import ImageFolder
 from gan_lightning.data.images import ImageData
 from gan_lightning.data.torchvision import MNIST
@@ -75,7 +76,7 @@ def test_training_follows_from_its_seed_and_leaves_the_global_stream_alone() -> 
 def test_it_is_trained_once_and_then_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = own(tmp_path)
     (path,) = tmp_path.iterdir()  # nothing half written beside it
-    saved = torch.load(path, weights_only=True)
+    saved = torch.load(path, weights_only=True)["content"]
     assert (saved["accuracy"], saved["seed"]) == (first.accuracy, features.SEED)
     assert saved["data"] in path.name
     monkeypatch.setattr(features, "train_classifier", lambda *_: pytest.fail("trained again"))
@@ -94,9 +95,9 @@ def test_the_name_is_of_the_weights(tmp_path: Path) -> None:
     assert own(tmp_path, (images, labels)).name != first.name
     assert len(list(tmp_path.iterdir())) == 2
     (path,) = (p for p in tmp_path.iterdir() if own_digest(tmp_path) in p.name)
-    saved = torch.load(path, weights_only=True)
+    saved = torch.load(path, weights_only=True)["content"]
     saved["weights"]["head.1.bias"][0] += 1e-3
-    torch.save(saved, path)
+    torch.save({"digest": digest_of(saved), "content": saved}, path)
     assert own(tmp_path).name != first.name
 
 

@@ -1,13 +1,18 @@
 """Rounds of images: which of them stand where, from memory or through worker processes."""
 
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from gan_lightning.batch import Batch, Rounds, apply, concatenate
 from gan_lightning.data.loader import RoundShape
+from gan_lightning.errors import UsageError
 from gan_lightning.pixels import from_bytes
 from gan_lightning.streams import stream_seed
 
@@ -82,19 +87,15 @@ class WorkerFetcher:
         self.has_classes = has_classes
         self.workers = workers
         self._next = -1
-        self._iterator: Iterator[tuple[Tensor, Tensor]] = iter(())
+        self._iterator: Iterator[Any] = iter(())
 
     def __call__(self, start: int, stop: int) -> Rounds:
         if start != self._next:
-            loader = DataLoader(
-                self.images,
-                batch_sampler=self._rounds_from(self.order, start),
-                num_workers=self.workers,
-                generator=torch.Generator(),  # else it draws from the global random state
-            )
-            self._iterator = iter(loader)
+            self._iterator = read_ahead(self.images, self._rounds_from(self.order, start), self.workers)
+        self._next = -1  # where what follows fails
+        rounds = concatenate([self._read(r) for r in range(start, stop)])
         self._next = stop
-        return concatenate([self._read(r) for r in range(start, stop)])
+        return rounds
 
     @staticmethod
     def _rounds_from(order: RoundOrder, start: int) -> Iterator[list[int]]:
@@ -106,7 +107,11 @@ class WorkerFetcher:
 
     def _read(self, round_: int) -> Rounds:
         """The next round, which is the one of that number."""
-        images, classes = next(self._iterator)
+        read = next(self._iterator)
+        if isinstance(read, UsageError):
+            self._iterator = iter(())  # which ends the workers
+            raise read
+        images, classes = read
         images = from_bytes(images, self.value_range)
         if self.order.horizontal_flips:
             flips = self.order.flips(round_).flatten()
@@ -115,3 +120,92 @@ class WorkerFetcher:
         dimensions = (1, shape.critic_steps, shape.accumulate_grad_batches, shape.batch_size)
         rounds = Rounds(images, classes if self.has_classes else None)
         return apply(lambda tensor: tensor.unflatten(0, dimensions), rounds)
+
+
+class _Lists(Dataset[Any]):
+    """(images, classes) of a list of indices; a refusal is an item too, to which a DataLoader would add 100 lines."""
+
+    def __init__(self, images: Dataset[tuple[Tensor, int]]) -> None:
+        self.images = images
+
+    def __getitem__(self, indices: list[int]) -> Any:
+        try:
+            return default_collate([self.images[i] for i in indices])
+        except UsageError as error:
+            return UsageError(str(error))
+
+
+def read_ahead(images: Dataset[tuple[Tensor, int]], order: Iterable[list[int]], workers: int) -> Iterator[Any]:
+    """(images, classes) of each list of indices, or the UsageError of one that cannot be read, by worker processes.
+
+    Raises:
+        UsageError: a worker has died; an error of the images' own code stays what it is.
+    """
+    loader = DataLoader(
+        _Lists(images),
+        batch_size=None,
+        sampler=order,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        worker_init_fn=_begin_worker,
+        generator=torch.Generator(),  # else it draws from the global random state
+    )
+    with _handlers_kept():
+        iterator = iter(loader)
+    while True:
+        try:
+            item = next(iterator)
+        except StopIteration:
+            return
+        except (RuntimeError, EOFError, OSError) as error:
+            if workers == 0 or not _is_death(error):
+                raise
+            reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+            item = UsageError(
+                f"A process that reads images has died ({reason}), as one does that is killed for want of memory: go "
+                "on by resume=RUN_FOLDER, with fewer data.workers."
+            )
+            del iterator  # which ends the others
+            break
+        yield item
+    raise item  # here, where no traceback holds the workers
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
+
+
+def _is_death(error: Exception) -> bool:
+    """Whether a worker has died, and not raised what its images' code does."""
+    return str(error).startswith("DataLoader worker (pid") or (
+        isinstance(error, EOFError | OSError) and not str(error).startswith("Caught ")
+    )
+
+
+def _begin_worker(worker: int) -> None:
+    """A worker has none of the run's handlers: it ends when the run says so, and not by a Ctrl-C that both get."""
+    for signum in signal.valid_signals():
+        if callable(signal.getsignal(signum)):
+            signal.signal(signum, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for signum in (signal.SIGTERM, signal.SIGCHLD):
+        signal.signal(signum, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
+
+
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Workers that begin inside run none of this process's handlers, and it keeps its own.
+
+    torch's for SIGCHLD raises wherever the process is; a dead worker is noticed all the same, when its round is due.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = signal.getsignal(signal.SIGCHLD)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, former or signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -2,21 +2,24 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from gan_lightning.cache import cache_folder, cached, say
+from gan_lightning.data.decode import named, read_image
+from gan_lightning.data.fetch import read_ahead
 from gan_lightning.data.images import ImageData
+from gan_lightning.data.listing import IMAGE_ENDINGS, list_images
 from gan_lightning.errors import UsageError
-from gan_lightning.files import written_aside
 
-IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+VERSION = 2  # of what becomes of a file's pixels, by which caches are told apart
 
 
 class ImageFolder(ImageData):
@@ -58,12 +61,13 @@ class ImageFolder(ImageData):
         if not hasattr(self, "images"):
             files = self._training_files
             if self.chosen is not None:
-                files = [file for file in files if file.parent.name in self.class_names]
+                files = [file for file in files if _class_of(file) in self.class_names]
             if self._fits(files):
                 images, readable = self._load(files)
                 self.images, self.labels = images, self._labels(files)[readable] if self.classes else None
             else:
-                self.images = _Files(files, self._labels(files), self.sample_shape, self.unreadable)
+                files = [files[i] for i in self._readable(files)]
+                self.images = _Files(files, self._labels(files), self.sample_shape)
         super().setup(stage)
 
     @cached_property
@@ -85,7 +89,7 @@ class ImageFolder(ImageData):
     @cached_property
     def all_class_names(self) -> Sequence[str]:
         parents = {file.parent for file in self._training_files}
-        return () if parents == {self.root} else sorted({parent.name for parent in parents})
+        return () if parents == {self.root} else sorted({named(parent.name) for parent in parents})
 
     def _labels(self, files: list[Path]) -> Tensor:
         """Which of ``class_names`` each file's folder is, -1 for none."""
@@ -109,7 +113,7 @@ class ImageFolder(ImageData):
                 "memory: give a higher limit" + (", or data.features=inception." if train else ".")
             )
         names = self.all_class_names
-        unknown = sorted({file.parent.name for file in files} - set(names))
+        unknown = sorted(set(map(_class_of, files)) - set(names))
         if names and unknown and self.features == "own":
             raise UsageError(
                 f"data.held_out has folders, such as {unknown[0]!r}, that {self.root} does not have: give the same "
@@ -133,104 +137,99 @@ class ImageFolder(ImageData):
         """The images in a folder, in order of their paths.
 
         Raises:
-            FileNotFoundError: there is no such folder or no image in it.
+            UsageError: there is no such folder or no image in it.
         """
-        files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS)
-        if not files:
-            option = "root" if folder == self.root else "held_out"
-            state = "has no image" if folder.is_dir() else "is no folder"
-            raise UsageError(f"data.{option}={folder} {state}: give a folder with {' '.join(sorted(IMAGE_ENDINGS))}.")
-        return files
+        option = "root" if folder == self.root else "held_out"
+        advice = f"give a folder with {' '.join(sorted(IMAGE_ENDINGS))}."
+        if not folder.is_dir():
+            raise UsageError(f"data.{option}={named(folder)} is no folder: {advice}")
+        listing = list_images(folder)
+        say(listing.passed_over(folder))
+        if not listing.files:
+            raise UsageError(f"data.{option}={named(folder)} has no image: {advice}")
+        return listing.files
 
     def _load(self, files: list[Path]) -> tuple[Tensor, Tensor]:
         """The readable images, from the cache or from their files, and their indices among the files."""
-        cached = self._cache_path(files)
-        if cached.exists():
-            return torch.load(cached, weights_only=True)
-        loaded = self._decode(files)
-        with written_aside(cached) as aside:
-            torch.save(loaded, aside)
-        return loaded
+        return cached(self._cache_path(files, "images and indices"), lambda: self._decode(files))
 
-    def _cache_path(self, files: list[Path]) -> Path:
+    def _readable(self, files: list[Path]) -> list[int]:
+        """The indices of those that workers will read: of all, unless unreadable ones are passed over."""
+        if self.unreadable == "refuse":
+            return list(range(len(files)))
+        images = _Files(files, torch.zeros(len(files)), self.sample_shape)
+
+        def check() -> Tensor:
+            read = read_ahead(images, ([i] for i in range(len(files))), self.workers)
+            return self._tried(files, read, "Checking")[1]
+
+        return cached(self._cache_path(files, "indices"), check).tolist()
+
+    def _cache_path(self, files: list[Path], content: str) -> Path:
         key = hashlib.blake2b(digest_size=16)
-        key.update(repr((self.sample_shape, self.unreadable, "images and indices")).encode())
+        key.update(repr((VERSION, self.sample_shape, self.unreadable, content)).encode())
         for path in files:
             stat = path.stat()
-            key.update(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-        return self.cache / f"{key.hexdigest()}.pt"
+            key.update(os.fsencode(path.resolve()) + f"\0{stat.st_size} {stat.st_mtime_ns}\0".encode())
+        return cache_folder(self.cache) / f"{key.hexdigest()}.pt"
 
     def _decode(self, files: list[Path]) -> tuple[Tensor, Tensor]:
-        """The readable images, uint8 (images, *sample_shape), and their indices, with a progress bar."""
+        """The readable images, uint8 (images, *sample_shape), and their indices."""
+        images, readable = self._tried(files, map(self._read_or_refuse, files), "Reading")
+        return torch.stack(images), readable
+
+    def _read_or_refuse(self, path: Path) -> Tensor | UsageError:
+        try:
+            return read_image(path, self.sample_shape)
+        except UsageError as error:
+            return error
+
+    def _tried(self, files: list[Path], read: Iterable[Any], doing: str) -> tuple[list[Any], Tensor]:
+        """What is read of the files and their indices, with a progress bar and a count of those passed over.
+
+        Of a folder that is only checked nothing is kept.
+        """
+        from rich.markup import escape
         from rich.progress import track
 
-        folder = self.root if files[0].is_relative_to(self.root) else self.held_out
-        images, readable, skipped = [], [], []
-        for i, path in enumerate(track(files, description=f"Reading {folder}")):
-            try:
-                images.append(read_image(path, self.sample_shape))
+        folder = named(self.root if files[0].is_relative_to(self.root) else str(self.held_out))
+        found, readable, skipped = [], [], []
+        for i, item in enumerate(track(read, description=f"{doing} {escape(folder)}", total=len(files))):
+            if not isinstance(item, UsageError):
                 readable.append(i)
-            except ValueError:
-                if self.unreadable == "refuse":
-                    raise
-                skipped.append(path)
+                found.append(item if doing == "Reading" else None)
+            elif self.unreadable == "refuse":
+                raise item
+            else:
+                skipped.append(files[i])
         if skipped:
-            print(f"Skipped {len(skipped)} unreadable images in {folder}, the first of them {skipped[0]}.")
-        if not images:
+            say(f"Skipped {len(skipped)} unreadable images in {folder}, the first of them {named(skipped[0])}.")
+        if not readable:
             raise UsageError(f"None of the {len(files)} images in {folder} can be read.")
-        return torch.stack(images), torch.tensor(readable)
+        return found, torch.tensor(readable)
 
 
 class _Files(Dataset[tuple[Tensor, int]]):
-    """(image, class) read when asked for; the next readable one stands in for an unreadable one that is skipped."""
+    """(image, class) read when asked for."""
 
-    def __init__(self, files: list[Path], labels: Tensor, sample_shape: tuple[int, ...], unreadable: str) -> None:
+    def __init__(self, files: list[Path], labels: Tensor, sample_shape: tuple[int, ...]) -> None:
         self.files = files
         self.labels = labels.tolist()
         self.sample_shape = sample_shape
-        self.unreadable = unreadable
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        for skipped in range(len(self)):
-            i = (index + skipped) % len(self)
-            try:
-                return read_image(self.files[i], self.sample_shape), self.labels[i]
-            except ValueError:
-                if self.unreadable == "refuse" or skipped == len(self) - 1:
-                    raise
-        raise IndexError(index)
+        return read_image(self.files[index], self.sample_shape), self.labels[index]
+
+
+def _class_of(file: Path) -> str:
+    """The name of the folder that directly holds a file."""
+    return named(file.parent.name)
 
 
 def _indices(names: Sequence[str], files: list[Path]) -> Tensor:
     """Where the name of each file's folder stands among the names, -1 for nowhere."""
     positions = {name: i for i, name in enumerate(names)}
-    return torch.tensor([positions.get(file.parent.name, -1) for file in files])
-
-
-def read_image(path: Path, sample_shape: tuple[int, ...]) -> Tensor:
-    """One image file as uint8 (channels, size, size), scaled by its shorter side and cropped at the centre.
-
-    Raises:
-        UsageError: the file is not a readable image.
-    """
-    channels, size, _ = sample_shape
-    try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            if image.mode.startswith("I;16"):  # 16 bits a pixel, which convert would cut off at 255
-                image = image.point(lambda value: value / 257).convert("L")
-            image = image.convert("L" if channels == 1 else "RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UsageError(
-            f"{path} is not a readable image ({error}): remove it, or pass over such files with data.unreadable=skip."
-        ) from error
-    width, height = (max(size, round(side * size / min(image.size))) for side in image.size)
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.LANCZOS)
-    left, top = (width - size) // 2, (height - size) // 2
-    image = image.crop((left, top, left + size, top + size))
-    data = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    return data.view(size, size, channels).permute(2, 0, 1).contiguous()
+    return torch.tensor([positions.get(_class_of(file), -1) for file in files])

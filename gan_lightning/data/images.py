@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from torchmetrics import Metric
 
 from gan_lightning.batch import Batch, Rounds, apply
+from gan_lightning.cache import cache_folder
 from gan_lightning.data.fetch import MemoryFetcher, RoundOrder, WorkerFetcher
 from gan_lightning.data.loader import Batches, RealData
 from gan_lightning.errors import UsageError
@@ -78,6 +79,8 @@ class ImageData(RealData):
                 f"data.classes is {classes!r}: give a list of names or numbers, one or more, or null for all."
             )
         self.value_range = RANGES[range]
+        if not str(root):
+            raise UsageError("data.root is empty: give a folder.")
         self.root = Path(root).expanduser()
         self.chosen = classes
         self.horizontal_flips = horizontal_flips
@@ -86,7 +89,7 @@ class ImageData(RealData):
         self.monitor = ("val/fid", "min") if validation_samples else None
         self.features = features
         self.inception_weights = inception_weights
-        self.cache = Path(cache).expanduser()
+        self.cache = cache
 
     @property
     def all_class_names(self) -> Sequence[str]:
@@ -102,6 +105,8 @@ class ImageData(RealData):
 
     def setup(self, stage: str | None = None) -> None:
         """Read the images, and what validation needs: held-out images and the network that gives features."""
+        if self.validation_samples and self.features == "own":
+            cache_folder(self.cache)  # refused before anything is read
         if not hasattr(self, "images"):
             self.images, self.labels, *_ = self._of_chosen_classes(*self.read(train=True))
         if self.validation_samples and not hasattr(self, "_metric"):
@@ -142,9 +147,9 @@ class ImageData(RealData):
         if self.features == "inception":
             return inception_features(self.inception_weights)
         assert self.trainer is not None
-        device = self.trainer.strategy.root_device
+        device, cache = self.trainer.strategy.root_device, cache_folder(self.cache)
         train, held_out = self.read(train=True), self.read(train=False)
-        return own_features(type(self).__name__.lower(), train, held_out, len(self.all_class_names), self.cache, device)
+        return own_features(type(self).__name__.lower(), train, held_out, len(self.all_class_names), cache, device)
 
     def _of_chosen_classes(self, images: Tensor, labels: Tensor) -> Batch:
         """The images of the chosen classes, and which of ``class_names`` each has; None if one has none of them."""

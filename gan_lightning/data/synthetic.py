@@ -44,6 +44,7 @@ class Synthetic(RealData):
                 f"data.distribution is {tuple(distribution.batch_shape)} distributions at once: make them one, by "
                 "torch.distributions.Independent or MixtureSameFamily."
             )
+        check_finite(distribution)
         self.distribution = distribution
         self.sample_shape = tuple(distribution.event_shape) or (1,)
         self.validation_samples = validation_samples
@@ -102,6 +103,25 @@ def metrics_of(distribution: Distribution) -> dict[str, Callable[..., Metric]]:
     if has_modes(distribution):
         metrics |= {"modes": Modes, "high_quality": HighQuality, "reverse_kl": ReverseKL}
     return metrics
+
+
+def check_finite(distribution: Distribution) -> None:
+    """Refuse a distribution whose samples or densities float32 cannot hold.
+
+    Raises:
+        UsageError: it is one.
+    """
+    x = sample_from(distribution, 1000, 0).x
+    try:
+        density = distribution.log_prob(x.view(-1, *distribution.event_shape)).float()
+    except NotImplementedError:  # torch knows none
+        density = x.new_zeros(1)
+    # squares of distances, too; a density may have a pole where some samples lie
+    if not x.square().isfinite().all() or density.isnan().any() or density.isinf().all():
+        raise UsageError(
+            f"data.distribution has samples such as {x[0].tolist()} and log-densities such as {density[0].item():g}, "
+            "which float32 cannot train on: choose places up to 1e9 and scales from 1e-9 to 1e9."
+        )
 
 
 def has_modes(distribution: Distribution) -> TypeGuard[GaussianMixture]:

@@ -23,8 +23,9 @@ from torch import Tensor
 from torch.testing import assert_close
 from torchvision import datasets
 
+from gan_lightning.data.decode import read_image
 from gan_lightning.data.fetch import RoundOrder
-from gan_lightning.data.folder import ImageFolder, read_image
+from gan_lightning.data.folder import ImageFolder
 from gan_lightning.data.images import ImageData
 from gan_lightning.data.loader import RoundShape
 from gan_lightning.data.torchvision import CIFAR10, MNIST, FashionMNIST, check_idx
@@ -496,7 +497,7 @@ def test_an_unreadable_image_is_refused_by_name(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=f"{path} is not a readable image"):
         ready(image_folder(folder))
-    assert not (folder.parent / "cache").exists()
+    assert not list((folder.parent / "cache").iterdir())
 
 
 def test_unreadable_images_are_skipped_with_a_count(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -637,15 +638,23 @@ def test_chosen_folders_are_counted_from_zero(folder: Path, memory_limit: float)
     assert sorted(y.tolist()) == [0] + [1] * 6
 
 
-@pytest.mark.parametrize(("memory_limit", "dogs"), [(8.0, 6), (TINY, 7)])
-def test_a_label_is_of_the_image_that_stands_in(folder: Path, memory_limit: float, dogs: int) -> None:
-    """The last cat is unreadable: it is left out of memory, and the first dog stands in for it in a worker."""
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("memory_limit", [8.0, TINY])
+def test_unreadable_images_are_passed_over_alike(
+    folder: Path, memory_limit: float, workers: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In memory and through workers: each readable image once in an epoch, with its class; a line at the start."""
     spoil(folder / "cats" / "4.png")
-    options: dict[str, Any] = {"unreadable": "skip", "workers": 0, "memory_limit": memory_limit}
-    x, y = labelled(ready(image_folder(folder, 1, **options)), 4 + dogs)
-    assert sorted(y.tolist()) == [0] * 4 + [1] * dogs
+    options: dict[str, Any] = {"unreadable": "skip", "workers": workers, "memory_limit": memory_limit}
+    said = f"Skipped 1 unreadable images in {folder}, the first of them {folder / 'cats' / '4.png'}."
+    data = ready(image_folder(folder, 1, **options))
+    assert said in " ".join(capsys.readouterr().out.split())
+    x, y = labelled(data, 10)
+    assert sorted(y.tolist()) == [0] * 4 + [1] * 6
     of_dogs = {read_image(path, (3, 16, 16)).sum().item() for path in (folder / "dogs").iterdir()}
     assert [to_bytes(image, (-1.0, 1.0)).sum().item() in of_dogs for image in x] == y.bool().tolist()
+    spoil(folder / "cats" / "3.jpg")  # which the cache does not notice
+    assert len(ready(image_folder(folder, 1, **options)).images) == 10
 
 
 @pytest.mark.parametrize("memory_limit", [8.0, TINY])
@@ -758,3 +767,34 @@ def test_a_worker_names_the_image_it_cannot_read(folder: Path, workers: int) -> 
 def test_a_batch_larger_than_the_folder_is_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"takes 12 images .* has 11"):
         ready(image_folder(folder, 12, memory_limit=TINY)).train_dataloader()
+
+
+# ------------------------------------------------------------------------------------------------ without a home
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+
+
+@pytest.mark.usefixtures("homeless")
+def test_what_needs_no_cache_needs_no_home(tmp_path: Path) -> None:
+    write_mnist(tmp_path)
+    assert len(ready(mnist(tmp_path)).images) == 10
+
+
+@pytest.mark.usefixtures("homeless")
+def test_a_cache_is_refused_before_anything_is_read(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MNIST, "read", lambda *_, **__: pytest.fail("read"))
+    with pytest.raises(UsageError, match=r"^data\.cache=~/\.cache/gan_lightning cannot be written"):
+        ready(mnist(tmp_path, validation_samples=10))
+    monkeypatch.setattr(Image, "open", lambda *_: pytest.fail("read"))
+    for options in ({}, {"unreadable": "skip", "memory_limit": TINY}):
+        with pytest.raises(UsageError, match=r"^data\.cache=~/\.cache/gan_lightning cannot be written"):
+            ready(image_folder(folder, cache="~/.cache/gan_lightning", **options))

@@ -27,6 +27,7 @@ from gan_lightning.callbacks.optimal_discriminator import OptimalDiscriminator
 from gan_lightning.callbacks.samples import SamplePictures
 from gan_lightning.data.synthetic import Synthetic, sample_from
 from gan_lightning.distributions import GaussianMixture, gaussian, grid, mixture, ring
+from gan_lightning.errors import UsageError
 from gan_lightning.metrics.distribution import KolmogorovSmirnov
 
 
@@ -328,3 +329,19 @@ def test_metrics_on_a_line_know_other_distributions(distribution: Distribution) 
 def test_many_distributions_at_once_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^data\.distribution is \(3,\) distributions at once: make them one, by"):
         synthetic(Normal(torch.zeros(3), torch.ones(3)))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(lambda v=v: ring(radius=v) for v in (1e20, 1e38, 1e39, math.nan, math.inf)),
+        *(lambda v=v: ring(sigma=v) for v in (0.0, -1.0, 1e-30, 1e-300, 1e38, 1e39, math.nan)),
+        *(lambda v=v: gaussian(mean=v) for v in (1e20, 1e39, -1e39, math.nan)),
+        *(lambda v=v: grid(spacing=v) for v in (1e20, 1e39, math.nan)),
+        lambda: torch.distributions.Normal(1e30, 1.0),
+        lambda: torch.distributions.Normal(0.0, 1e-30),
+    ],
+)
+def test_what_float32_cannot_hold_is_refused(make: Any) -> None:
+    with pytest.raises(UsageError, match=r"^data\.distribution has (means|samples) .*"):
+        Synthetic(make(), 4, 10, 10)

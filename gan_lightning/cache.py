@@ -1,0 +1,84 @@
+"""Files that only save time: kept with a digest of what is in them, and made again where they are damaged."""
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from gan_lightning.errors import UsageError
+from gan_lightning.files import leftovers, written_aside
+
+
+def cache_folder(folder: str | Path) -> Path:
+    """The folder of the caches, which is made where it is not there.
+
+    Raises:
+        UsageError: it is empty, and nothing can be written in it.
+    """
+    try:
+        path = Path(folder).expanduser()
+        path.mkdir(parents=True, exist_ok=True)
+        if not any(path.iterdir()):
+            tempfile.TemporaryFile(dir=path).close()
+    except (OSError, RuntimeError) as error:  # RuntimeError where there is no home
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+        raise UsageError(
+            f"data.cache={folder} cannot be written ({reason}): give another folder by data.cache=FOLDER."
+        ) from error
+    return path
+
+
+def cached(path: Path, make: Callable[[], Any]) -> Any:
+    """What ``make`` gives, tensors in plain containers: from a file where that is whole, else made and kept there."""
+    if path.exists():
+        try:
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+            if saved["digest"] == digest_of(saved["content"]):
+                return saved["content"]
+        except Exception:  # torch.load raises many kinds, all with the same meaning here
+            pass
+        say(f"{path} is damaged: it is made again.")
+    for leftover in leftovers(path.parent) if path.parent.is_dir() else ():
+        leftover.unlink(missing_ok=True)
+    content = make()
+    try:
+        with written_aside(path) as aside, aside.open("wb") as file:
+            torch.save({"digest": digest_of(content), "content": content}, file)
+    except (OSError, RuntimeError) as error:  # RuntimeError of torch's where the disk is full
+        say(f"{path} cannot be written ({' '.join(str(error).split())}): the next run makes it again.")
+    return content
+
+
+def digest_of(content: Any) -> str:
+    """32 hexadecimal figures of tensors in plain containers, their types, shapes and values."""
+    digest = hashlib.blake2b(digest_size=16)
+    _add(digest, content)
+    return digest.hexdigest()
+
+
+def _add(digest: Any, content: Any) -> None:
+    if isinstance(content, Tensor):
+        digest.update(repr((content.dtype, tuple(content.shape))).encode())
+        digest.update(content.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    elif isinstance(content, Mapping):
+        for name, value in content.items():
+            digest.update(repr(name).encode())
+            _add(digest, value)
+    elif isinstance(content, list | tuple):
+        digest.update(repr((type(content), len(content))).encode())
+        for value in content:
+            _add(digest, value)
+    else:
+        digest.update(repr(content).encode())
+
+
+@rank_zero_only
+def say(line: str) -> None:
+    """Print a line, once for all processes, if it is one."""
+    if line:
+        print(line)

@@ -1,0 +1,86 @@
+"""Which files of a folder are images: links are followed, and whatever is neither a file nor a folder is left alone."""
+
+import os
+import stat
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gan_lightning.data.decode import named
+from gan_lightning.errors import UsageError
+
+IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+MAC = "__MACOSX"  # a folder of a Mac's zip, whose files have the images' names
+
+
+@dataclass
+class Listing:
+    """The images in a folder, and what looks like some but is passed over, by its kind."""
+
+    files: list[Path] = field(default_factory=list)
+    others: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+
+    def passed_over(self, folder: Path) -> str:
+        """One line that counts them; empty where there is nothing to say."""
+        if not self.others:
+            return ""
+        counts = ", ".join(f"{len(paths)} {kind} ({named(paths[0].name)})" for kind, paths in self.others.items())
+        return f"Passed over in {named(folder)}: {counts}, each with the first one's name."
+
+
+def list_images(root: Path) -> Listing:
+    """The images in a folder and its subfolders, in order of their paths.
+
+    Raises:
+        UsageError: a folder cannot be read.
+    """
+    listing = Listing()
+    _list(root, [], set(), listing)
+    listing.files.sort()
+    listing.others = {kind: sorted(paths) for kind, paths in sorted(listing.others.items())}
+    return listing
+
+
+def _list(folder: Path, around: list[tuple[int, int]], seen: set[tuple[int, int, str]], listing: Listing) -> bool:
+    """Add what is in a folder that lies in the folders ``around``; returns whether it has an image."""
+    found = False
+    try:
+        here = folder.stat()
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise UsageError(f"{named(folder)} cannot be read ({error.strerror}): change its permissions.") from error
+    identity = here.st_dev, here.st_ino
+    if identity in around:
+        listing.others["links to a folder around them"].append(folder)
+        return True
+    if (*identity, folder.name) in seen:  # under this name, which is its class, its images are there already
+        return True
+    seen.add((*identity, folder.name))
+    for entry in entries:
+        path = folder / entry.name
+        kind = _kind(path)
+        if kind == "folder":
+            found |= _list(path, [*around, identity], seen, listing)
+        elif kind == "image":
+            found = True
+            listing.files.append(path)
+        elif kind:
+            listing.others[kind].append(path)
+    if around and not found:
+        listing.others["folders without an image"].append(folder)
+    return found
+
+
+def _kind(path: Path) -> str:
+    """folder, image, a name for what looks like an image and is none, or empty for what does not."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # a dead link or a link to itself
+        mode = 0
+    if not stat.S_ISDIR(mode) and path.suffix.lower() not in IMAGE_ENDINGS:
+        return ""
+    if path.name.startswith(".") or path.name == MAC:
+        return "hidden files or folders"
+    if stat.S_ISDIR(mode):
+        return "folder"
+    return "image" if stat.S_ISREG(mode) else "pipes, sockets, devices" if mode else "dead links"

@@ -1,0 +1,97 @@
+"""One forward pass of the networks before training, to find in a sentence what they cannot be trained with."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
+
+from gan_lightning.batch import Batch
+from gan_lightning.data.loader import RealData
+from gan_lightning.errors import UsageError
+from gan_lightning.gan import GAN
+
+BATCH_NORM = "Expected more than 1 value per channel when training"  # how torch's ValueError begins
+RESHAPES = {"View", "ReshapeAlias", "UnsafeView", "Squeeze", "Unsqueeze", "Flatten", "Select", "Alias", "ToCopy"}
+
+
+def check_networks(gan: GAN, data: RealData) -> None:
+    """Play one batch of latents through both networks; weights, buffers and random states stay as they are.
+
+    Raises:
+        UsageError: BatchNorm has one sample, a shape or a value is wrong, or D ends in a sigmoid; an error of the
+            networks' own code stays what it is.
+    """
+    n = data.batch_size
+    with isolate_rng(), _unchanged(gan), torch.compiler.set_stance("force_eager"):
+        z = gan.game.prior.sample(n).to(gan.device, gan.dtype)
+        y = torch.arange(n, device=gan.device) % data.classes if data.classes else None
+        try:
+            fake = gan.game.generate(z, y)
+            _check_samples(fake, (n, *data.sample_shape))
+            _check_outputs(gan.game.read(fake), n, gan.game.loss.is_probability)
+        except ValueError as error:
+            if not str(error).startswith(BATCH_NORM):
+                raise
+            raise UsageError(
+                f"data.batch_size is {n}: BatchNorm compares the samples of a batch, so give at least 2, or networks "
+                "without it."
+            ) from error
+
+
+def _check_samples(fake: Batch, expected: tuple[int, ...]) -> None:
+    shape = tuple(fake.x.shape)
+    if shape != expected:
+        raise UsageError(
+            f"model.generator makes samples of shape {shape} where the data's are {expected}: build it from the "
+            "sample_shape that it is given."
+        )
+    _check_finite("generator", fake.x)
+
+
+def _check_outputs(outputs: Tensor, n: int, loss_takes_logits: bool) -> None:
+    shape = tuple(outputs.shape)
+    if shape == (n, 1):
+        raise UsageError(f"model.discriminator gives {shape} where ({n},) is expected: add .squeeze(1).")
+    if len(shape) not in (1, 2) or shape[0] != n:
+        raise UsageError(
+            f"model.discriminator gives {shape} where ({n},) is expected, one logit for each sample, or ({n}, outputs)."
+        )
+    _check_finite("discriminator", outputs)
+    if loss_takes_logits and ends_in_sigmoid(outputs):
+        raise UsageError(
+            "model.discriminator ends in a sigmoid where the loss takes logits: leave it out, since the loss has it."
+        )
+
+
+def _check_finite(network: str, values: Tensor) -> None:
+    if not values.isfinite().all():
+        raise UsageError(
+            f"model.{network} gives values that are not finite before it is trained: look at how it is initialised."
+        )
+
+
+def ends_in_sigmoid(outputs: Tensor) -> bool:
+    """Whether the last operation that has made these values is a sigmoid, by the graph of their gradient."""
+    node = outputs.grad_fn
+    while node is not None and node.name().rstrip("0123456789").removesuffix("Backward") in RESHAPES:
+        node = node.next_functions[0][0]
+    return node is not None and node.name().startswith("SigmoidBackward")
+
+
+@contextmanager
+def _unchanged(gan: GAN) -> Iterator[None]:
+    """Networks are in training mode inside; afterwards their modes and buffers are as before."""
+    modes = [(module, module.training) for module in gan.game.modules()]
+    buffers = [(buffer, buffer.detach().clone()) for buffer in gan.game.buffers()]
+    gan.game.train()
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        with torch.no_grad():
+            for buffer, former in buffers:
+                buffer.copy_(former)
+        for module, mode in modes:
+            module.training = mode

@@ -1,0 +1,101 @@
+"""What networks cannot be trained with is found before training, and looking for it changes nothing."""
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import GivenData, small_gan
+from torch import Tensor, nn
+
+from gan_lightning.errors import UsageError
+from gan_lightning.losses import LeastSquares
+from gan_lightning.rehearsal import check_networks, ends_in_sigmoid
+
+
+def data(batch_size: int = 4) -> GivenData:
+    return GivenData(torch.zeros(1, batch_size, 2), batch_size)
+
+
+def checked(batch_size: int = 4, **options: Any) -> None:
+    check_networks(small_gan(**options), data(batch_size))
+
+
+def discriminator(*end: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 1), *end)
+
+
+def test_good_networks_pass() -> None:
+    checked()
+    checked(discriminator=discriminator(nn.Flatten(0)))
+    checked(discriminator=nn.Linear(2, 3))  # a logit and two more
+    checked(1)
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"discriminator": nn.Linear(2, 1)}, r"gives \(4, 1\) where \(4,\) is expected: add \.squeeze\(1\)"),
+    ({"discriminator": nn.Sequential(nn.Linear(2, 3), nn.Flatten(0))}, r"gives \(12,\) where \(4,\) is expected"),
+    ({"discriminator": nn.Unflatten(1, (1, 2))}, r"gives \(4, 1, 2\) where"),
+    ({"generator": nn.Linear(3, 5)}, r"makes samples of shape \(4, 5\) where the data's are \(4, 2\)"),
+    ({"discriminator": discriminator(nn.Sigmoid(), nn.Flatten(0))}, "ends in a sigmoid"),
+    ({"discriminator": discriminator(nn.Flatten(0), nn.Sigmoid())}, "ends in a sigmoid"),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), REFUSED)
+def test_others_are_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        checked(**options)
+
+
+def test_one_sample_for_batch_norm_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"^data\.batch_size is 1: BatchNorm"):
+        checked(1, discriminator=discriminator(nn.Flatten(0)))
+
+
+@pytest.mark.parametrize("network", ["generator", "discriminator"])
+def test_what_is_not_finite_is_refused(network: str) -> None:
+    gan = small_gan()
+    nn.init.constant_(getattr(gan.game, network)[0].weight, float("nan"))
+    with pytest.raises(UsageError, match=rf"model\.{network} gives values that are not finite"):
+        check_networks(gan, data())
+
+
+def test_a_sigmoid_is_allowed_where_it_is_no_mistake() -> None:
+    """Within the network, and for a loss that takes other values than logits."""
+    checked(discriminator=nn.Sequential(nn.Linear(2, 4), nn.Sigmoid(), nn.Linear(4, 1), nn.Flatten(0)))
+    checked(discriminator=discriminator(nn.Sigmoid(), nn.Flatten(0)), loss=LeastSquares())
+
+
+def test_a_sigmoid_is_told_by_the_graph() -> None:
+    x = torch.ones(4, 1, requires_grad=True)
+    for last in (torch.sigmoid(x), torch.sigmoid(x).squeeze(1), x.sigmoid().view(-1), x.sigmoid()[:, 0]):
+        assert ends_in_sigmoid(last)
+    for last in (x * 0 + 0.5, torch.sigmoid(x) + 1, torch.tanh(x), x.squeeze(1), torch.ones(4)):
+        assert not ends_in_sigmoid(last)
+
+
+class Own(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        raise ValueError("mine")
+
+
+def test_an_error_of_own_code_stays_what_it_is() -> None:
+    with pytest.raises(ValueError, match="^mine$") as info:
+        checked(discriminator=Own())
+    assert not isinstance(info.value, UsageError)
+
+
+def test_nothing_changes() -> None:
+    network = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 1), nn.Flatten(0))
+    gan = small_gan(discriminator=network)
+    network[1].eval()
+    before = {name: value.clone() for name, value in gan.state_dict().items()}
+    states = torch.get_rng_state(), random.getstate(), str(np.random.get_state())
+    check_networks(gan, data())
+    assert all(torch.equal(value, before[name]) for name, value in gan.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (random.getstate(), str(np.random.get_state())) == states[1:]
+    assert [module.training for module in network] == [True, False, True, True, True]
+    assert all(weight.grad is None for weight in gan.parameters())
