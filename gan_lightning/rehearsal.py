@@ -25,7 +25,7 @@ def check_networks(gan: GAN, data: RealData) -> None:
     """
     n = data.batch_size
     with isolate_rng(), _unchanged(gan), torch.compiler.set_stance("force_eager"):
-        z = gan.game.prior.sample(n).to(gan.device, gan.dtype)
+        z = gan.game.prior.sample(n).to(gan.device).to(gan.dtype)
         y = torch.arange(n, device=gan.device) % data.classes if data.classes else None
         try:
             fake = gan.game.generate(z, y)

@@ -82,7 +82,7 @@ class Own(nn.Module):
 
 
 def test_an_error_of_own_code_stays_what_it_is() -> None:
-    with pytest.raises(ValueError, match="^mine$") as info:
+    with pytest.raises(ValueError, match=r"^mine$") as info:
         checked(discriminator=Own())
     assert not isinstance(info.value, UsageError)
 
