@@ -225,7 +225,7 @@ def show_histograms(loggers: Iterable[Logger], values: Callable[[], Mapping[str,
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             for name, tensor in values().items():
-                logger.experiment.add_histogram(name, tensor, step)
+                logger.experiment.add_histogram(name, tensor, step, bins=64)
 
 
 def log_options(loggers: Iterable[Logger], options: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Two processes on halves of each batch are one process on the whole."""
 
+import csv
 import subprocess
 import sys
 from pathlib import Path
@@ -82,3 +83,27 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path, first: i
     assert ended.returncode == 0, ended.stderr
     one, other = (saved(folder / "rank0.pt") for folder in (whole, parts))
     assert_close(other, one, rtol=1e-4, atol=1e-6)
+
+
+def test_the_log_and_the_metrics_are_of_the_joined_batch(tmp_path: Path) -> None:
+    common = ("data=gaussian", "data.validation_samples=1000", "trainer.max_steps=20", "logger=csv")
+    train(tmp_path / "one", *common, "data.batch_size=64")
+    train(tmp_path / "two", *common, "data.batch_size=32", "trainer.devices=2", "trainer=ddp")
+    one, two = (logged(tmp_path / name) for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    assert sum("discriminator/accuracy" in name for _, name in one) == 2
+    assert {"val/ks", "discriminator/real"} <= {name for _, name in one}
+    for place, value in one.items():
+        assert two[place] == pytest.approx(value, rel=1e-3, abs=1e-5), place
+
+
+def logged(folder: Path) -> dict[tuple[str, str], float]:
+    """Every number of metrics.csv by step and name, but for the speed."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {
+        (row["step"], name): float(value)
+        for row in rows
+        for name, value in row.items()
+        if value and name not in ("step", "images_per_second")
+    }

@@ -1,6 +1,7 @@
 """A folder outside of the clone, with networks, a loss and data of its own, and nothing of the package edited."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from helpers import GivenData, fit, small_gan
 from test_resume import assert_same_state
+from torch.testing import assert_close
+
+from gan_lightning.batch import Batch
+from gan_lightning.data.loader import Batches
+from gan_lightning.losses import Loss
 
 FILES = {
     "my_lab/__init__.py": "",
@@ -190,3 +197,23 @@ def test_rules_on_values_are_for_the_packages_own_options(lab: Path) -> None:
     """``decay`` of a schedule is at least 1; here it is a number like any other."""
     train(lab, "trainer.max_steps=3", "model.discriminator.decay=-0.25", "hydra.run.dir=run")
     assert last(lab / "run")["gan"]["config"]["model"]["discriminator"]["decay"] == -0.25
+
+
+def test_the_readmes_loss_trains_and_is_not_taken_for_a_probability() -> None:
+    """The code block itself; V(D, G) is of a D that is a probability."""
+    (block,) = re.findall(r"```python\n(class Exponential.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    names: dict[str, Any] = {"Loss": Loss}
+    exec(block, names)
+    torch.manual_seed(0)
+    gan = small_gan(loss=names["Exponential"]())
+    metrics = fit(gan, _Validated(torch.randn(5, 4, 2, dtype=torch.double), 4), 5, log_every_n_steps=1).callback_metrics
+    real, fake = torch.randn(2, 6, dtype=torch.double)
+    assert_close(gan.game.loss.discriminator(real_logits=real, fake_logits=fake), torch.exp(-real) + torch.exp(fake))
+    assert gan.validated_step == 5
+    assert {"loss/discriminator", "loss/generator"} <= set(metrics)
+    assert not [name for name in metrics if name.startswith("val/value")]
+
+
+class _Validated(GivenData):
+    def val_dataloader(self) -> Batches:
+        return Batches(Batch(torch.randn(4, 2, dtype=torch.double)), 4)

@@ -190,13 +190,14 @@ def test_the_real_picture_is_of_the_first_batch_as_many_as_there_are(
 
 
 def test_tensorboard_gets_the_real_picture_once_and_histograms_of_both_outputs(tmp_path: Path) -> None:
+    torch.manual_seed(31)
     gan, given = small_gan(), rounds(6)
     loggers = {"logger": EventFile(str(tmp_path)), "default_root_dir": tmp_path}
     fit(gan, GivenData(given, 4), 6, callbacks=[SamplePictures(3, n=6)], **loggers)
     log = EventAccumulator(str(tmp_path), size_guidance={"images": 0, "histograms": 0}).Reload()
     assert [event.step for event in log.Images("real")] == [0]
     assert [event.step for event in log.Images("samples")] == [0, 3, 6]
-    latents = torch.randn(6, 3, generator=torch.Generator().manual_seed(torch.initial_seed()))[: len(given[0])]
+    latents = torch.randn(6, 3, generator=torch.Generator().manual_seed(31))[: len(given[0])]
     fake = gan.game.generator(latents.double()).detach()
     for name, x in (("real", given[0]), ("fake", fake)):
         events = log.Histograms(f"outputs/{name}")
