@@ -1,7 +1,7 @@
 """One forward pass of the networks before training, to find in a sentence what they cannot be trained with."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
@@ -24,7 +24,10 @@ def check_networks(gan: GAN, data: RealData) -> None:
             networks' own code stays what it is.
     """
     n = data.batch_size
-    with isolate_rng(), _unchanged(gan), torch.compiler.set_stance("force_eager"):
+    if gan.game.is_conditional and not data.classes:
+        raise UsageError("The networks are conditional, but the data has no classes: choose a model that is not.")
+    eager = torch.compiler.set_stance("force_eager") if gan.game.is_compiled else nullcontext()
+    with isolate_rng(), _unchanged(gan), eager:
         z = gan.game.prior.sample(n).to(gan.device).to(gan.dtype)
         y = torch.arange(n, device=gan.device) % data.classes if data.classes else None
         try:
@@ -52,9 +55,7 @@ def _check_samples(fake: Batch, expected: tuple[int, ...]) -> None:
 
 def _check_outputs(outputs: Tensor, n: int, loss_takes_logits: bool) -> None:
     shape = tuple(outputs.shape)
-    if shape == (n, 1):
-        raise UsageError(f"model.discriminator gives {shape} where ({n},) is expected: add .squeeze(1).")
-    if len(shape) not in (1, 2) or shape[0] != n:
+    if len(shape) not in (1, 2) or not shape[0] or n % shape[0]:  # one of a pack of samples, where they are packed
         raise UsageError(
             f"model.discriminator gives {shape} where ({n},) is expected, one logit for each sample, or ({n}, outputs)."
         )

@@ -27,6 +27,7 @@ from gan_lightning.data.loader import RealData
 from gan_lightning.errors import UsageError
 from gan_lightning.files import written_aside
 from gan_lightning.gan import GAN
+from gan_lightning.rehearsal import check_networks
 from gan_lightning.resumption import check_checkpoint, check_data, check_length, say_changes
 
 WORTH_SHARING = 10**8  # multiply-adds of a batch: the toys have a few millions, an MLP on MNIST 500 million
@@ -64,6 +65,7 @@ def train(
     changed = check_checkpoint(checkpoint, saved, config) if checkpoint else {}
     trainer = build_trainer(config, folder, callbacks)
     set_up(data, trainer, gan)
+    check_networks(gan, data)
     if saved:
         check_data(saved, data.fingerprint, config)
     if saved and trainer.is_global_zero:
