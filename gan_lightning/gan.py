@@ -100,6 +100,7 @@ class GAN(LightningModule):
         self.loaded_step = 0  # of the checkpoint that training.load read
         self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))
         self.images_seen: Tensor
+        self.is_between_rounds = True  # the weights and the step belong together
         self.log_step = -1  # of the last line of the log
         self.log_line: dict[str, float] = {}
         self.validated_step = -1  # the global step of the last validation
@@ -159,12 +160,16 @@ class GAN(LightningModule):
         n = self.accumulate_grad_batches
         batches = micro_batches(rounds)
         updates = [batches[i : i + n] for i in range(0, len(batches), n)]
-        with self._streams.running():
-            for first in range(0, len(updates), self.critic_steps):
-                self._round(updates[first : first + self.critic_steps])
         self.described.setdefault("sample_shape", tuple(rounds.x.shape[4:]))  # of a plain loader
-        self.images_seen += rounds.x.shape[:4].numel() * self.trainer.world_size
-        log_by_steps(self.trainer)
+        before = self.trainer.global_step
+        try:
+            with self._streams.running():
+                for first in range(0, len(updates), self.critic_steps):
+                    self._round(updates[first : first + self.critic_steps])
+        finally:  # also where one's own code fails in the middle of a batch
+            done = self.trainer.global_step - before
+            self.images_seen += done * rounds.x.shape[1:4].numel() * self.trainer.world_size
+            log_by_steps(self.trainer)
 
     def _round(self, reals: Sequence[Sequence[Batch]]) -> None:
         """``critic_steps`` updates of D, on reals[0], reals[1], ..., and one of G, in the chosen order."""
@@ -197,6 +202,7 @@ class GAN(LightningModule):
         """D's update of that number on micro-batches of real samples, and as many of G's."""
         self._streams.begin("discriminator", update)
         terms = self._d.update(self._discriminator_terms(update, reals, fakes), len(reals))
+        self.is_between_rounds = False
         self.losses.add("discriminator", update // self.critic_steps + 1, terms)
 
     def _discriminator_terms(
@@ -216,7 +222,9 @@ class GAN(LightningModule):
             self.game.generator_terms(real, fakes[i] if fakes else self._fake(real), step)
             for i, real in enumerate(reals)
         )
-        self.losses.add("generator", step + 1, self._g.update(terms, len(reals)))
+        played = self._g.update(terms, len(reals))
+        self.is_between_rounds = False
+        self.losses.add("generator", step + 1, played)
         count_step(self.trainer)
 
     def _fake(self, real: Batch, graph: bool = True) -> Batch:
@@ -237,6 +245,7 @@ class GAN(LightningModule):
         if self.schedule is not None:
             for config in self.trainer.lr_scheduler_configs:
                 config.scheduler.step()  # type: ignore[call-arg]
+        self.is_between_rounds = True
         if is_logging:
             self._log_line()
 

@@ -18,6 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from gan_lightning.errors import UsageError
+from gan_lightning.files import needed, spared
 
 
 class EventFile(TensorBoardLogger):
@@ -26,12 +27,37 @@ class EventFile(TensorBoardLogger):
     def __init__(self, save_dir: str) -> None:
         super().__init__(save_dir, name="", version="", default_hp_metric=False)
 
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The file's writer; a new one where the machine has failed the former."""
+        if self._experiment is not None and _has_failed(self._experiment):
+            self._experiment = None
+        with needed(f"TensorBoard's file in {self.log_dir}"):
+            return super().experiment
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        with spared("TensorBoard's file"):
+            super().log_metrics(metrics, step)
+
     def save(self) -> None:
-        self.experiment.flush()
+        with spared("TensorBoard's file"):
+            self.experiment.flush()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        with spared("TensorBoard's file"):
+            super().finalize(status)
 
     def go_on(self, step: int, version: str | None) -> None:
         """Forget what the interrupted run wrote after its checkpoint."""
         SummaryWriter(self.log_dir, purge_step=step + 1).close()
+
+
+def _has_failed(writer: SummaryWriter) -> bool:
+    """Whether its thread could not write, after which it takes nothing more."""
+    return writer._get_file_writer().event_writer._async_writer._worker.exception is not None
 
 
 class _Rows(ExperimentWriter):
@@ -59,8 +85,9 @@ class CSVFile(CSVLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        super().log_metrics(dict(metrics), step)
-        self.save()
+        with spared("metrics.csv"):
+            super().log_metrics(dict(metrics), step)
+            self.save()
 
     def go_on(self, step: int, version: str | None) -> None:
         """Forget what the interrupted run wrote after its checkpoint."""
