@@ -3,7 +3,8 @@
 import csv
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from time import time
@@ -21,20 +22,27 @@ from gan_lightning.errors import UsageError
 from gan_lightning.files import needed, spared
 
 
+FLUSH_SECONDS = 120.0  # as TensorBoard's
+
+
 class EventFile(TensorBoardLogger):
     """TensorBoard's event file, without the hparams.yaml that Lightning puts beside it: config.yaml has the options."""
 
     def __init__(self, save_dir: str) -> None:
         super().__init__(save_dir, name="", version="", default_hp_metric=False)
+        self._records: Any = None
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
         """The file's writer; a new one where the machine has failed the former."""
-        if self._experiment is not None and _has_failed(self._experiment):
+        if self._experiment is not None and self._records.has_failed:
             self._experiment = None
-        with needed(f"TensorBoard's file in {self.log_dir}"):
-            return super().experiment
+        if self._experiment is None:
+            with needed(f"TensorBoard's file in {self.log_dir}"):
+                writer = super().experiment
+                self._records = _Records.of(writer)
+        return self._experiment
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -55,9 +63,44 @@ class EventFile(TensorBoardLogger):
         SummaryWriter(self.log_dir, purge_step=step + 1).close()
 
 
-def _has_failed(writer: SummaryWriter) -> bool:
-    """Whether its thread could not write, after which it takes nothing more."""
-    return writer._get_file_writer().event_writer._async_writer._worker.exception is not None
+class _Records:
+    """Writes an event file where it is asked to; TensorBoard's thread would fail out of sight, with a traceback."""
+
+    def __init__(self, file: Any) -> None:
+        self.has_failed = False
+        self._file = file
+        self._flushed_at = time()
+
+    @classmethod
+    def of(cls, writer: SummaryWriter) -> "_Records":
+        """In the place of a writer's thread."""
+        events = writer._get_file_writer().event_writer
+        events._async_writer._worker.stop()
+        events._async_writer = cls(events._async_writer._writer)
+        return events._async_writer
+
+    def write(self, record: bytes) -> None:
+        with self._noticing():
+            self._file.write(record)
+        if time() - self._flushed_at > FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        self._flushed_at = time()
+        with self._noticing():
+            self._file.flush()
+
+    def close(self) -> None:
+        with self._noticing():
+            self._file.close()
+
+    @contextmanager
+    def _noticing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            self.has_failed = True  # half a record: what follows it in this file cannot be read
+            raise
 
 
 class _Rows(ExperimentWriter):
