@@ -1,6 +1,6 @@
 """Train a GAN: python train.py model=mlp data=mnist; see python train.py --help."""
 
-from gan_lightning.interruption import end_at_once, listen
+from gan_lightning.interruption import end_at_once, is_first_process, listen
 
 if __name__ == "__main__":
     listen(end_at_once)  # before what takes seconds to import
@@ -72,7 +72,9 @@ def run(config: DictConfig) -> float | None:
             else:
                 sys.argv[1:] = arguments_of(config, place, task, sweeps)
                 start(config, place, options_of(config, context.runtime.choices, task))
-        return objective(place, config.objective, context.sweeper) if not config.trainer.fast_dev_run else None
+        if config.trainer.fast_dev_run or not is_first_process():
+            return None
+        return objective(place, config.objective, context.sweeper)
     return worst(context.sweeper)  # one of a sweep, that has diverged
 
 

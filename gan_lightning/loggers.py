@@ -21,7 +21,6 @@ from torch.utils.tensorboard.summary import hparams
 from gan_lightning.errors import UsageError
 from gan_lightning.files import needed, spared
 
-
 FLUSH_SECONDS = 120.0  # as TensorBoard's
 
 

@@ -30,6 +30,7 @@ from gan_lightning.data.loader import RealData
 from gan_lightning.errors import Stopped, UsageError, signal_name
 from gan_lightning.files import needed, written_aside
 from gan_lightning.gan import GAN, total_steps
+from gan_lightning.launcher import together
 from gan_lightning.lock import locked
 from gan_lightning.resumption import check_length
 from gan_lightning.runs import read_mapping
@@ -74,6 +75,23 @@ def _train(
     check_length(config, saved.get("global_step", 0))
     trainer = build_trainer(config, folder, callbacks)
     set_up(data, trainer, gan)
+    with together(trainer):
+        metrics = _fit(config, folder, trainer, gan, data, throughput, saved)
+    check_signals(trainer)
+    return metrics
+
+
+def _fit(
+    config: DictConfig,
+    folder: Path,
+    trainer: Trainer,
+    gan: GAN,
+    data: RealData,
+    throughput: Throughput,
+    saved: Mapping[str, Any],
+) -> dict[str, float]:
+    """Train and measure, from a checkpoint's content on where there is one; what the run has then is written."""
+    checkpoint = checkpoints(folder) / "last.ckpt" if saved else None
     if trainer.is_global_zero:
         write_config(config, folder)
         if config.resume:
@@ -91,7 +109,6 @@ def _train(
             report(folder, trainer, gan, metrics, reason)
     finally:
         loggers.finish(trainer.loggers)
-    check_signals(trainer)
     return metrics
 
 

@@ -12,9 +12,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from gan_lightning.cache import cached
 from gan_lightning.data.images import ImageData
 from gan_lightning.errors import UsageError
-from gan_lightning.files import written_aside
 
 IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 
@@ -132,13 +132,7 @@ class ImageFolder(ImageData):
 
     def _load(self, files: list[Path]) -> tuple[Tensor, Tensor]:
         """The readable images, from the cache or from their files, and their indices among the files."""
-        cached = self._cache_path(files)
-        if cached.exists():
-            return torch.load(cached, weights_only=True)
-        loaded = self._decode(files)
-        with written_aside(cached) as aside:
-            torch.save(loaded, aside)
-        return loaded
+        return cached(self._cache_path(files), lambda: self._decode(files))
 
     def _cache_path(self, files: list[Path]) -> Path:
         key = hashlib.blake2b(digest_size=16)

@@ -4,13 +4,14 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, cross_entropy
 
+from gan_lightning.cache import cached
 from gan_lightning.errors import UsageError
-from gan_lightning.files import written_aside
 from gan_lightning.streams import own_stream
 
 UPDATES, BATCH_SIZE, LEARNING_RATE, SEED = 1500, 128, 1e-2, 0
@@ -89,10 +90,15 @@ def own_features(
         )
     digest = _digest([*train, *held_out], (ARCHITECTURE, UPDATES, BATCH_SIZE, LEARNING_RATE, SEED))
     path = cache / f"{kind}-{ARCHITECTURE}-{digest}.pt"
-    if not path.exists():
+
+    def make() -> dict[str, Any]:
         network = train_classifier(*train, classes, SEED, device)
-        _write(path, network, accuracy(network, *held_out, device), digest)
-    saved = torch.load(path, map_location="cpu", weights_only=True)
+        share = accuracy(network, *held_out, device)
+        print(f"Feature network for image metrics, kept in {path}: {share:.2%} of held-out images in their class")
+        weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
+        return {"weights": weights, "accuracy": share, "seed": SEED, "data": digest}
+
+    saved = cached(path, make)
     network = Classifier(tuple(train[0].shape[1:]), classes).requires_grad_(False).eval()
     network.load_state_dict(saved["weights"])
     name = f"{kind}-{ARCHITECTURE}-{_digest(list(saved['weights'].values()))[:8]}"
@@ -189,10 +195,3 @@ def _digest(tensors: Sequence[Tensor], *key: object) -> str:
         digest.update(repr(tuple(tensor.shape)).encode())
         digest.update(tensor.contiguous().numpy().data)
     return digest.hexdigest()
-
-
-def _write(path: Path, network: Classifier, share: float, data: str) -> None:
-    weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
-    with written_aside(path) as aside, aside.open("wb") as file:
-        torch.save({"weights": weights, "accuracy": share, "seed": SEED, "data": data}, file)
-    print(f"Feature network for image metrics, kept in {path}: {share:.2%} of held-out images in their class")
