@@ -50,7 +50,7 @@ def needed(path: str | Path) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, RuntimeError) as error:
+    except Exception as error:  # torch and TensorBoard hide the system's in one of their own
         if (cause := cause_in_the_machine(error)) is None:
             raise
         raise Fault(
@@ -63,7 +63,7 @@ def spared(what: str) -> Iterator[None]:
     """Around the writing of what a run can do without: where the machine does not let it, one warning, not an error."""
     try:
         yield
-    except (OSError, RuntimeError) as error:
+    except Exception as error:  # torch and TensorBoard hide the system's in one of their own
         if (cause := cause_in_the_machine(error)) is None:
             raise
         warn_once(f"{what} cannot be written ({why(cause)}): training goes on without, and tries again.", what)

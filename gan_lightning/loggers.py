@@ -14,14 +14,13 @@ from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoa
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
+from tensorboard.summary.writer import event_file_writer
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from gan_lightning.errors import UsageError
 from gan_lightning.files import needed, spared
-
-FLUSH_SECONDS = 120.0  # as TensorBoard's
 
 
 class EventFile(TensorBoardLogger):
@@ -38,9 +37,9 @@ class EventFile(TensorBoardLogger):
         if self._experiment is not None and self._records.has_failed:
             self._experiment = None
         if self._experiment is None:
-            with needed(f"TensorBoard's file in {self.log_dir}"):
+            with needed(f"TensorBoard's file in {self.log_dir}"), _in_foreground():
                 writer = super().experiment
-                self._records = _Records.of(writer)
+                self._records = writer._get_file_writer().event_writer._async_writer
         return self._experiment
 
     @rank_zero_only
@@ -59,29 +58,23 @@ class EventFile(TensorBoardLogger):
 
     def go_on(self, step: int, version: str | None) -> None:
         """Forget what the interrupted run wrote after its checkpoint."""
-        SummaryWriter(self.log_dir, purge_step=step + 1).close()
+        with needed(f"TensorBoard's file in {self.log_dir}"), _in_foreground():
+            SummaryWriter(self.log_dir, purge_step=step + 1).close()
 
 
 class _Records:
     """Writes an event file where it is asked to; TensorBoard's thread would fail out of sight, with a traceback."""
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: Any, queue_size: int, flush_seconds: float) -> None:
         self.has_failed = False
         self._file = file
+        self._flush_seconds = flush_seconds
         self._flushed_at = time()
-
-    @classmethod
-    def of(cls, writer: SummaryWriter) -> "_Records":
-        """In the place of a writer's thread."""
-        events = writer._get_file_writer().event_writer
-        events._async_writer._worker.stop()
-        events._async_writer = cls(events._async_writer._writer)
-        return events._async_writer
 
     def write(self, record: bytes) -> None:
         with self._noticing():
             self._file.write(record)
-        if time() - self._flushed_at > FLUSH_SECONDS:
+        if time() - self._flushed_at > self._flush_seconds:
             self.flush()
 
     def flush(self) -> None:
@@ -100,6 +93,17 @@ class _Records:
         except OSError:
             self.has_failed = True  # half a record: what follows it in this file cannot be read
             raise
+
+
+@contextmanager
+def _in_foreground() -> Iterator[None]:
+    """Writers that are made inside have ``_Records`` in the place of a thread."""
+    thread = event_file_writer._AsyncWriter
+    event_file_writer._AsyncWriter = _Records
+    try:
+        yield
+    finally:
+        event_file_writer._AsyncWriter = thread
 
 
 class _Rows(ExperimentWriter):

@@ -243,19 +243,23 @@ def test_the_other_processes_of_a_run_share_its_folder(tmp_path: Path, monkeypat
 
 
 def test_a_worker_does_not_keep_the_lock(tmp_path: Path) -> None:
-    read, write = os.pipe()
+    (read, write), (started, start) = os.pipe(), os.pipe()
     with lock.locked(tmp_path):
         child = os.fork()
         if child == 0:  # which would hold what it has inherited until it ends
             os.close(write)
+            os.write(start, b"x")
             os.read(read, 1)
             os._exit(0)
+        os.read(started, 1)
         os.close(lock.HELD.pop(tmp_path))  # as the end of this process does
         with lock.locked(tmp_path):
             pass
         lock.HELD[tmp_path] = os.open(tmp_path, os.O_RDONLY)
     os.close(write)
     os.waitpid(child, 0)
+    for descriptor in (read, started, start):
+        os.close(descriptor)
 
 
 def test_runs_of_one_second_get_folders_of_their_own(tmp_path: Path) -> None:

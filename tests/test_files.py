@@ -187,11 +187,11 @@ def test_a_full_disk_leaves_the_former_file(tmp_path: Path, monkeypatch: pytest.
     path = tmp_path / "folder" / name
     with monkeypatch.context() as full:
         full.setattr(os, "fsync", fsync)
-        with pytest.raises((OSError, Fault), match="(?i)no space left"):
+        with pytest.raises((OSError, Fault), match=r"(?i)no space left"):
             WRITERS[name](path)
         assert list(path.parent.iterdir()) == []
         path.write_text("former")
-        with pytest.raises((OSError, Fault), match="(?i)no space left"):
+        with pytest.raises((OSError, Fault), match=r"(?i)no space left"):
             WRITERS[name](path)
     assert path.read_text() == "former"
     assert list(path.parent.iterdir()) == [path]
