@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -49,4 +50,5 @@ def end_at_once(signum: int, frame: FrameType | None) -> None:
 
 def say(line: str) -> None:
     """A line on stderr, without Python's buffers, which a signal may have come into the middle of."""
-    os.write(2, f"{line}\n".encode())
+    with suppress(OSError):  # nobody reads it any more
+        os.write(2, f"{line}\n".encode())
