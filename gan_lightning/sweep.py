@@ -7,7 +7,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
@@ -30,7 +30,7 @@ class Outcome(Callback):
 
 def size(swept: list[Override]) -> int | str:
     """How many runs a sweep over these options has."""
-    if not all(o.is_choice_sweep() or o.is_range_sweep() for o in swept):
+    if any(o.is_interval_sweep() or isinstance(o.value(), Glob) for o in swept):
         return "?"  # which depends on files, or has no end
     return prod(sum(1 for _ in o.sweep_iterator()) for o in swept)
 
