@@ -1,6 +1,6 @@
 """Train a GAN: python train.py model=mlp data=mnist; see python train.py --help."""
 
-from gan_lightning.interruption import end_at_once, is_first_process, listen
+from gan_lightning.interruption import end_at_once, is_first_process, listen, say
 
 if __name__ == "__main__":
     listen(end_at_once)  # before what takes seconds to import
@@ -131,7 +131,8 @@ def refusals(sweeps: bool = False, folder: Path | None = None) -> Iterator[None]
             error = UsageError(f"{one_line(error)}.")
         if folder is not None:
             remove_empty(folder)
-        print(error if isinstance(error, Stopped) else f"Error: {error}", file=sys.stderr)
+        sys.stdout.flush()
+        say(str(error) if isinstance(error, Stopped) else f"Error: {error}")  # also where nobody reads: a sweep ends
         if sweeps:
             record(error.status)
         if not sweeps or not isinstance(error, Diverged):
