@@ -1,5 +1,10 @@
 """Train a GAN: python train.py model=mlp data=mnist; see python train.py --help."""
 
+from gan_lightning.interruption import end_at_once, is_first_process, listen, say
+
+if __name__ == "__main__":
+    listen(end_at_once)  # before what takes seconds to import
+
 import os
 import sys
 import traceback
@@ -17,14 +22,25 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from gan_lightning.command_line import Resumption, for_hydra, quoted_path, resumption, typed_option_names
+from gan_lightning.command_line import (
+    AUTO,
+    Resumption,
+    for_hydra,
+    options_alone,
+    quoted_path,
+    resumption,
+    typed_option_names,
+)
 from gan_lightning.config import NULL_GROUP, as_typed, check, check_changes, choices_of, explain, one_line, options_of
-from gan_lightning.errors import Diverged, UsageError
+from gan_lightning.errors import ENDINGS, Diverged, Stopped, UsageError
+from gan_lightning.lock import claimed, locked
 from gan_lightning.objective import objective, worst
 from gan_lightning.resumption import is_same_run, resume
+from gan_lightning.sweep import announcement, record, worst_status
 from gan_lightning.trust import foreign_packages
 
 CONF = Path(__file__).resolve().parent / "conf"
+TYPED: list[str] = []  # the arguments, ready for Hydra
 MACHINERY = {"__main__", "train", "gan_lightning", "hydra", "lightning", "torch", "contextlib", "functools"}
 
 
@@ -35,6 +51,8 @@ def run(config: DictConfig) -> float | None:
     limit_threads(context.launcher)
     sweeps = context.mode == RunMode.MULTIRUN
     folder = Path(context.runtime.output_dir)
+    if sweeps:
+        print(announcement(), flush=True)
     with refusals(sweeps, folder):
         task = as_typed(context.overrides.task)  # type: ignore[arg-type]
         check(config, dict(context.runtime.choices))
@@ -49,29 +67,37 @@ def run(config: DictConfig) -> float | None:
             config,
             partial(typed_option_names, task, CONF),
         )
-        if sweeps:
-            if is_finished(config, folder):
-                print(f"{folder} is finished already")
-                return objective(folder, config.objective, context.sweeper)
-            # Lightning starts further processes with these arguments: one job of the sweep, not the sweep again
-            place = quoted_path(folder)
-            own = [f"resume={place}", f"trust=[{','.join(foreign_packages(config))}]"]
-            sys.argv[1:] = own if config.resume else [*task, f"hydra.run.dir={place}"]
-        start(config, folder, options_of(config, context.runtime.choices, task))
-        return objective(folder, config.objective, context.sweeper) if not config.trainer.fast_dev_run else None
+        is_named = sweeps or any(line.startswith("hydra.run.dir=") for line in context.overrides.hydra)
+        with claimed(folder, others=not is_named) as place:
+            if (sweeps or config.resume == AUTO) and is_finished(config, place):
+                print(f"{place} is finished already")
+            else:
+                sys.argv[1:] = arguments_of(config, place, task, sweeps)
+                start(config, place, options_of(config, context.runtime.choices, task))
+        if config.trainer.fast_dev_run or not is_first_process():
+            return None
+        return objective(place, config.objective, context.sweeper)
     return worst(context.sweeper)  # one of a sweep, that has diverged
 
 
+def arguments_of(config: DictConfig, folder: Path, task: list[str], sweeps: bool) -> list[str]:
+    """What Lightning starts further processes with: one job of a sweep, not the sweep again."""
+    if config.resume:
+        return [f"resume={quoted_path(folder)}", f"trust=[{','.join(foreign_packages(config))}]"]
+    return [*(options_alone(TYPED) + task if sweeps else TYPED), f"hydra.run.dir={quoted_path(folder)}"]
+
+
 def is_finished(config: DictConfig, folder: Path) -> bool:
-    """Whether a job of a sweep that is started again has ended; one that was stopped goes on where it was.
+    """Whether a job of a sweep, or a run with resume=auto, has ended before; one that was stopped goes on.
 
     Raises:
         UsageError: the folder holds another run.
     """
+    config.resume = None
     if not (folder / "config.yaml").exists():
         return False
     if not is_same_run(config, folder):
-        raise UsageError(f"{folder} holds a run of other options: choose another hydra.sweep.dir.")
+        raise UsageError(f"{folder} holds a run of other options: choose another hydra.sweep.dir or hydra.run.dir.")
     config.resume = str(folder)
     return (folder / "metrics.json").exists()
 
@@ -81,13 +107,12 @@ def go_on(resumed: Resumption) -> None:
     with refusals():
         config = resume(resumed.folder, resumed.changes, resumed.trust)
         check(config, {})
-        start(config, resumed.folder, options_of(config, {}, resumed.changes))
+        with locked(resumed.folder):
+            start(config, resumed.folder, options_of(config, {}, resumed.changes))
 
 
 def start(config: DictConfig, folder: Path, options: dict[str, Any]) -> None:
     """Train, once the configuration is known to be good: what this imports takes seconds."""
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(f"{folder} cannot be written: choose another hydra.run.dir, or change its permissions.")
     from gan_lightning.training import train
 
     train(config, folder, options=options)
@@ -95,19 +120,25 @@ def start(config: DictConfig, folder: Path, options: dict[str, Any]) -> None:
 
 @contextmanager
 def refusals(sweeps: bool = False, folder: Path | None = None) -> Iterator[None]:
-    """End with one sentence where this package, or Lightning before it trains, refuses; and without an empty folder."""
+    """End with one sentence and a status of its own where a run does not come to its end; without an empty folder.
+
+    A run of a sweep that has diverged lets the others go on.
+    """
     try:
         yield
-    except Diverged as error:
-        if not sweeps:
-            sys.exit(f"Error: {error}")
-        print(f"Error: {error}", file=sys.stderr)  # the other runs go on
     except Exception as error:
-        if not isinstance(error, UsageError) and not is_lightnings(error):
-            raise
+        if not isinstance(error, ENDINGS):
+            if not is_lightnings(error):
+                raise
+            error = UsageError(f"{one_line(error)}.")
         if folder is not None:
             remove_empty(folder)
-        sys.exit(f"Error: {error if isinstance(error, UsageError) else one_line(error) + '.'}")
+        sys.stdout.flush()
+        say(str(error) if isinstance(error, Stopped) else f"Error: {error}")  # also where nobody reads: a sweep ends
+        if sweeps:
+            record(error.status)
+        if not sweeps or not isinstance(error, Diverged):
+            sys.exit(error.status)
 
 
 def is_lightnings(error: Exception) -> bool:
@@ -161,6 +192,7 @@ def main() -> None:
         sys.argv[1:] = for_hydra(sys.argv[1:])
     except UsageError as error:
         sys.exit(f"Error: {error}")
+    TYPED[:] = sys.argv[1:]
     if "HYDRA_FULL_ERROR" in os.environ:
         return run()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print several lines of its own and exit
@@ -170,7 +202,9 @@ def main() -> None:
         sentence = reason(error)
         if sentence is None:
             raise
-        sys.exit(f"Error: {sentence}")
+        print(f"Error: {sentence}", file=sys.stderr)
+        sys.exit(worst_status() or UsageError.status)
+    sys.exit(worst_status())
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from gan_lightning.config import PLACES
 from gan_lightning.errors import UsageError
 from gan_lightning.resumption import option_names, run_folder
 
+AUTO = "auto"  # resume=auto: whatever hydra.run.dir needs
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "resume")  # which have one value in a sweep too
 PATHS = (*FOLDERS, *(f"data.{place}" for place in (*PLACES, "cache")))
 NAMED_ALL = "hydra.job.config.override_dirname.exclude_keys=[]"  # a sweep over data.root has it in its folders' names
@@ -59,6 +60,12 @@ def resumption(arguments: Sequence[str]) -> Resumption | None:
         return None
     if given.multirun:
         raise UsageError("resume goes on with one run: leave out -m, or give the sweep's own command again.")
+    if _text(named[-1]) == AUTO:
+        if not any(_name(argument) == "hydra.run.dir" for argument in given.overrides):
+            raise UsageError(
+                f"resume={AUTO} goes on with the run of a folder, or begins it: give hydra.run.dir=FOLDER."
+            )
+        return None
     if given.cfg or given.info:
         raise UsageError("resume goes on with a run whose options are in its config.yaml: look there.")
     others = [argument for argument in given.overrides if _name(argument) != "resume"]
@@ -68,6 +75,13 @@ def resumption(arguments: Sequence[str]) -> Resumption | None:
     trust = [item for argument in others if _name(argument) == "trust" for item in _list(argument)]
     changes = [_quoted(argument, sweeps=False) for argument in others if _name(argument) != "trust"]
     return Resumption(run_folder(_text(named[-1])), changes, trust)
+
+
+def options_alone(arguments: Sequence[str]) -> list[str]:
+    """Of the arguments those that say where options are, such as --config-dir."""
+    given = get_args_parser().parse_args(list(arguments))
+    named = {"--config-path": given.config_path, "--config-name": given.config_name, "--config-dir": given.config_dir}
+    return [word for name, value in named.items() if value is not None for word in (name, value)]
 
 
 def quoted_path(path: str | Path) -> str:

@@ -145,6 +145,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "gradient_clip_algorithm": _one_of("norm", "value"),
     "float32_matmul_precision": _one_of("highest", "high", "medium"),
     "precision": _one_of("32-true", "bf16-mixed", "16-mixed", "64-true"),
+    "strategy": _one_of("auto", "ddp"),
     "profiler": _one_of("simple", "advanced", "pytorch"),
     "offline": FLAG,
     "changed_data": _one_of("refuse", "accept"),

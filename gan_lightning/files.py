@@ -1,13 +1,22 @@
 """Files that are whole or not there; no import here is slow."""
 
+import errno
 import os
 import re
+import socket
+import time
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-ASIDE = re.compile(r"\..+?\.(\d{1,7})(\.[^.]+)?")  # .NAME.PID.ENDING; the ending is kept, as many writers go by it
+from gan_lightning.errors import Fault
+
+HOST = re.sub(r"[^\w-]+", "-", socket.gethostname(), flags=re.ASCII)[:40] or "localhost"
+# .NAME.PID@HOST.ENDING; the ending is kept, as many writers go by it
+ASIDE = re.compile(r"\..+?\.(\d{1,7})(?:@([\w-]+))?(\.[^.]+)?", re.ASCII)
+ABANDONED = 3600.0  # seconds after which nobody writes a file any more that another host has begun
 
 
 @contextmanager
@@ -22,7 +31,7 @@ def written_aside(path: str | Path) -> Iterator[Path]:
         return
     path = Path(os.path.realpath(path))  # through links, as a plain write
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    aside = path.with_name(f".{path.stem}.{os.getpid()}@{HOST}{path.suffix}")
     try:
         yield aside
         _sync(aside)  # before the rename, which may reach the disk first
@@ -46,16 +55,86 @@ def is_damaged(path: Path) -> bool:
         return True
 
 
+@contextmanager
+def needed(path: str | Path) -> Iterator[None]:
+    """Around the writing of what a run cannot do without.
+
+    Raises:
+        Fault: the machine does not let it be written.
+    """
+    try:
+        yield
+    except Exception as error:  # torch and TensorBoard hide the system's in one of their own
+        if (cause := cause_in_the_machine(error)) is None:
+            raise
+        raise Fault(
+            f"{path} cannot be written ({why(cause)}): the former one is whole; mend that, and go on by resume=."
+        ) from error
+
+
+@contextmanager
+def spared(what: str) -> Iterator[None]:
+    """Around the writing of what a run can do without: where the machine does not let it, one warning, not an error."""
+    try:
+        yield
+    except Exception as error:  # torch and TensorBoard hide the system's in one of their own
+        if (cause := cause_in_the_machine(error)) is None:
+            raise
+        warn_once(f"{what} cannot be written ({why(cause)}): training goes on without, and tries again.", what)
+
+
+# a full or failing disk, one that is read-only, a folder that has gone or is a file
+MACHINE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+}
+WARNED: set[str] = set()
+
+
+def warn_once(sentence: str, what: str) -> None:
+    """A warning, the first time in this process for that thing."""
+    if what not in WARNED:
+        WARNED.add(what)
+        warnings.warn(sentence, stacklevel=3)
+
+
+def cause_in_the_machine(error: BaseException) -> OSError | None:
+    """The operating system's refusal that an error is or comes from, as torch and others hide it; None without."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in MACHINE:
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def why(error: OSError) -> str:
+    """In words."""
+    return (error.strerror or str(error)).lower()
+
+
 def leftovers(folder: Path) -> list[Path]:
-    """The hidden files of ``written_aside`` in a folder whose processes no longer run on this machine."""
+    """The hidden files of ``written_aside`` in a folder whose processes have ended.
+
+    Those of another host are known by their age alone.
+    """
     found = [(path, ASIDE.fullmatch(path.name)) for path in folder.glob(".*")]
-    return sorted(path for path, match in found if match and path.is_file() and not _is_running(int(match[1])))
+    return sorted(path for path, match in found if match and path.is_file() and _is_abandoned(path, match))
 
 
-def _is_running(pid: int) -> bool:
+def _is_abandoned(path: Path, match: re.Match[str]) -> bool:
+    if match[2] in (None, HOST):
+        return not is_running(int(match[1]))
+    with suppress(OSError):
+        return time.time() - path.stat().st_mtime > ABANDONED
+    return False
+
+
+def is_running(pid: int) -> bool:
+    """Whether this machine has such a process."""
     try:
         os.kill(pid, 0)  # sends nothing
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:  # another user's
         pass

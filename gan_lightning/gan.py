@@ -158,15 +158,24 @@ class GAN(LightningModule):
         n = self.accumulate_grad_batches
         batches = micro_batches(rounds)
         updates = [batches[i : i + n] for i in range(0, len(batches), n)]
-        with self.round.streams.running():
-            for first in range(0, len(updates), self.critic_steps):
-                step = self.trainer.global_step
-                is_logging = (step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-                self.round.play(step, updates[first : first + self.critic_steps], is_logging)
-                self._after_round(step, is_logging)
         self.described.setdefault("sample_shape", tuple(rounds.x.shape[4:]))  # of a plain loader
-        self.images_seen += rounds.x.shape[:4].numel() * self.trainer.world_size
-        log_by_steps(self.trainer)
+        before = self.trainer.global_step
+        try:
+            with self.round.streams.running():
+                for first in range(0, len(updates), self.critic_steps):
+                    step = self.trainer.global_step
+                    is_logging = (step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+                    self.round.play(step, updates[first : first + self.critic_steps], is_logging)
+                    self._after_round(step, is_logging)
+        finally:  # also where one's own code fails in the middle of a batch
+            done = self.trainer.global_step - before
+            self.images_seen += done * rounds.x.shape[1:4].numel() * self.trainer.world_size
+            log_by_steps(self.trainer)
+
+    @property
+    def is_between_rounds(self) -> bool:
+        """Whether weights and step belong together: no player has stepped since the last round ended."""
+        return not self.round.has_begun
 
     def _after_round(self, step: int, is_logging: bool) -> None:
         """What follows G's step: its average, the schedules, a line of the log when one is due."""
@@ -176,6 +185,7 @@ class GAN(LightningModule):
         if self.schedule is not None:
             for config in self.trainer.lr_scheduler_configs:
                 config.scheduler.step()  # type: ignore[call-arg]
+        self.round.has_begun = False
         if is_logging:
             self._log_line()
 

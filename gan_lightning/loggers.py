@@ -3,7 +3,8 @@
 import csv
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from time import time
@@ -13,11 +14,13 @@ from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoa
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
+from tensorboard.summary.writer import event_file_writer
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from gan_lightning.errors import UsageError
+from gan_lightning.files import needed, spared
 
 # of TensorBoard's tab CUSTOM SCALARS: charts by their titles, with the curves that they show
 CHARTS = {
@@ -34,23 +37,83 @@ class EventFile(TensorBoardLogger):
 
     def __init__(self, save_dir: str) -> None:
         super().__init__(save_dir, name="", version="", default_hp_metric=False)
+        self._records: Any = None
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The file's writer, which at the first use says which curves share a chart."""
-        is_new = self._experiment is None
-        writer = super().experiment
-        if is_new:
-            writer.add_custom_scalars(CHARTS)
-        return writer
+        """The file's writer; a new one where the machine has failed the former."""
+        if self._experiment is not None and self._records.has_failed:
+            self._experiment = None
+        if self._experiment is None:
+            with needed(f"TensorBoard's file in {self.log_dir}"), _in_foreground():
+                writer = super().experiment
+                self._records = writer._get_file_writer().event_writer._async_writer
+                writer.add_custom_scalars(CHARTS)
+        return self._experiment
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        with spared("TensorBoard's file"):
+            super().log_metrics(metrics, step)
 
     def save(self) -> None:
-        self.experiment.flush()
+        with spared("TensorBoard's file"):
+            self.experiment.flush()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        with spared("TensorBoard's file"):
+            super().finalize(status)
 
     def go_on(self, step: int, version: str | None) -> None:
         """Forget what the interrupted run wrote after its checkpoint."""
-        SummaryWriter(self.log_dir, purge_step=step + 1).close()
+        with needed(f"TensorBoard's file in {self.log_dir}"), _in_foreground():
+            SummaryWriter(self.log_dir, purge_step=step + 1).close()
+
+
+class _Records:
+    """Writes an event file where it is asked to; TensorBoard's thread would fail out of sight, with a traceback."""
+
+    def __init__(self, file: Any, queue_size: int, flush_seconds: float) -> None:
+        self.has_failed = False
+        self._file = file
+        self._flush_seconds = flush_seconds
+        self._flushed_at = time()
+
+    def write(self, record: bytes) -> None:
+        with self._noticing():
+            self._file.write(record)
+        if time() - self._flushed_at > self._flush_seconds:
+            self.flush()
+
+    def flush(self) -> None:
+        self._flushed_at = time()
+        with self._noticing():
+            self._file.flush()
+
+    def close(self) -> None:
+        with self._noticing():
+            self._file.close()
+
+    @contextmanager
+    def _noticing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            self.has_failed = True  # half a record: what follows it in this file cannot be read
+            raise
+
+
+@contextmanager
+def _in_foreground() -> Iterator[None]:
+    """Writers that are made inside have ``_Records`` in the place of a thread."""
+    thread = event_file_writer._AsyncWriter
+    event_file_writer._AsyncWriter = _Records
+    try:
+        yield
+    finally:
+        event_file_writer._AsyncWriter = thread
 
 
 class _Rows(ExperimentWriter):
@@ -78,8 +141,9 @@ class CSVFile(CSVLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        super().log_metrics(dict(metrics), step)
-        self.save()
+        with spared("metrics.csv"):
+            super().log_metrics(dict(metrics), step)
+            self.save()
 
     def go_on(self, step: int, version: str | None) -> None:
         """Forget what the interrupted run wrote after its checkpoint."""

@@ -50,6 +50,7 @@ class Round:
         self.order, self.critic_steps, self.reuse_fakes = order, critic_steps, reuse_fakes
         self.losses = losses
         self.observed: dict[str, Tensor] = {}  # of the last round that was observed
+        self.has_begun = False  # whether a player has stepped; who ends the round resets it
 
     def play(self, step: int, reals: Sequence[Sequence[Batch]], observes: bool = False) -> None:
         """G's update ``step``, from 0, and D's on reals[0], reals[1], ..., each of them micro-batches."""
@@ -78,6 +79,7 @@ class Round:
     def _update_discriminator(self, update: int, reals: Sequence[Batch], fakes: Sequence[Batch] | None = None) -> None:
         """D's update of that number on micro-batches of real samples, and as many of G's."""
         terms = self.d.update(self._discriminator_terms(update, reals, fakes), len(reals))
+        self.has_begun = True
         self.losses.add("discriminator", update // self.critic_steps + 1, terms)
 
     def _discriminator_terms(
@@ -96,7 +98,9 @@ class Round:
             self.game.generator_terms(real, fakes[i] if fakes else self._fake(real), step)
             for i, real in enumerate(reals)
         )
-        self.losses.add("generator", step + 1, self.g.update(terms, len(reals)))
+        played = self.g.update(terms, len(reals))
+        self.has_begun = True
+        self.losses.add("generator", step + 1, played)
 
     def _fake(self, real: Batch, graph: bool = True) -> Batch:
         """As many new samples of G as there are real ones, under their conditions, with G's graph or without."""

@@ -41,6 +41,7 @@ class Run:
     protocol: Setting
     missing: str
     choices: dict[str, str]
+    step: Any = None  # that the metrics are of
 
 
 def find_runs(folders: list[Path], name: str) -> list[Run]:
@@ -72,6 +73,7 @@ def read_run(folder: Path, name: str) -> Run | None:
         raise UsageError(f"{folder} has a {name} but no config.yaml of a run: put it back, or leave the folder out.")
     missing = f"Without {name} (stopped, diverged or not done yet)" if metrics is None else ""
     metrics = metrics or {}
+    step = metrics.get("step")
     protocol = {"features": metrics.get("features"), "n": config["data"].get("validation_samples")}
     if name == "evaluation.json" and not missing:
         if not isinstance(metrics.get("metrics"), dict) or not set(PROTOCOL) <= set(metrics):
@@ -83,7 +85,7 @@ def read_run(folder: Path, name: str) -> Run | None:
     numbers = {k: v if isinstance(v, int | float) else math.nan for k, v in metrics.items() if not isinstance(v, str)}
     how = tuple((key, str(value)) for key, value in protocol.items())
     choices = flatten(config.get("choices") or {})
-    return Run(folder, str(config.get("seed")), setting_of(config), numbers, how, missing, choices)
+    return Run(folder, str(config.get("seed")), setting_of(config), numbers, how, missing, choices, step)
 
 
 def read_mapping(path: Path) -> dict[str, Any] | None:

@@ -8,6 +8,8 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, distributed
 from torch.optim import Optimizer
 
+from gan_lightning.launcher import Processes
+
 
 class Replicas(DDPStrategy):
     """One mean of gradients over the processes for each update, of the weights that it moves and of no others.
@@ -15,6 +17,10 @@ class Replicas(DDPStrategy):
     DistributedDataParallel's wrapper, made for one loss, exchanges both networks' gradients after either backward pass,
     and once for each micro-batch.
     """
+
+    def _configure_launcher(self) -> None:
+        assert self.cluster_environment is not None
+        self._launcher = Processes(self.cluster_environment, self.num_processes, self.num_nodes)
 
     def configure_ddp(self) -> None:
         """Every process begins with the first one's weights; none is wrapped."""

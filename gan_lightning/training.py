@@ -3,6 +3,9 @@
 import logging
 import math
 import os
+import shlex
+import signal
+import subprocess
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,23 +15,27 @@ from typing import Any
 
 import torch
 from lightning import Callback, Trainer, seed_everything
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from gan_lightning import loggers
 from gan_lightning.build import build_data, build_gan, build_trainer, called, made_parts, plain
-from gan_lightning.callbacks.checkpoint import checkpoints
+from gan_lightning.callbacks.checkpoint import RunCheckpoint, checkpoints
 from gan_lightning.callbacks.hyperparameters import HyperParameters
-from gan_lightning.callbacks.summary import Throughput, why_stopped, write_metrics
+from gan_lightning.callbacks.summary import METRICS, Throughput, why_stopped, write_metrics
 from gan_lightning.checkpoints import last_checkpoint, read_checkpoint
 from gan_lightning.config import OPTIMIZERS, PLACES
 from gan_lightning.data.loader import RealData
-from gan_lightning.errors import UsageError
-from gan_lightning.files import written_aside
-from gan_lightning.gan import GAN
+from gan_lightning.errors import Stopped, UsageError, signal_name
+from gan_lightning.files import needed, written_aside
+from gan_lightning.gan import GAN, total_steps
+from gan_lightning.launcher import together
+from gan_lightning.lock import locked
 from gan_lightning.rehearsal import check_networks
 from gan_lightning.resumption import check_checkpoint, check_data, check_length, say_changes
+from gan_lightning.runs import read_mapping
 
 WORTH_SHARING = 10**8  # multiply-adds of a batch: the toys have a few millions, an MLP on MNIST 500 million
 
@@ -49,6 +56,14 @@ def train(
         Diverged: a loss or a weight is no longer finite.
     """
     quiet()
+    with locked(folder):
+        return _train(config, folder, extra_callbacks, options)
+
+
+def _train(
+    config: DictConfig, folder: Path, extra_callbacks: Sequence[Callback], options: Mapping[str, Any]
+) -> dict[str, float]:
+    """The same, in a folder that belongs to this run."""
     checkpoint = last_checkpoint(folder) if config.resume else None
     check_folder(config, folder)
     prepare_process(config)
@@ -70,21 +85,98 @@ def train(
         check_data(saved, data.fingerprint, config)
     if saved and trainer.is_global_zero:
         say_changes(changed, saved, data.fingerprint, data.joint_batch)
+    with together(trainer):
+        metrics = _fit(config, folder, trainer, gan, data, throughput, saved)
+    check_signals(trainer)
+    return metrics
+
+
+def _fit(
+    config: DictConfig,
+    folder: Path,
+    trainer: Trainer,
+    gan: GAN,
+    data: RealData,
+    throughput: Throughput,
+    saved: Mapping[str, Any],
+) -> dict[str, float]:
+    """Train and measure, from a checkpoint's content on where there is one; what the run has then is written."""
+    checkpoint = checkpoints(folder) / "last.ckpt" if saved else None
     if trainer.is_global_zero:
         write_config(config, folder)
         if config.resume:
             loggers.go_on(trainer.loggers, saved)
     try:
-        with monitors_checked(trainer), threads_for(gan, data, config.trainer.get("threads")):
+        threads = threads_for(gan, data, config.trainer.get("threads"))
+        with told_where(trainer, folder), monitors_checked(trainer), threads:
             trainer.fit(gan, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        if saved and trainer.global_step == saved["global_step"] and (folder / METRICS).exists():
+            return nothing_left(folder, trainer)
         reason = why_stopped(trainer)
         metrics = final_metrics(trainer, gan, data)
         if trainer.is_global_zero and not config.trainer.fast_dev_run:
-            write_metrics(folder / "metrics.json", trainer, gan, throughput.seconds, metrics)
+            with needed(folder / METRICS):
+                write_metrics(folder / METRICS, trainer, gan, throughput.seconds, metrics)
             report(folder, trainer, gan, metrics, reason)
     finally:
         loggers.finish(trainer.loggers)
     return metrics
+
+
+@contextmanager
+def told_where(trainer: Trainer, folder: Path) -> Iterator[None]:
+    """A run that a signal stops says at which step of how many, and how to go on."""
+    try:
+        yield
+    except Stopped as stopped:
+        requeue(trainer, stopped.signum)
+        length = f" of {steps:,}" if (steps := planned_steps(trainer)) else ""
+        place = shlex.quote(os.path.relpath(folder))
+        raise Stopped(
+            stopped.signum,
+            f"Stopped by {signal_name(stopped.signum)} at step {trainer.global_step:,}{length}, with a checkpoint: "
+            f"go on by python train.py resume={place}, or with a sweep by its own command.",
+        ) from None
+
+
+def nothing_left(folder: Path, trainer: Trainer) -> dict[str, float]:
+    """Say that a run was done, and how to train longer; returns the metrics that it ended with."""
+    step = trainer.global_step
+    if trainer.is_global_zero:
+        print(
+            f"Nothing is left to train: the run is done, at step {step:,}; for longer give more, such as "
+            f"python train.py resume={shlex.quote(os.path.relpath(folder))} trainer.max_steps={2 * step}"
+        )
+    metrics = read_mapping(folder / METRICS) or {}
+    return {name: value for name, value in metrics.items() if name.startswith("val/")}
+
+
+def requeue(trainer: Trainer, signum: int) -> None:
+    """Ask SLURM to start this job again where it has announced the end of its time."""
+    slurm: Any = trainer._accelerator_connector.cluster_environment
+    if not isinstance(slurm, SLURMEnvironment) or not slurm.auto_requeue or not trainer.is_global_zero:
+        return
+    if signum == (slurm.requeue_signal or signal.SIGUSR1):
+        array = os.environ.get("SLURM_ARRAY_JOB_ID")
+        job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
+        subprocess.run(["scontrol", "requeue", job], check=False)
+
+
+def planned_steps(trainer: Trainer) -> int | None:
+    """The generator updates of the whole run; None where only a time ends it."""
+    epochs = -1 if trainer.max_epochs is None else trainer.max_epochs
+    return total_steps(trainer) if trainer.max_steps >= 0 or epochs >= 0 else None
+
+
+def check_signals(trainer: Trainer) -> None:
+    """Where a signal has come while the last batch was trained, what follows the run must not begin.
+
+    Raises:
+        Stopped: it has.
+    """
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, RunCheckpoint) and callback.signum is not None:
+            raise Stopped(callback.signum)
 
 
 def check_folder(config: DictConfig, folder: Path) -> None:
@@ -205,7 +297,8 @@ def report(folder: Path, trainer: Trainer, gan: GAN, metrics: dict[str, float], 
 
 def write_config(config: DictConfig, folder: Path) -> None:
     """``config.yaml``, resolved."""
-    with written_aside(folder / "config.yaml") as aside:
+    path = folder / "config.yaml"
+    with needed(path), written_aside(path) as aside:
         OmegaConf.save(OmegaConf.create(plain(config)), aside)
 
 

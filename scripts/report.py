@@ -77,6 +77,11 @@ class Row:
     seeds: int
 
     @property
+    def is_of_one_length(self) -> bool:
+        """Whether all its runs ended at the same step; a mean over others compares what is not alike."""
+        return len({run.step for run in self.runs}) < 2
+
+    @property
     def task(self) -> Setting:
         """The data and what is compared of it: numbers of different tasks are not ranked."""
         return tuple((k, v) for k, v in self.setting if k in COMPARED or (k.startswith("data.") and k not in TRAINING))
@@ -167,7 +172,8 @@ def markdown(rows: list[Row], table: Table) -> list[str]:
     for i, row in enumerate(rows):
         seeds = str(row.seeds) if len(row.runs) == row.seeds else f"{len(row.runs)} of {row.seeds}"
         cells = [column[i].text if i in column else "" for column in table.values()]
-        lines.append("| " + " | ".join([row.label, seeds, *cells]) + " |")
+        mark = "" if row.is_of_one_length else " (different lengths)"
+        lines.append("| " + " | ".join([row.label + mark, seeds, *cells]) + " |")
     return lines
 
 
@@ -194,10 +200,16 @@ def notes(rows: list[Row], table: Table, runs: list[Run]) -> list[str]:
         if not math.isfinite(run.metrics.get(metric, math.nan))
     ]:
         lines.append(f"No finite number, and so left out: {', '.join(broken)}.")
+    lines += [f"{row.label} has runs of different lengths: {lengths(row)}." for row in rows if not row.is_of_one_length]
     absent: dict[str, list[str]] = defaultdict(list)
     for run in runs:
         absent[run.missing].append(str(run.folder))
     return lines + [f"{why}: {', '.join(folders)}." for why, folders in absent.items() if why]
+
+
+def lengths(row: Row) -> str:
+    """The step that each run has ended at."""
+    return ", ".join(f"{run.folder} at step {run.step}" for run in row.runs)
 
 
 def write_csv(path: Path, rows: list[Row], table: Table) -> None:

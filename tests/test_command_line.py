@@ -6,7 +6,7 @@ import pytest
 from conftest import ROOT
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from gan_lightning.command_line import NAMED_ALL, for_hydra, resumption, typed_option_names
+from gan_lightning.command_line import NAMED_ALL, for_hydra, options_alone, resumption, typed_option_names
 from gan_lightning.errors import UsageError
 
 ODD = [
@@ -160,3 +160,14 @@ def test_the_names_are_those_of_the_chosen_groups(tmp_path: Path) -> None:
     assert "data.distribution.radius" in typed_option_names(["lr=1", "data=ring"], conf)
     assert "model.generator.thickness" in typed_option_names(["--config-dir", str(tmp_path), "model=mine"], conf)
     assert "seed" in typed_option_names(["data=nothing", "lr=1"], conf)
+
+
+def test_auto_goes_on_with_whatever_its_folder_needs() -> None:
+    assert resumption(["resume=auto", "hydra.run.dir=run", "trainer.max_steps=7"]) is None
+    with pytest.raises(UsageError, match=r"give hydra\.run\.dir=FOLDER"):
+        resumption(["resume=auto"])
+
+
+@pytest.mark.parametrize("given", [[], ["--config-dir", "/tmp"], ["--config-name", "mine", "--config-dir", "/tmp"]])
+def test_where_options_are_goes_to_every_process(given: list[str]) -> None:
+    assert sorted(options_alone(["-m", *given, "seed=0,1"])) == sorted(given)

@@ -22,8 +22,8 @@ from gan_lightning import sampling, training
 from gan_lightning.callbacks.animation import animate
 from gan_lightning.callbacks.checkpoint import AtomicCheckpointIO
 from gan_lightning.callbacks.curves import draw_losses
+from gan_lightning.errors import Fault
 from gan_lightning.files import leftovers, written_aside
-from gan_lightning.metrics import features
 from gan_lightning.pictures import write_png
 
 NOBODY = 9_999_999  # no process of Linux or macOS has this number
@@ -165,7 +165,7 @@ def test_a_process_in_the_middle_of_writing_keeps_its_file(tmp_path: Path) -> No
 
 
 IMAGES: Any = SimpleNamespace(sample_shape=(1, 4, 4), value_range=(-1.0, 1.0))
-X, Z, CLASSIFIER = torch.zeros(2, 1, 4, 4), torch.zeros(2, 3), features.Classifier((1, 28, 28), 2)
+X, Z = torch.zeros(2, 1, 4, 4), torch.zeros(2, 3)
 WRITERS: dict[str, Callable[[Path], object]] = {
     "a.ckpt": lambda path: AtomicCheckpointIO().save_checkpoint({"x": 1}, path),
     "a.npz": lambda path: sampling.write_arrays(path, X, Z, 0, IMAGES),
@@ -176,7 +176,6 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "b.png": lambda path: draw_losses(path.parent.parent, path),
     "a.csv": lambda path: load_script("report").write_csv(path, [], {}),
     "config.yaml": lambda path: training.write_config(OmegaConf.create({"option": "value"}), path.parent),
-    "cache.pt": lambda path: features._write(path, CLASSIFIER, 0.5, "digest"),
 }
 
 
@@ -188,11 +187,11 @@ def test_a_full_disk_leaves_the_former_file(tmp_path: Path, monkeypatch: pytest.
     path = tmp_path / "folder" / name
     with monkeypatch.context() as full:
         full.setattr(os, "fsync", fsync)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises((OSError, Fault), match=r"(?i)no space left"):
             WRITERS[name](path)
         assert list(path.parent.iterdir()) == []
         path.write_text("former")
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises((OSError, Fault), match=r"(?i)no space left"):
             WRITERS[name](path)
     assert path.read_text() == "former"
     assert list(path.parent.iterdir()) == [path]

@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch.utils.tensorboard import SummaryWriter
 
 from gan_lightning.config import choices_of
+from gan_lightning.files import HOST
 from gan_lightning.runs import labels as label_settings
 from gan_lightning.runs import setting_of
 from gan_lightning.training import train
@@ -604,7 +605,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
 
     def savefig(figure: Figure, path: Path) -> None:
         save(figure, path)
-        figures[path.name.removeprefix(".").replace(f".{os.getpid()}", "")] = figure
+        figures[path.name.removeprefix(".").replace(f".{os.getpid()}@{HOST}", "")] = figure
 
     monkeypatch.setattr(Figure, "savefig", savefig)
     return figures
@@ -781,3 +782,15 @@ def test_a_stopped_sweep_goes_on(configure: Configure, tmp_path: Path) -> None:
     ended, whole = weights(stopped), weights(tmp_path / "whole")
     assert all(torch.equal(ended[name], whole[name]) for name in whole)
     assert not all(torch.equal(weights(new)[name], whole[name]) for name in whole)
+
+
+def test_runs_of_different_lengths_are_marked(report: Script, tmp_path: Path) -> None:
+    for seed, step in ((0, 10), (1, 10), (2, 7)):
+        write(tmp_path / "a" / str(seed), options(seed, "a"), val__ks=0.1)
+        (tmp_path / "a" / str(seed) / "metrics.json").write_text(json.dumps({"step": step, "val/ks": 0.1}))
+    write_group(tmp_path, "b", [0.1, 0.2])
+    printed = report(tmp_path)
+    assert printed.column("setting") == ["a (different lengths)", "b"]
+    (note,) = [line for line in printed.notes if "different lengths" in line]
+    places = ", ".join(f"{tmp_path}/a/{seed} at step {step}" for seed, step in ((0, 10), (1, 10), (2, 7)))
+    assert note == f"a has runs of different lengths: {places}."

@@ -5,7 +5,7 @@ from pathlib import Path
 from lightning import Callback, LightningModule, Trainer
 from PIL import Image
 
-from gan_lightning.files import written_aside
+from gan_lightning.files import spared, written_aside
 
 
 class Animation(Callback):
@@ -19,7 +19,8 @@ class Animation(Callback):
         run = Path(trainer.default_root_dir)
         pictures = sorted((run / "samples").glob("[!.]*.png"))
         if trainer.is_global_zero and pictures:
-            animate(pictures, run / "samples.gif", self.frames, self.seconds)
+            with spared(str(run / "samples.gif")):
+                animate(pictures, run / "samples.gif", self.frames, self.seconds)
 
 
 def animate(pictures: list[Path], path: Path, frames: int, seconds: float) -> None:

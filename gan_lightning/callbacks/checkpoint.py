@@ -15,10 +15,11 @@ from lightning import LightningModule, Trainer
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info
 
-from gan_lightning.errors import UsageError
-from gan_lightning.files import written_aside
+from gan_lightning.errors import ENDINGS, Fault, Stopped, UsageError
+from gan_lightning.files import needed, written_aside
+from gan_lightning.interruption import is_first_process, listen, say
+from gan_lightning.lock import is_in_place
 
 
 def checkpoints(run: str | Path) -> Path:
@@ -54,7 +55,8 @@ def keep(last: Path) -> None:
 class RunCheckpoint(Checkpoint):
     """``last.ckpt`` every ``every_seconds`` and at the end, ``best.ckpt`` by the data's monitor.
 
-    The first Ctrl-C or SIGTERM lets the batch finish and the checkpoint be written, and stops the run.
+    The first Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 lets the batch finish and the checkpoint be written, and stops the run;
+    the second stops at once.
     """
 
     def __init__(self, every_seconds: float = 60.0) -> None:
@@ -67,7 +69,8 @@ class RunCheckpoint(Checkpoint):
         self.measured_by: list[Any] | None = None  # the best: features and number of samples
         self._saved_at = 0.0
         self._saved: tuple[int, float | None] | None = None  # the step and the best of the last checkpoint
-        self._stop_requested = False
+        self._began: int | None = None  # the step that training has started from
+        self.signum: int | None = None  # of the signal that asks to stop
         self._former_handlers: dict[int, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -78,26 +81,27 @@ class RunCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self._saved_at = time.monotonic()
+        self._began = trainer.global_step
         if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGINT, signal.SIGTERM):
-                self._former_handlers[signum] = signal.signal(signum, self._request_stop)
+            self._former_handlers = listen(self._request_stop)
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self._any_rank(trainer, self._stop_requested):
-            trainer.should_stop = True
+        stops = self._any_rank(trainer, self.signum is not None)
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             return  # the end of the epoch follows, with its validation: saved there, a resume does not forget it
         ends = trainer.should_stop or trainer.global_step == trainer.max_steps
         validates = trainer.val_check_batch is not None and (batch_idx + 1) % trainer.val_check_batch == 0
-        if ends or (self._is_due(trainer) and not validates):
+        if ends or ((self._is_due(trainer) or stops) and not validates):
             self._save(trainer)
+        if stops and not validates and not ends:
+            self._stop()  # without the validation that Lightning adds where a run stops
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         is_of_the_run = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
         if is_of_the_run and self._improved(trainer):
-            trainer.save_checkpoint(checkpoints(trainer.default_root_dir) / "best.ckpt")
+            self._write(trainer, "best.ckpt")
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
@@ -106,14 +110,26 @@ class RunCheckpoint(Checkpoint):
                 self._save(trainer)
             return
         ends = trainer.should_stop or trainer.global_step == trainer.max_steps
-        if ends or trainer.current_epoch + 1 == trainer.max_epochs or self._is_due(trainer):
+        ends = ends or trainer.current_epoch + 1 == trainer.max_epochs
+        stops = self._any_rank(trainer, self.signum is not None)
+        if ends or stops or self._is_due(trainer):
             self._save(trainer)
+        if stops and not ends:
+            self._stop()
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         self._restore_handlers()
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
         self._restore_handlers()
+        is_of_others = isinstance(exception, Exception) and not isinstance(exception, ENDINGS)
+        is_new = self._began is not None and trainer.global_step > max(self._began, (self._saved or (0,))[0])
+        # the other processes of a run do not know that this one fails
+        if is_of_others and is_new and getattr(module, "is_between_rounds", False) and trainer.world_size == 1:
+            try:
+                self._save(trainer)
+            except Exception as error:  # the first is what has gone wrong
+                exception.add_note(f"No checkpoint could be written at step {trainer.global_step}: {error}")
 
     def _is_due(self, trainer: Trainer) -> bool:
         return self._any_rank(trainer, time.monotonic() - self._saved_at >= self.every_seconds)
@@ -123,9 +139,13 @@ class RunCheckpoint(Checkpoint):
         return trainer.strategy.reduce_boolean_decision(flag, all=False)
 
     def _request_stop(self, signum: int, frame: FrameType | None) -> None:
-        self._stop_requested = True
+        self.signum = signum
         self._restore_handlers()
-        rank_zero_info("Stopping after this batch, with a checkpoint; once more stops at once.")
+        if is_first_process():
+            say("Stopping after this batch, with a checkpoint; once more stops at once.")
+
+    def _stop(self) -> None:
+        raise Stopped(self.signum or signal.SIGTERM)  # which another process has got
 
     def _improved(self, trainer: Trainer) -> bool:
         monitor = trainer.datamodule.monitor  # type: ignore[attr-defined]
@@ -146,8 +166,16 @@ class RunCheckpoint(Checkpoint):
         return better
 
     def _save(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(checkpoints(trainer.default_root_dir) / "last.ckpt")
+        self._write(trainer, "last.ckpt")
         self._saved_at, self._saved = time.monotonic(), (trainer.global_step, self.best)
+
+    @staticmethod
+    def _write(trainer: Trainer, name: str) -> None:
+        path = checkpoints(trainer.default_root_dir) / name
+        if not is_in_place(Path(trainer.default_root_dir)):
+            raise Fault(f"{trainer.default_root_dir} has gone or was moved while it was trained in: resume it there.")
+        with needed(path):
+            trainer.save_checkpoint(path)
 
     def _restore_handlers(self) -> None:
         for signum, handler in self._former_handlers.items():

@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
-from gan_lightning.files import written_aside
+from gan_lightning.files import spared, written_aside
 from gan_lightning.gan import GAN
 
 LOSSES = ("loss/discriminator", "loss/generator")
@@ -38,7 +38,9 @@ class LossCurves(Callback):
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.is_global_zero and self.steps:
-            draw_losses(self.steps, self.losses, Path(trainer.default_root_dir) / "losses.png")
+            path = Path(trainer.default_root_dir) / "losses.png"
+            with spared(str(path)):
+                draw_losses(self.steps, self.losses, path)
 
 
 def draw_losses(steps: list[int], losses: dict[str, list[float]], path: Path) -> None:

@@ -4,6 +4,8 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
+from gan_lightning.files import spared
+
 
 class Periodic(Callback):
     """Calls ``draw`` whenever training passes a multiple of ``every_n_steps`` generator updates, and at the end.
@@ -34,4 +36,5 @@ class Periodic(Callback):
     def _draw_now(self, trainer: Trainer, module: LightningModule) -> None:
         self._last = trainer.global_step
         if trainer.is_global_zero:
-            self.draw(trainer, module)
+            with spared(f"A picture of {trainer.default_root_dir}"):
+                self.draw(trainer, module)

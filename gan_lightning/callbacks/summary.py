@@ -14,6 +14,8 @@ from lightning.pytorch.callbacks import EarlyStopping, Timer
 from gan_lightning.files import written_aside
 from gan_lightning.gan import GAN
 
+METRICS = "metrics.json"  # which is there when a run is done, and not before
+
 
 class Throughput(Callback):
     """Real images a second, on all devices, at every line of the log; the run's seconds, across resumes."""
@@ -34,6 +36,8 @@ class Throughput(Callback):
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self._clock = time.monotonic()
         self._mark(trainer, module)
+        if trainer.is_global_zero:  # of a run that was done, and goes on
+            (Path(trainer.default_root_dir) / METRICS).unlink(missing_ok=True)
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int

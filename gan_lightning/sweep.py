@@ -1,0 +1,59 @@
+"""A sweep as a whole: how many jobs it has, and the worst end of any, whatever process each runs in."""
+
+import os
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from gan_lightning.errors import FINISHED, severity
+
+# in the environment, which jobs in processes of their own get
+PLACE, JOBS, SWEPT = (f"GAN_LIGHTNING_SWEEP{name}" for name in ("", "_JOBS", "_OPTIONS"))
+
+
+class Outcome(Callback):
+    """Of a sweep: tells its jobs, before the first, how many they are and where to say how they ended."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        typed = [str(line) for line in config.hydra.overrides.task]
+        swept = [o for o in OverridesParser.create().parse_overrides(typed) if o.is_sweep_override()]
+        jobs = config.hydra.sweeper.get("n_trials") or size(swept)
+        names = [str(o.input_line).partition("=")[0] for o in swept]
+        os.environ.update({PLACE: os.path.abspath(config.hydra.sweep.dir), JOBS: str(jobs), SWEPT: " ".join(names)})
+
+
+def size(swept: list[Override]) -> int | str:
+    """How many runs a sweep over these options has."""
+    if any(o.is_interval_sweep() or isinstance(o.value(), Glob) for o in swept):
+        return "?"  # which depends on files, or has no end
+    return prod(sum(1 for _ in o.sweep_iterator()) for o in swept)
+
+
+def announcement() -> str:
+    """This job among the sweep's: 2 of 6: loss=hinge seed=0."""
+    job = HydraConfig.get()
+    swept = os.environ.get(SWEPT, "").split()
+    options = [line for line in job.overrides.task if not swept or line.partition("=")[0] in swept]
+    return f"{job.job.num + 1} of {os.environ.get(JOBS, '?')}: {' '.join(options)}"
+
+
+def record(status: int) -> None:
+    """How a job of the sweep has ended."""
+    with (Path(os.environ[PLACE]) / ".statuses").open("a") as file:
+        file.write(f"{status}\n")
+
+
+def worst_status() -> int:
+    """The worst that the jobs of this sweep have recorded, which are then forgotten."""
+    path = Path(os.environ.get(PLACE, "")) / ".statuses"
+    if PLACE not in os.environ or not path.exists():
+        return FINISHED
+    statuses = [int(line) for line in path.read_text().split()]
+    path.unlink()
+    return max(statuses, key=severity)

@@ -1,0 +1,59 @@
+"""What a sweep says of its jobs and how it ends."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+from gan_lightning import sweep
+
+CASES = [
+    (["loss=hinge,minimax", "seed=0,1,2", "model.lr=0.1"], "6"),
+    (["seed=range(4)"], "4"),
+    (["model.betas=[0.1,0.2],[0.3,0.4]"], "2"),
+    (["data.root=glob(*)", "seed=0,1"], "?"),
+    (["model.lr=interval(0,1)"], "?"),
+    (["seed=0"], "1"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (sweep.PLACE, sweep.JOBS, sweep.SWEPT):
+        monkeypatch.setenv(name, "")
+
+
+def begin(place: Path, typed: list[str], **sweeper: Any) -> None:
+    hydra = {"sweep": {"dir": str(place)}, "overrides": {"task": typed}, "sweeper": sweeper}
+    sweep.Outcome().on_multirun_start(OmegaConf.create({"hydra": hydra}))
+
+
+@pytest.mark.parametrize(("typed", "jobs"), CASES, ids=lambda case: str(case)[:30])
+def test_a_job_says_which_of_how_many_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: list[str], jobs: str
+) -> None:
+    begin(tmp_path, typed)
+    task = ["loss=hinge", "seed=2", "model.lr=0.1"]
+    job = SimpleNamespace(job=SimpleNamespace(num=1), overrides=SimpleNamespace(task=task))
+    monkeypatch.setattr(HydraConfig, "get", lambda: job)
+    names = [line.partition("=")[0] for line in typed if line != "model.lr=0.1"]
+    told = [line for line in task if line.partition("=")[0] in names] if typed != ["seed=0"] else task
+    assert sweep.announcement() == f"2 of {jobs}: {' '.join(told)}"
+
+
+def test_a_search_has_its_trials(tmp_path: Path) -> None:
+    begin(tmp_path, ["model.lr=interval(0,1)"], n_trials=7)
+    assert sweep.os.environ[sweep.JOBS] == "7"
+
+
+def test_the_worst_status_is_the_sweeps_and_is_forgotten(tmp_path: Path) -> None:
+    begin(tmp_path, ["seed=0,1"])
+    assert sweep.worst_status() == 0
+    for status in (3, 4, 3):
+        sweep.record(status)
+    assert sweep.worst_status() == 4
+    assert sweep.worst_status() == 0
+    assert list(tmp_path.iterdir()) == []
