@@ -198,6 +198,8 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print several lines of its own and exit
     try:
         run()
+    except SystemExit as ended:
+        sys.exit(worst_status() or ended.code)
     except Exception as error:
         sentence = reason(error)
         if sentence is None:

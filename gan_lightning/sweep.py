@@ -16,6 +16,8 @@ from gan_lightning.errors import FINISHED, severity
 # in the environment, which jobs in processes of their own get
 PLACE, JOBS, SWEPT = (f"GAN_LIGHTNING_SWEEP{name}" for name in ("", "_JOBS", "_OPTIONS"))
 
+BEGUN: list[Any] = []  # the sweeps of this process; those that are its jobs' have the environment alone
+
 
 class Outcome(Callback):
     """Of a sweep: tells its jobs, before the first, how many they are and where to say how they ended."""
@@ -25,6 +27,7 @@ class Outcome(Callback):
         swept = [o for o in OverridesParser.create().parse_overrides(typed) if o.is_sweep_override()]
         jobs = config.hydra.sweeper.get("n_trials") or size(swept)
         names = [str(o.input_line).partition("=")[0] for o in swept]
+        BEGUN.append(self)
         os.environ.update({PLACE: os.path.abspath(config.hydra.sweep.dir), JOBS: str(jobs), SWEPT: " ".join(names)})
 
 
@@ -52,7 +55,7 @@ def record(status: int) -> None:
 def worst_status() -> int:
     """The worst that the jobs of this sweep have recorded, which are then forgotten."""
     path = Path(os.environ.get(PLACE, "")) / ".statuses"
-    if PLACE not in os.environ or not path.exists():
+    if not BEGUN or not path.exists():
         return FINISHED
     statuses = [int(line) for line in path.read_text().split()]
     path.unlink()

@@ -135,7 +135,7 @@ WRONG = [
 def test_a_wrong_command_line_ends_in_one_sentence_at_once(tmp_path: Path, arguments: list[str], named: str) -> None:
     result = command(*arguments, cwd=tmp_path)
     assert result.returncode == 1
-    assert without_torch(result) == ""
+    assert without_torch(result) == ("1 of 2: seed=-1\n" if "seed=-1,-2" in arguments else "")
     (line,) = result.stderr.splitlines()
     assert line.startswith("Error: ")
     assert named in line
@@ -231,8 +231,9 @@ def test_a_sweep_makes_a_folder_for_each_run(tmp_path: Path) -> None:
     assert [OmegaConf.load(run / "config.yaml").seed for run in runs] == [0, 1]
     assert [json.loads((run / "metrics.json").read_text())["step"] for run in runs] == [20, 20]
     said = [line for line in result.stdout.splitlines() if not line.startswith("epoch")]
-    for run, lines in zip(runs, (said[:3], said[3:6]), strict=True):
+    for seed, (run, (announced, *lines)) in enumerate(zip(runs, (said[:4], said[4:8]), strict=True)):
         folder = run.relative_to(tmp_path)
+        assert announced == f"{seed + 1} of 2: seed={seed}"
         assert lines[0].startswith("Trained to step 20 on 320 samples: val/")
         assert lines[1:] == [
             f"Checkpoint {folder}/checkpoints/last.ckpt",
