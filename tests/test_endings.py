@@ -504,7 +504,7 @@ def test_a_damaged_cache_is_named_and_made_again(
     damaged[len(damaged) // 2] ^= 0x40
     path.write_bytes(damaged)
     assert torch.equal(cached(path, lambda: content), content)
-    assert capsys.readouterr().out == f"{path} is damaged and is made again\n"
+    assert capsys.readouterr().out == f"{path} is damaged: it is made again.\n"
     path.write_text("no archive")
     assert torch.equal(cached(path, lambda: content), content)
     assert torch.equal(cached(path, fail), content)

@@ -24,7 +24,7 @@ from gan_lightning.callbacks.checkpoint import AtomicCheckpointIO
 from gan_lightning.callbacks.curves import draw_losses
 from gan_lightning.errors import Fault
 from gan_lightning.files import leftovers, written_aside
-from gan_lightning.pictures import write_png
+from gan_lightning.pictures import image_grid, write_png
 
 NOBODY = 9_999_999  # no process of Linux or macOS has this number
 
@@ -164,7 +164,9 @@ def test_a_process_in_the_middle_of_writing_keeps_its_file(tmp_path: Path) -> No
 # ------------------------------------------------------------------------------------------ everything that is written
 
 
-IMAGES: Any = SimpleNamespace(sample_shape=(1, 4, 4), value_range=(-1.0, 1.0))
+IMAGES: Any = SimpleNamespace(
+    sample_shape=(1, 4, 4), value_range=(-1.0, 1.0), picture=lambda batch, columns=None: image_grid(batch.x)
+)
 X, Z = torch.zeros(2, 1, 4, 4), torch.zeros(2, 3)
 WRITERS: dict[str, Callable[[Path], object]] = {
     "a.ckpt": lambda path: AtomicCheckpointIO().save_checkpoint({"x": 1}, path),
@@ -173,7 +175,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "a.gif": lambda path: sampling.write_gif(path, [X, X], IMAGES),
     "a.png": lambda path: write_png(torch.zeros(3, 4, 4, dtype=torch.uint8), path),
     "b.gif": lambda path: animate([ROOT / "docs" / "images" / "ring.png"], path, 1, 1.0),
-    "b.png": lambda path: draw_losses(path.parent.parent, path),
+    "b.png": lambda path: draw_losses([1, 2], {"loss/generator": [0.0, 1.0]}, path),
     "a.csv": lambda path: load_script("report").write_csv(path, [], {}),
     "config.yaml": lambda path: training.write_config(OmegaConf.create({"option": "value"}), path.parent),
 }
