@@ -13,9 +13,10 @@ from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lightning.build import build_trainer
+from gan_lightning.build import build_gan, build_trainer
 from gan_lightning.checkpoints import load
 from gan_lightning.errors import UsageError
+from gan_lightning.game import Game
 from gan_lightning.gan import GAN
 from gan_lightning.strategy import Replicas
 from gan_lightning.training import train
@@ -186,3 +187,18 @@ def test_several_devices_get_the_strategy_that_works(
     trainer = build_trainer(configure("trainer.accelerator=cpu", *overrides), tmp_path, [])
     assert type(trainer.strategy) is strategy
     assert trainer.world_size == ranks
+
+
+class MyGAN(GAN):
+    """A subclass, such as a user's."""
+
+
+class MyGame(Game):
+    """A game, such as a user's."""
+
+
+def test_subclasses_are_reached_from_the_configuration(configure: Configure) -> None:
+    config = configure(*TINY, "model._target_=test_build.MyGAN", "game._target_=test_build.MyGame")
+    gan = build_gan(config, (2,), 8)
+    assert type(gan) is MyGAN
+    assert type(gan.game) is MyGame
