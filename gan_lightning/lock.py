@@ -42,6 +42,8 @@ def locked(folder: Path) -> Iterator[None]:
     finally:
         if is_in_place(folder):
             (folder / NAME).unlink()  # still held: who waits for this file finds that it is none any more
+            with suppress(OSError):
+                folder.rmdir()  # of a run that was refused nothing is left
         os.close(HELD.pop(place))
 
 
@@ -84,6 +86,7 @@ def _acquired(folder: Path) -> int:
     """The open file of the folder's lock."""
     while True:
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise UsageError(

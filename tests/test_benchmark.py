@@ -271,7 +271,7 @@ def test_ours_is_what_a_user_runs(script: ModuleType, capsys: pytest.CaptureFixt
     )
     (trainer, files) = trainers[0]
     assert isinstance(trainer.progress_bar_callback, TerminalProgress)
-    assert trainer.progress_bar_callback.is_enabled
+    assert trainer.progress_bar_callback._enabled
     assert trainer.lightning_module.average is not None
     assert trainer.lightning_module.validated_step == 10
     assert {"config.yaml", "0000000.png", "0000010.png", "last.ckpt"} <= {file.name for file in files}

@@ -78,7 +78,8 @@ def test_a_checkpoint_is_plain_and_holds_the_resolved_configuration(configure: C
     saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["gan"]["config"] == OmegaConf.to_container(config, resolve=True)
     assert saved["gan"]["config"]["generator_optimizer"]["lr"] == 0.005
-    assert saved["gan"]["data"] == {"sample_shape": (2,), "class_names": tuple("01234567"), "value_range": None}
+    data = {"sample_shape": (2,), "class_names": tuple("01234567"), "value_range": None}
+    assert saved["gan"]["data"] == data | {"joint_batch": 16, "fingerprint": None}
     assert "${" not in str(saved["gan"]["config"])
 
 

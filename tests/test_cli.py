@@ -166,6 +166,7 @@ def test_a_run_writes_its_folder_and_nothing_else(run: tuple[Path, subprocess.Co
         "checkpoints/last.ckpt",
         "config.yaml",
         "metrics.json",
+        "real.png",
         "samples/0000000.png",
         "samples/0000010.png",
         "samples/0000020.png",

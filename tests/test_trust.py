@@ -194,7 +194,8 @@ def test_the_parts_of_a_run_may_be_made(target: str) -> None:
 
 
 def test_every_target_of_the_options_may_be_made() -> None:
-    text = "\n".join(path.read_text() for path in (ROOT / "conf").rglob("*.yaml"))
+    # without Hydra's own block, which no run's configuration has
+    text = "\n".join(path.read_text().split("\nhydra:")[0] for path in (ROOT / "conf").rglob("*.yaml"))
     found = set(re.findall(r"_target_:\s*([\w.]+)", text))
     assert len(found) > 20
     for target in found:

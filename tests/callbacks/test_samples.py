@@ -131,7 +131,8 @@ def test_a_resumed_run_goes_on_after_the_last_picture(tmp_path: Path) -> None:
     )
     trainer.fit(small_gan(), datamodule=GivenData(rounds(8), 4), ckpt_path=tmp_path / "a.ckpt", weights_only=True)
     assert sorted(before) == ["0000000.png", "0000002.png", "0000004.png", "0000005.png"]
-    assert sorted(pictures(tmp_path)) == [0, 2, 4, 5, 6, 8, 9]
+    # Lightning counts the epoch that max_steps cut as ended: batches of two rounds make up for those that it lacks
+    assert sorted(pictures(tmp_path)) == [0, 2, 4, 5, 7, 9]
     for name, written in before.items():
         assert (tmp_path / "samples" / name).stat().st_mtime_ns == written
 
