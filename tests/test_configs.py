@@ -115,7 +115,7 @@ def test_every_option_composes_and_is_made(configure: Configure, tmp_path: Path,
     overrides = companions(group, option)
     config = configure(*(p for p in plain if p.split("=")[0] != group), *overrides)
     check(config, {"model": "model", "data": "data"})
-    data = build_data(config)
+    data = in_memory(build_data(config))
     gan = build_gan(config, data.sample_shape, data.classes)
     trainer = build_trainer(config, tmp_path, [])
     latents = gan.game.prior.sample(3, torch.Generator().manual_seed(0))

@@ -192,7 +192,7 @@ def test_without_an_average_the_raw_generator_is_announced(
     note, summary = capsys.readouterr().out.splitlines()
     assert note == f"{color} keeps no averaged generator: these are samples of the raw one."
     assert summary == f"5 samples of step 12, raw generator, in {tmp_path / 'arrays.npz'}"
-    np.testing.assert_allclose(written["samples"], evaluate(load(color).generator, written["latents"]), atol=1e-6)
+    np.testing.assert_allclose(written["samples"], evaluate(load(color).game.generator, written["latents"]), atol=1e-6)
     arrays(script, tmp_path, color, "n=5", "weights=raw")
     assert len(capsys.readouterr().out.splitlines()) == 1
 
