@@ -42,8 +42,6 @@ def locked(folder: Path) -> Iterator[None]:
     finally:
         if is_in_place(folder):
             (folder / NAME).unlink()  # still held: who waits for this file finds that it is none any more
-            with suppress(OSError):
-                folder.rmdir()  # of a run that was refused nothing is left
         os.close(HELD.pop(place))
 
 

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gan_lightning import config as configuration
+from gan_lightning import resumption
 from gan_lightning.build import build_loggers
 from gan_lightning.config import check, explain, options_of
 from gan_lightning.errors import UsageError
@@ -68,7 +68,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (folder / "metrics.csv").open("a") as file:  # what a killed run leaves: rows after its checkpoint, half a one
         width = (folder / "metrics.csv").read_text().partition("\n")[0].split(",")
         file.write(",".join("25" if name == "step" else "7" for name in width) + "\n0.5,0.5")
-    train(configuration.resume(str(folder), ["trainer.max_steps=30"]), folder)
+    train(resumption.resume(str(folder), ["trainer.max_steps=30"]), folder)
     return folder
 
 
@@ -226,7 +226,7 @@ def test_options_can_be_left_out(configure: Configure, tmp_path: Path) -> None:
 def test_a_run_that_restarts_before_its_first_checkpoint_forgets_all(configure: Configure, tmp_path: Path) -> None:
     train(configure(*TINY, "logger=[tensorboard,csv]", "trainer.max_steps=10"), tmp_path)
     (tmp_path / "checkpoints" / "last.ckpt").unlink()
-    train(configuration.resume(str(tmp_path), ["trainer.max_steps=5"]), tmp_path)
+    train(resumption.resume(str(tmp_path), ["trainer.max_steps=5"]), tmp_path)
     for curves in (of_tensorboard(tmp_path), of_csv(tmp_path)):
         assert list(curves["loss/generator"]) == [5]
 
