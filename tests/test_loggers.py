@@ -1,6 +1,7 @@
 """What each logger holds of a run, read back from its own files."""
 
 import csv
+import shutil
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -225,7 +226,7 @@ def test_options_can_be_left_out(configure: Configure, tmp_path: Path) -> None:
 
 def test_a_run_that_restarts_before_its_first_checkpoint_forgets_all(configure: Configure, tmp_path: Path) -> None:
     train(configure(*TINY, "logger=[tensorboard,csv]", "trainer.max_steps=10"), tmp_path)
-    (tmp_path / "checkpoints" / "last.ckpt").unlink()
+    shutil.rmtree(tmp_path / "checkpoints")
     train(resumption.resume(str(tmp_path), ["trainer.max_steps=5"]), tmp_path)
     for curves in (of_tensorboard(tmp_path), of_csv(tmp_path)):
         assert list(curves["loss/generator"]) == [5]
