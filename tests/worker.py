@@ -57,7 +57,8 @@ class Traffic(Callback):
 
 def main(folder: Path, kill_at: int, overrides: list[str]) -> None:
     torch.set_num_threads(1)
-    if (folder / "config.yaml").exists() and "LOCAL_RANK" not in os.environ:
+    # further processes of a run start when the first has written its configuration: a resume names no data
+    if (folder / "config.yaml").exists() and not any(override.startswith("data=") for override in overrides):
         configuration = resumption.resume(str(folder), overrides)
     else:
         with initialize_config_dir(str(Path(__file__).parent.parent / "conf"), version_base="1.3"):
