@@ -106,6 +106,10 @@ DEVICES = (
     ),
     "a whole number, at least 1, -1 or auto for all, or a list of devices",
 )
+PROFILER = (
+    lambda v: v in ("simple", "advanced", "pytorch") or (isinstance(v, DictConfig) and "_target_" in v),
+    "one of simple, advanced, pytorch, or the _target_ of a profiler",
+)
 UNLIMITED = (lambda v: _is_whole(v) and (v >= 1 or v == -1), "a whole number, at least 1, or -1 for no limit")
 
 # by the last part of an option's name, so that a new network or data set is checked as soon as its YAML is there
@@ -146,7 +150,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "float32_matmul_precision": _one_of("highest", "high", "medium"),
     "precision": _one_of("32-true", "bf16-mixed", "16-mixed", "64-true"),
     "strategy": _one_of("auto", "ddp"),
-    "profiler": _one_of("simple", "advanced", "pytorch"),
+    "profiler": PROFILER,
     "offline": FLAG,
     "changed_data": _one_of("refuse", "accept"),
 }

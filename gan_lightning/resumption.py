@@ -100,7 +100,8 @@ def check_checkpoint(path: Path, saved: Mapping[str, Any], config: DictConfig) -
     before, after = (_leaves(c) for c in (saved["gan"]["config"], OmegaConf.to_container(config, resolve=True)))
     absent = object()
     names = [name for name in before | after if before.get(name, absent) != after.get(name, absent)]
-    changed = {name: (before.get(name), after.get(name)) for name in names if name != "resume"}
+    options = [name for name in names if name.partition(".")[0] not in ("resume", "choices")]  # which are only names
+    changed = {name: (before.get(name), after.get(name)) for name in options}
     for name, (former, present) in changed.items():
         if not _can_change(name):
             raise UsageError(

@@ -15,7 +15,7 @@ bold, and nothing is where its mean is the best. Metrics that are not known to b
 
 import csv
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -294,8 +294,12 @@ def make_bands(rows: list[Row], metrics: list[str]) -> Bands:
     """Of the runs that have the curve; by default of all val/... and the losses."""
     read = [[read_curves(run.folder) for run in row.runs] for row in rows]
     names = {name for runs in read for run in runs for name in run}
-    # value_bound is a constant line for TensorBoard
-    standard = [name for name in names if name.startswith(("val/", "loss/")) and name != "val/value_bound"]
+    terms = Counter(name.rpartition("/")[0] for name in names)
+    # value_bound is a constant line for TensorBoard, and a player's only term is its loss
+    left_out = {"val/value_bound"} | {
+        name for name in names if name.count("/") == 2 and terms[name.rpartition("/")[0]] == 1
+    }
+    standard = [name for name in names - left_out if name.startswith(("val/", "loss/"))]
     bands: Bands = defaultdict(dict)
     for metric in metrics or sorted(standard, key=lambda name: (name.startswith("loss/"), name)):
         for i, runs in enumerate(read):

@@ -173,7 +173,7 @@ def test_image_metrics_of_validation_and_of_the_script(
     assert result["features"] == json.loads((run / "metrics.json").read_text())["features"]
     assert result["features"].startswith("mnist-cnn-")
     (cached,) = (tmp_path / "cache").iterdir()
-    assert result["accuracy"] == torch.load(cached, weights_only=True)["accuracy"]
+    assert result["accuracy"] == torch.load(cached, weights_only=True)["content"]["accuracy"]
     assert evaluate(script, run, "floor=true") == result
     assert 0 <= result["floor"]["val/fid"] < result["metrics"]["val/fid"]
     best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)

@@ -716,6 +716,25 @@ def test_curves_are_chosen_and_their_gaps_named(report: Script, drawn: dict[str,
     ]
 
 
+def test_a_player_with_several_terms_has_a_curve_for_each(
+    report: Script, drawn: dict[str, Figure], tmp_path: Path
+) -> None:
+    write_group(tmp_path, "a", [0.1])
+    for name in (
+        "discriminator",
+        "discriminator/adversarial",
+        "discriminator/r1",
+        "generator",
+        "generator/adversarial",
+    ):
+        write_curve(tmp_path / "a" / "0", f"loss/{name}", {10: 0.5, 20: 0.6})
+    report(tmp_path, f"curves={tmp_path / 'c.png'}")
+    titles = [axes.get_title(loc="left").split(" ")[0] for axes in drawn["c.png"].axes]
+    assert [title for title in titles if title.startswith("loss/")] == [
+        *("loss/discriminator", "loss/discriminator/adversarial", "loss/discriminator/r1", "loss/generator"),
+    ]
+
+
 def test_the_curves_of_a_real_run(
     report: Script, drawn: dict[str, Figure], configure: Configure, tmp_path: Path
 ) -> None:
@@ -752,7 +771,9 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 def test_a_stopped_sweep_goes_on(configure: Configure, tmp_path: Path) -> None:
     """The finished run is left alone, the stopped one goes on from its checkpoint, the third starts."""
     overrides = [*TINY, "trainer.max_steps=30"]
-    finished, stopped, new = (tmp_path / "sweep" / ",".join(sorted([*overrides, f"seed={i}"])) for i in range(3))
+    finished, stopped, new = (
+        tmp_path / "sweep" / "_".join(sorted([*overrides, f"seed={i}"])).replace("=", "-") for i in range(3)
+    )
     train(configure(*TINY, "trainer.max_steps=30", "seed=0"), finished)
     train(configure(*TINY, "trainer.max_steps=20", "seed=1"), stopped)
     (stopped / "metrics.json").unlink()

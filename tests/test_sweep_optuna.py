@@ -13,7 +13,7 @@ from conftest import ROOT
 from omegaconf import OmegaConf
 
 from gan_lightning.config import explain
-from gan_lightning.errors import UsageError
+from gan_lightning.errors import Diverged, UsageError
 from gan_lightning.objective import objective, worst
 
 MINIMISING, MAXIMISING = {"direction": "minimize"}, {"direction": "maximize"}
@@ -53,7 +53,7 @@ def test_optuna_finds_the_best_of_six_and_diverged_ones_are_the_worst(tmp_path: 
         "optimizer@generator_optimizer=sgd",
         "generator_optimizer.lr=tag(log,interval(1e-3,1e30))",
     )
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == Diverged.status, result.stderr
     runs = [path.parent for path in sorted((tmp_path / "sweep").glob("*/config.yaml"))]
     rates = {run: OmegaConf.load(run / "config.yaml").generator_optimizer.lr for run in runs}
     assert len(set(rates.values())) == 6
