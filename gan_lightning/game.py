@@ -125,6 +125,14 @@ class Game(nn.Module):
             "discriminator/accuracy": 0.5 * (real_is_right + fake_is_right),
         }
 
+    def metrics(self, data: Any) -> dict[str, Any]:
+        """The validation's further metrics by name, of what only this game makes; ``data`` is the data module."""
+        return {}
+
+    def illustrate(self, z: Tensor, real: Batch) -> Tensor:
+        """Samples in rows, (rows, columns, *sample_shape), that show this game, from latents or held-out samples."""
+        raise TypeError(f"{type(self).__name__} must define what a picture of it shows")
+
     def compile_networks(self) -> None:
         """Compile the players' networks in place, so that a checkpoint's names stay as they are."""
         for networks in self.players().values():

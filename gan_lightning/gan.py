@@ -126,8 +126,8 @@ class GAN(LightningModule):
         A conditional generator makes its classes in turn unless ``labels``, (n,), are given.
         """
         z = self.game.prior.sample(n, generator) if latents is None else latents
-        if labels is None and self.game.is_conditional:
-            labels = torch.arange(len(z)) % len(self.described["class_names"])
+        if labels is None and self.game.is_conditional and (classes := len(self.described["class_names"])):
+            labels = torch.arange(len(z)) % classes
         with self.sampling(raw):
             return self.game.generate(
                 z.to(self.device).to(self.dtype), labels if labels is None else labels.to(self.device)
@@ -235,9 +235,10 @@ class GAN(LightningModule):
     # ------------------------------------------------------------------------------------------- validation
 
     def setup(self, stage: str) -> None:
-        """Take the metrics that know the data's truth from the data module, if it has any."""
+        """Take the metrics that know the data's truth from the data module, if it has any, and the game's own."""
         data: Any = getattr(self.trainer, "datamodule", None)
-        self.validation = Validation(data.metrics() if hasattr(data, "metrics") else {})
+        known = data.metrics() if hasattr(data, "metrics") else {}
+        self.validation = Validation(known | self.game.metrics(data) if known else {})
         self.described = {
             name: getattr(data, name)
             for name in ("sample_shape", "class_names", "value_range", "joint_batch", "fingerprint")

@@ -24,12 +24,14 @@ def check_networks(gan: GAN, data: RealData) -> None:
             networks' own code stays what it is.
     """
     n = data.batch_size
-    if gan.game.is_conditional and not data.classes:
+    if gan.game.is_conditional and not data.classes and not data.is_paired:
         raise UsageError("The networks are conditional, but the data has no classes: choose a model that is not.")
     eager = torch.compiler.set_stance("force_eager") if gan.game.is_compiled else nullcontext()
     with isolate_rng(), _unchanged(gan), eager:
         z = gan.game.prior.sample(n).to(gan.device).to(gan.dtype)
         y = torch.arange(n, device=gan.device) % data.classes if data.classes else None
+        if data.is_paired:  # with images of the samples' shape
+            y = torch.zeros(n, *data.sample_shape).to(z)
         try:
             fake = gan.game.generate(z, y)
             _check_samples(fake, (n, *data.sample_shape))
@@ -55,7 +57,8 @@ def _check_samples(fake: Batch, expected: tuple[int, ...]) -> None:
 
 def _check_outputs(outputs: Tensor, n: int, loss_takes_logits: bool) -> None:
     shape = tuple(outputs.shape)
-    if len(shape) not in (1, 2) or not shape[0] or n % shape[0]:  # one of a pack of samples, where they are packed
+    # one of a pack of samples, where they are packed, or of each of a sample's patches
+    if len(shape) not in (1, 2) or not shape[0] or (n % shape[0] and shape[0] % n):
         raise UsageError(
             f"model.discriminator gives {shape} where ({n},) is expected, one logit for each sample, or ({n}, outputs)."
         )

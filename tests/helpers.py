@@ -48,7 +48,7 @@ class GivenData(RealData):
         return fetch
 
 
-GAME = ("generator", "discriminator", "prior", "loss", "regularizers", "generator_regularizers")
+GAME = ("generator", "discriminator", "encoder", "prior", "loss", "regularizers", "generator_regularizers")
 
 
 def small_gan(game: type[Game] = Game, **options: Any) -> GAN:

@@ -26,6 +26,7 @@ class SamplePictures(Periodic):
         super().__init__(every_n_steps)
         self.n = n
         self._latents = torch.empty(0)
+        self._labels: Tensor | None = None  # the images that a paired data module has translated
         self._real: Batch | None = None  # of the first batch
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
@@ -33,6 +34,9 @@ class SamplePictures(Periodic):
         n = self.n or int(getattr(trainer.datamodule, "shown", pictures.IMAGES))  # type: ignore[attr-defined]
         # from the run's seed, also in a resumed run, whose random state is restored only after this
         self._latents = module.game.prior.sample(n, torch.Generator().manual_seed(torch.initial_seed()))
+        if getattr(trainer.datamodule, "is_paired", False):  # type: ignore[attr-defined]
+            self._labels = trainer.datamodule.held_out_samples(n).y  # type: ignore[attr-defined]
+            self._latents = self._latents[: len(self._labels)]
         self._real = None
         super().on_train_start(trainer, module)
         if trainer.global_step == 0:
@@ -51,7 +55,7 @@ class SamplePictures(Periodic):
 
     def draw(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, GAN)
-        samples = module.sample(len(self._latents), latents=self._latents)
+        samples = module.sample(len(self._latents), latents=self._latents, labels=self._labels)
         if not samples.isfinite().all():
             return  # the generator has diverged, which the next line of the log or checkpoint says
         step, real = trainer.global_step, self._real

@@ -91,6 +91,10 @@ class ImageFolder(ImageData):
         parents = {file.parent for file in self._training_files}
         return () if parents == {self.root} else sorted({named(parent.name) for parent in parents})
 
+    def names(self) -> list[str]:
+        """The files' paths in ``root``, in the order of ``read``."""
+        return [file.relative_to(self.root).as_posix() for file in self._training_files]
+
     def _labels(self, files: list[Path]) -> Tensor:
         """Which of ``class_names`` each file's folder is, -1 for none."""
         return _indices(self.class_names, files)

@@ -133,6 +133,11 @@ class ImageData(RealData):
         order = torch.randperm(len(images.x), generator=stream)
         return apply(lambda tensor: tensor[order], images)
 
+    def held_out_samples(self, n: int) -> Batch:
+        """The first n held-out images, as validation has them."""
+        images = apply(lambda tensor: tensor[:n], self.held_out_images())
+        return images._replace(x=from_bytes(images.x, self.value_range))
+
     def _validation_images(self) -> Batch:
         images = self.held_out_images()
         n = len(images.x)

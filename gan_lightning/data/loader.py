@@ -131,6 +131,7 @@ class RealData(LightningDataModule):
     features_accuracy: float | None = None  # of its classes on held-out images
     fingerprint: str | None = None  # of the samples that are trained on; None where the options tell all of them
     validation_samples = 0
+    is_paired = False  # whether y is an image of the samples' shape
 
     def __init__(self, batch_size: int, seed: int = 0, rounds_per_batch: int = 1) -> None:
         super().__init__()

@@ -1,0 +1,42 @@
+"""Pictures of what is particular to a game: codes varied one by one, reconstructions, translations."""
+
+from pathlib import Path
+
+import torch
+from lightning import LightningModule, Trainer
+
+from gan_lightning.batch import Batch, apply
+from gan_lightning.callbacks.periodic import Periodic
+from gan_lightning.gan import GAN
+from gan_lightning.loggers import log_picture
+from gan_lightning.pictures import write_png
+
+
+class GamePictures(Periodic):
+    """``NAME/STEP.png``: the rows in which a game shows itself, from the same n latents and n held-out samples."""
+
+    def __init__(self, name: str, every_n_steps: int = 500, n: int = 16) -> None:
+        super().__init__(every_n_steps)
+        self.name = name
+        self.n = n
+        self._latents = torch.empty(0)
+        self._real = Batch(torch.empty(0))
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        assert isinstance(module, GAN)
+        self._real = trainer.datamodule.held_out_samples(self.n)  # type: ignore[attr-defined]
+        noise = torch.Generator().manual_seed(torch.initial_seed())
+        self._latents = module.game.prior.sample(len(self._real.x), noise)
+        super().on_train_start(trainer, module)
+
+    @torch.no_grad()
+    def draw(self, trainer: Trainer, module: LightningModule) -> None:
+        assert isinstance(module, GAN)
+        real = apply(lambda tensor: tensor.to(module.device), self._real)
+        with module.sampling():
+            rows = module.game.illustrate(self._latents.to(module.device), real).float().cpu()
+        if not rows.isfinite().all():
+            return  # the generator has diverged, which the next line of the log or checkpoint says
+        picture = trainer.datamodule.picture(Batch(rows.flatten(0, 1)), rows.shape[1])  # type: ignore[attr-defined]
+        write_png(picture, Path(trainer.default_root_dir) / self.name / f"{trainer.global_step:07d}.png")
+        log_picture(trainer.loggers, self.name, picture, trainer.global_step)

@@ -1,0 +1,149 @@
+"""Pairs of images, to translate one into the other: two folders, or MNIST's digits and their edges."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import max_pool2d
+from torchmetrics import Metric
+
+from gan_lightning.batch import Batch, Rounds, apply
+from gan_lightning.data.folder import ImageFolder
+from gan_lightning.data.images import HeldOut, ImageData
+from gan_lightning.data.torchvision import MNIST
+from gan_lightning.errors import UsageError
+from gan_lightning.metrics.features import Features
+from gan_lightning.metrics.images import ImageMetrics
+from gan_lightning.metrics.reconstruction import L1
+
+B = TypeVar("B", Batch, Rounds)
+
+
+def split(joined: B) -> B:
+    """x, (..., 2 channels, height, width), as the input y, its first channels, and the target x."""
+    y, x = joined.x.chunk(2, dim=-3)
+    return joined._replace(x=x, y=y)
+
+
+class _HeldOutPairs(HeldOut):
+    def __iter__(self) -> Iterator[Batch]:
+        return map(split, super().__iter__())
+
+
+class Pairs(ImageData):
+    """Base of paired images: x is the target, y the input, of one shape and range.
+
+    ``read`` gives them joined along the channels, the input first, so that a flip mirrors both. Validation compares
+    G(y) with x on held-out pairs, and by the features of a network where there is one.
+    """
+
+    is_paired = True
+
+    def setup(self, stage: str | None = None) -> None:
+        if not hasattr(self, "images"):
+            self.images, self.labels = self.read(train=True)[0], None
+        if self.validation_samples and not hasattr(self, "_held_out"):
+            self._held_out = self._validation_images()
+            self._metrics: dict[str, Metric] = {"l1": L1(self.value_range)}
+            if features := self._feature_network():
+                self.features_name, self.features_accuracy = features.name, features.accuracy
+                self._metrics["images"] = ImageMetrics(features, self.value_range)
+            self.monitor = ("val/l1", "min")
+            self.val_dataloader = self._validation_batches  # type: ignore[method-assign]
+
+    def metrics(self) -> dict[str, Metric]:
+        return self._metrics if self.validation_samples else {}
+
+    def _feature_network(self) -> Features | None:  # type: ignore[override]
+        return super()._feature_network() if self.features == "inception" else None  # there are no classes
+
+    def fetcher(self) -> Callable[[int, int], Rounds]:
+        fetch = super().fetcher()
+        return lambda start, stop: split(fetch(start, stop))
+
+    def training_samples(self, n: int, seed: int) -> Batch:
+        return split(super().training_samples(n, seed))
+
+    def held_out_samples(self, n: int) -> Batch:
+        return split(super().held_out_samples(n))
+
+    def _validation_batches(self) -> HeldOut:
+        shape = self.round_shape
+        part = apply(lambda tensor: tensor[shape.rank :: shape.world_size], self._held_out)
+        return _HeldOutPairs(part, self.value_range)
+
+
+class PairedFolder(Pairs):
+    """The images of ``root``/A as inputs and those of ``root``/B as targets, paired by their names in the two folders.
+
+    Each is read as ``ImageFolder`` does. ``held_out`` is another such folder; without it the training pairs are shown.
+    """
+
+    def __init__(
+        self, root: str, batch_size: int, size: int, channels: int = 3, held_out: str | None = None, **options: Any
+    ) -> None:
+        super().__init__(root, batch_size, **options)
+        self.sample_shape = (channels, size, size)
+        self.held_out = None if held_out is None else Path(held_out).expanduser()
+
+    def read(self, train: bool) -> tuple[Tensor, Tensor]:
+        root = self.root if train else self.held_out
+        if root is None:
+            raise UsageError("data.held_out is not set: give a folder with A and B whose pairs are not trained on.")
+        channels, size, _ = self.sample_shape
+        sides = [
+            ImageFolder(str(root / side), self.batch_size, size, channels, memory_limit=float("inf"), cache=self.cache)
+            for side in "AB"
+        ]
+        check_names(root, *(side.names() for side in sides))
+        images = torch.cat([side.read(train=True)[0] for side in sides], 1)
+        return images, torch.full((len(images),), -1)
+
+    def held_out_samples(self, n: int) -> Batch:
+        if self.held_out is None:
+            return self.training_samples(min(n, len(self.images)), seed=0)  # type: ignore[arg-type]
+        return super().held_out_samples(n)
+
+
+def check_names(root: Path, inputs: list[str], targets: list[str]) -> None:
+    """Refuse folders A and B whose files have not the same names.
+
+    Raises:
+        UsageError: one has a file that the other has not.
+    """
+    if others := sorted(set(inputs) ^ set(targets)):
+        there, absent = ("A", "B") if others[0] in inputs else ("B", "A")
+        raise UsageError(
+            f"{root / there} has {others[0]}, which {root / absent} has not, so that they are no pairs "
+            f"({len(others)} such files): give both folders files of the same names."
+        )
+
+
+class MNISTEdges(Pairs):
+    """MNIST's outlines as inputs and its digits as targets, (1, 28, 28): pairs that need no further download."""
+
+    sample_shape = (1, 28, 28)
+
+    def __init__(self, root: str, batch_size: int, download: bool = True, **options: Any) -> None:
+        super().__init__(root, batch_size, **options)
+        own = {"features": self.features, "inception_weights": self.inception_weights, "cache": self.cache}
+        self.digits = MNIST(root, batch_size, download=download, **own)
+
+    def prepare_data(self) -> None:
+        self.digits.prepare_data()
+
+    def read(self, train: bool) -> tuple[Tensor, Tensor]:
+        digits, labels = self.digits.read(train)
+        return torch.cat([outline(digits), digits], 1), labels
+
+    def _feature_network(self) -> Features:
+        self.digits.trainer = self.trainer
+        return self.digits._feature_network()
+
+
+def outline(images: Tensor) -> Tensor:
+    """The pixels around what is brighter than 127: its 3 x 3 dilation less itself; uint8 to uint8 of 0 and 255."""
+    inside = (images > 127).float()
+    return ((max_pool2d(inside, 3, stride=1, padding=1) - inside) * 255).byte()

@@ -1,0 +1,113 @@
+"""InfoGAN (Chen et al. 2016): the first latents are codes, which further outputs of D recover from the samples."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, one_hot
+
+from gan_lightning.batch import Batch
+from gan_lightning.errors import UsageError
+from gan_lightning.game import Game, Terms
+from gan_lightning.priors import Prior
+
+REACH = 2.0  # of a continuous code in pictures, as in the paper's figure 2: beyond the [-1, 1] that G has seen
+ROWS = 4  # latents that each continuous code is varied for
+
+
+class Codes(Prior):
+    """z = (one-hot category, codes from U(-1, 1), noise from N(0, 1)), all independent (section 7.1)."""
+
+    def __init__(self, size: int, categories: int = 10, continuous: int = 2) -> None:
+        super().__init__(size)
+        if size < categories + continuous:
+            raise UsageError(
+                f"model.latent_size is {size}, but prior=codes has {categories} categories and {continuous} continuous "
+                f"codes in it: give at least {categories + continuous}."
+            )
+        self.categories, self.continuous = categories, continuous
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        device = None if generator is None else generator.device
+        category = torch.randint(self.categories, (n,), generator=generator, device=device)
+        codes = torch.rand(n, self.continuous, generator=generator, device=device)
+        noise = self.size - self.categories - self.continuous
+        rest = torch.randn(n, noise, generator=generator, device=device)
+        return torch.cat([one_hot(category, self.categories).float(), 2 * codes - 1, rest], 1)
+
+
+class InfoGAN(Game):
+    """Both players also maximize E log Q(c | G(z)), a lower bound of the information I(c; G(z)) (equations 4 and 5).
+
+    Q shares D's body: outputs (N, 1 + categories + continuous) are the logit, the categories' logits and the means of
+    Gaussians of unit variance, whose constant is left out.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        categories: int = 10,
+        continuous: int = 2,
+        category_weight: float = 1.0,
+        continuous_weight: float = 0.1,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        if not isinstance(self.prior, Codes):
+            name = type(self.prior).__name__.lower()
+            raise UsageError(f"game=infogan recovers codes, which prior={name} does not have: choose prior=codes.")
+        self.categories, self.continuous = categories, continuous
+        self.category_weight, self.continuous_weight = category_weight, continuous_weight
+
+    @classmethod
+    def network_options(
+        cls,
+        network: str,
+        sample_shape: tuple[int, ...],
+        classes: int,
+        categories: int = 10,
+        continuous: int = 2,
+        **options: Any,
+    ) -> dict[str, Any]:
+        given = super().network_options(network, sample_shape, classes, **options)
+        return given | ({"outputs": 1 + categories + continuous} if network == "discriminator" else {})
+
+    def discriminator_terms(self, real: Batch, fake: Batch, update: int) -> Terms:
+        terms = super().discriminator_terms(real, fake, update)
+        return terms._replace(losses=terms.losses | self._information(terms.outputs["fake"], fake))
+
+    def generator_terms(self, real: Batch, fake: Batch, update: int) -> Terms:
+        terms = super().generator_terms(real, fake, update)
+        return terms._replace(losses=terms.losses | self._information(terms.outputs["fake"], fake))
+
+    def _information(self, outputs: Tensor, fake: Batch) -> dict[str, Tensor]:
+        """-log Q(c | x) of the category and of the continuous codes, weighted."""
+        assert fake.z is not None
+        k, end = self.categories, self.categories + self.continuous
+        category = cross_entropy(outputs[:, 1 : 1 + k], fake.z[:, :k])
+        continuous = 0.5 * (outputs[:, 1 + k :] - fake.z[:, k:end]).square().sum(1).mean()
+        return {"category": self.category_weight * category, "continuous": self.continuous_weight * continuous}
+
+    def metrics(self, data: Any) -> dict[str, Any]:
+        """How well categories and the data's classes agree, where a classifier of these is there."""
+        from gan_lightning.metrics.categories import CategoryMatch
+
+        images = data.metrics().get("images")
+        if getattr(getattr(images, "features", None), "accuracy", None) is None:
+            return {}
+        return {
+            "category_match": CategoryMatch(
+                images.features, data.value_range, self.categories, len(data.all_class_names)
+            )
+        }
+
+    def illustrate(self, z: Tensor, real: Batch) -> Tensor:
+        """A row of all categories, then for each continuous code rows along it, (rows, categories, *sample_shape)."""
+        k = self.categories
+        rows = [z[0].repeat(k, 1)]
+        rows[0][:, :k] = torch.eye(k)
+        for code in range(k, k + self.continuous):
+            for latent in z[:ROWS]:
+                rows.append(latent.repeat(k, 1))
+                rows[-1][:, code] = torch.linspace(-REACH, REACH, k)
+        return self.generate(torch.cat(rows)).x.unflatten(0, (-1, k))

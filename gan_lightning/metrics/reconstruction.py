@@ -1,0 +1,85 @@
+"""How far images are from those that they should be, in pixels of [0, 1]."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from gan_lightning.batch import Batch
+from gan_lightning.pixels import to_bytes
+
+BLOCK = 500  # images whose distances to all training images are held at once
+
+
+class L1(Metric):
+    """E |x - G(y)| over held-out pairs and their pixels."""
+
+    full_state_update = False
+    total: Tensor
+    seen: Tensor
+
+    def __init__(self, value_range: tuple[float, float]) -> None:
+        super().__init__()
+        self.width = value_range[1] - value_range[0]
+        self.add_state("total", default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("seen", default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, generated: Batch, real: Batch) -> None:
+        self.total += (generated.x - real.x).abs().flatten(1).mean(1).double().sum() / self.width
+        self.seen += len(real.x)
+
+    def compute(self) -> Tensor:
+        return (self.total / self.seen).float()
+
+
+class Reconstruction(Metric):
+    """E |x - G(E(x))|^2 over held-out images and their pixels, and the same of the nearest training images.
+
+    Validation brings the same images every time, so that the nearest ones are looked for once.
+    """
+
+    full_state_update = False
+    total: Tensor
+    nearest: Tensor
+    seen: Tensor
+
+    def __init__(
+        self, reconstruct: Callable[[Tensor], Tensor], training: Tensor, value_range: tuple[float, float]
+    ) -> None:
+        super().__init__()
+        self.reconstruct = reconstruct
+        self.training_images = training  # uint8
+        self.value_range = value_range
+        self.found: list[Tensor] = []  # the errors of the nearest ones, batch by batch
+        self.batches = 0
+        for name in ("total", "nearest"):
+            self.add_state(name, default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("seen", default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, generated: Batch, real: Batch) -> None:
+        width = self.value_range[1] - self.value_range[0]
+        error = (self.reconstruct(real.x) - real.x).float() / width
+        if len(self.found) == self.batches:
+            self.found.append(nearest_error(to_bytes(real.x, self.value_range), self.training_images))
+        self.total += error.square().flatten(1).mean(1).double().sum()
+        self.nearest += self.found[self.batches].double().sum()
+        self.seen += len(real.x)
+        self.batches += 1
+
+    def compute(self) -> dict[str, Tensor]:
+        return {
+            "reconstruction_error": (self.total / self.seen).float(),
+            "nearest_error": (self.nearest / self.seen).float(),
+        }
+
+    def reset(self) -> None:
+        super().reset()
+        self.batches = 0
+
+
+def nearest_error(images: Tensor, training: Tensor) -> Tensor:
+    """min over training images t of the mean of (x - t)^2, pixels in [0, 1]; uint8 (N, ...) and (M, ...) to (N,)."""
+    others = training.to(images.device).flatten(1).float() / 255
+    blocks = (images.flatten(1).float() / 255).split(BLOCK)
+    return torch.cat([torch.cdist(block, others).amin(1).square() / others.shape[1] for block in blocks])

@@ -1,0 +1,71 @@
+"""The networks of pix2pix (Isola et al. 2017) for square images of 28, 32 or 64 pixels: a U-Net and patches."""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from gan_lightning.networks.pyramid import pyramid
+
+
+class Generator(nn.Module):
+    """A U-Net from images y to tanh images, (N, latent_size) and (N, *sample_shape) to (N, *sample_shape).
+
+    Each upsampling layer sees the maps of its size on the way down (Ronneberger et al. 2015). z is not used: a G with
+    an L1 term learns to ignore it (Isola et al. 2017, section 3.1).
+    """
+
+    conditional = True
+    memory_format = torch.channels_last  # while it trains: convolutions are faster
+
+    def __init__(self, sample_shape: tuple[int, ...], width: int = 32) -> None:
+        super().__init__()
+        _, doublings = pyramid("pix2pix", sample_shape)
+        widths = [sample_shape[0], *(width * 2**i for i in range(doublings))]
+        self.down = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(before, after, 4, 2, 1), nn.BatchNorm2d(after), nn.LeakyReLU(0.2))
+            for before, after in pairwise(widths)
+        )
+        self.middle = nn.Sequential(
+            nn.Conv2d(widths[-1], widths[-1], 3, padding=1), nn.BatchNorm2d(widths[-1]), nn.ReLU()
+        )
+        self.up = nn.ModuleList(
+            nn.Sequential(
+                nn.ConvTranspose2d(2 * after, max(before, width), 4, 2, 1),
+                nn.BatchNorm2d(max(before, width)),
+                nn.ReLU(),
+            )
+            for before, after in reversed(list(pairwise(widths)))
+        )
+        self.last = nn.Sequential(nn.Conv2d(width + widths[0], sample_shape[0], 3, padding=1), nn.Tanh())
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        maps = [y]
+        for layer in self.down:
+            maps.append(layer(maps[-1]))
+        x = self.middle(maps[-1])
+        for layer in self.up:
+            x = layer(torch.cat([x, maps.pop()], 1))
+        return self.last(torch.cat([x, maps.pop()], 1))
+
+
+class Discriminator(nn.Module):
+    """PatchGAN: a logit for each patch of the pair (x, y), two times (N, *sample_shape) to (N * patches,)."""
+
+    conditional = True
+    memory_format = torch.channels_last  # while it trains: convolutions are faster
+
+    def __init__(self, sample_shape: tuple[int, ...], width: int = 32) -> None:
+        super().__init__()
+        pyramid("pix2pix", sample_shape)
+        self.layers = nn.Sequential(
+            nn.Conv2d(2 * sample_shape[0], width, 4, 2, 1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(width, 2 * width, 4, 2, 1),
+            nn.BatchNorm2d(2 * width),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(2 * width, 1, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.layers(torch.cat([x, y], 1)).flatten()

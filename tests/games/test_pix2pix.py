@@ -1,0 +1,117 @@
+"""pix2pix: the L1 term, the patches of D, the U-Net, and what cannot be sampled without images."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+from helpers import trained
+from test_configs import write_mnist
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from gan_lightning.batch import Batch
+from gan_lightning.checkpoints import load
+from gan_lightning.errors import UsageError
+from gan_lightning.games.pix2pix import Pix2Pix
+from gan_lightning.networks import pix2pix
+from gan_lightning.priors import Normal
+
+N = 3
+
+
+class Translator(nn.Module):
+    conditional = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(0.5, dtype=torch.double))
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        return self.scale * y
+
+
+class Pixels(nn.Module):
+    """A logit for each pixel."""
+
+    conditional = True
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return (x * y.cos()).flatten()
+
+
+def batches(game: Pix2Pix) -> tuple[Batch, Batch]:
+    x, y = torch.randn(2, N, 1, 4, 4, dtype=torch.double)
+    return Batch(x, y), game.generate(torch.zeros(N, 1), y)
+
+
+def test_the_generators_terms_are_adversarial_and_l1() -> None:
+    game = Pix2Pix(Translator(), Pixels(), Normal(1), l1_weight=7.0, adversarial_weight=0.3)
+    real, fake = batches(game)
+    terms = game.generator_terms(real, fake, 0).losses
+    on_fake = 0.5 * real.y * real.y.cos()
+    assert_close(terms["adversarial"], -0.3 * on_fake.sigmoid().log().mean())
+    assert_close(terms["l1"], 7.0 * (real.x - 0.5 * real.y).abs().sum() / (N * 16))
+    d = game.discriminator_terms(real, fake, 0).losses
+    on_real = real.x * real.y.cos()
+    assert_close(d, {"adversarial": -(on_real.sigmoid().log() + (-on_fake).sigmoid().log()).mean()})
+
+
+def test_without_the_adversarial_weight_g_learns_by_l1_alone() -> None:
+    game = Pix2Pix(Translator(), Pixels(), Normal(1), l1_weight=1.0, adversarial_weight=0.0)
+    real, fake = batches(game)
+    sum(game.generator_terms(real, fake, 0).losses.values()).backward()
+    sign = (0.5 * real.y - real.x).sign()
+    assert_close(game.generator.scale.grad, (sign * real.y).mean())
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 64, 64)])
+def test_the_u_net_keeps_the_shape_and_d_judges_patches(shape: tuple[int, ...]) -> None:
+    y, z = torch.randn(2, *shape), torch.randn(2, 1)
+    generator, discriminator = pix2pix.Generator(shape, 4), pix2pix.Discriminator(shape, 4)
+    x = generator(z, y)
+    assert x.shape == y.shape
+    assert x.abs().max() <= 1
+    assert discriminator(x, y).shape == (2 * (shape[1] // 4) ** 2,)
+    discriminator(x, y).sum().backward()
+    assert all(p.grad is not None for p in [*generator.parameters(), *discriminator.parameters()])
+    assert torch.equal(generator.eval()(z + 1, y), generator(z, y))
+
+
+def test_a_patch_sees_its_surroundings_in_both_images() -> None:
+    """18 x 18 pixels: 4 of the first layer, 2 * 3 and 4 * 2 more of the next ones."""
+    d = pix2pix.Discriminator((1, 28, 28), 4).double().eval()
+    x, y = torch.randn(2, 1, 1, 28, 28, dtype=torch.double).requires_grad_()
+    for gradient in torch.autograd.grad(d(x, y).view(7, 7)[3, 3], (x, y)):
+        seen = gradient[0, 0].abs() > 0
+        assert (int(seen.any(0).sum()), int(seen.any(1).sum())) == (18, 18)
+
+
+def test_the_u_net_sees_its_input_at_every_scale() -> None:
+    """A pixel reaches the output by its own copy even where all that goes down is cut off."""
+    g = pix2pix.Generator((1, 28, 28), 4).eval()
+    for layer in [g.middle[0], *(up[0] for up in g.up)]:
+        nn.init.zeros_(layer.weight)
+    y = torch.zeros(1, 1, 28, 28)
+    changed = y.clone()
+    changed[0, 0, 14, 14] = 1
+    rows, columns = (g(None, changed) - g(None, y))[0, 0].nonzero().T
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (13, 15, 13, 15)
+
+
+def test_without_images_there_is_one_sentence(tmp_path: Path) -> None:
+    write_mnist(tmp_path / "data")
+    small = ["model.generator.width=4", "model.discriminator.width=4", "callbacks=none", "trainer.max_steps=2"]
+    run = trained(tmp_path / "run", "data=mnist_edges", "game=pix2pix", f"data.root={tmp_path / 'data'}", *small)
+    gan = load(run)
+    assert gan.sample(2, labels=torch.zeros(2, 1, 28, 28)).shape == (2, 1, 28, 28)
+    with pytest.raises(UsageError, match=r"translates images .* sample\(n, labels=images\)\."):
+        gan.sample(2)
+    for script in ("sample", "export"):
+        command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), f"checkpoint={run}"]
+        ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert (ended.returncode != 0, ended.stderr.count("\n"), "Traceback" in ended.stderr) == (True, 1, False)
+        assert "This generator translates images" in ended.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "run"}
