@@ -168,7 +168,6 @@ FIXED = {
 }
 PLACES = ("root", "held_out", "inception_weights")  # options of data that name files
 GROUPS = ("data", "model", "prior", "loss", "regularizer", "schedule", "trainer", "callbacks", "logger")
-GIVES = {"images": "mnist", "pairs": "mnist_edges"}  # data of a kind
 OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
 
 EXTRAS = {"hydra/sweeper=optuna": "optuna"} | dict.fromkeys(
@@ -212,7 +211,8 @@ def check(config: DictConfig, choices: dict[str, Any]) -> None:
     if needs and needs != gives:
         raise UsageError(
             f"model={choices.get('model')} makes {needs}, but data={choices.get('data')} has {gives}: "
-            f"choose another model, such as model=points, or data with {needs}, such as data={GIVES[needs]}."
+            f"choose another model, such as model=points, or data with {needs}, such as "
+            f"data={'mnist_edges' if needs == 'pairs' else 'mnist'}."
         )
 
 

@@ -32,9 +32,10 @@ class GamePictures(Periodic):
     @torch.no_grad()
     def draw(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, GAN)
-        real = apply(lambda tensor: tensor.to(module.device), self._real)
+        z = self._latents.to(module.device).to(module.dtype)
+        real = apply(lambda part: part.to(z) if part.is_floating_point() else part.to(z.device), self._real)
         with module.sampling():
-            rows = module.game.illustrate(self._latents.to(module.device), real).float().cpu()
+            rows = module.game.illustrate(z, real).float().cpu()
         if not rows.isfinite().all():
             return  # the generator has diverged, which the next line of the log or checkpoint says
         picture = trainer.datamodule.picture(Batch(rows.flatten(0, 1)), rows.shape[1])  # type: ignore[attr-defined]

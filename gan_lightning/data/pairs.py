@@ -132,7 +132,8 @@ class MNISTEdges(Pairs):
         self.digits = MNIST(root, batch_size, download=download, **own)
 
     def prepare_data(self) -> None:
-        self.digits.prepare_data()
+        if not hasattr(self, "images"):
+            self.digits.prepare_data()
 
     def read(self, train: bool) -> tuple[Tensor, Tensor]:
         digits, labels = self.digits.read(train)

@@ -21,23 +21,19 @@ class Generator(nn.Module):
     def __init__(self, sample_shape: tuple[int, ...], width: int = 32) -> None:
         super().__init__()
         _, doublings = pyramid("pix2pix", sample_shape)
-        widths = [sample_shape[0], *(width * 2**i for i in range(doublings))]
+        widths = [width * 2**i for i in range(doublings)]
         self.down = nn.ModuleList(
             nn.Sequential(nn.Conv2d(before, after, 4, 2, 1), nn.BatchNorm2d(after), nn.LeakyReLU(0.2))
-            for before, after in pairwise(widths)
+            for before, after in pairwise([sample_shape[0], *widths])
         )
         self.middle = nn.Sequential(
             nn.Conv2d(widths[-1], widths[-1], 3, padding=1), nn.BatchNorm2d(widths[-1]), nn.ReLU()
         )
         self.up = nn.ModuleList(
-            nn.Sequential(
-                nn.ConvTranspose2d(2 * after, max(before, width), 4, 2, 1),
-                nn.BatchNorm2d(max(before, width)),
-                nn.ReLU(),
-            )
-            for before, after in reversed(list(pairwise(widths)))
+            nn.Sequential(nn.ConvTranspose2d(2 * before, after, 4, 2, 1), nn.BatchNorm2d(after), nn.ReLU())
+            for before, after in pairwise([*reversed(widths), width])
         )
-        self.last = nn.Sequential(nn.Conv2d(width + widths[0], sample_shape[0], 3, padding=1), nn.Tanh())
+        self.last = nn.Sequential(nn.Conv2d(width + sample_shape[0], sample_shape[0], 3, padding=1), nn.Tanh())
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         maps = [y]

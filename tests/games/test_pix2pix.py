@@ -103,15 +103,15 @@ def test_the_u_net_sees_its_input_at_every_scale() -> None:
 
 def test_without_images_there_is_one_sentence(tmp_path: Path) -> None:
     write_mnist(tmp_path / "data")
-    small = ["model.generator.width=4", "model.discriminator.width=4", "callbacks=none", "trainer.max_steps=2"]
+    small = ["model.generator.width=4", "model.discriminator.width=4", "data.download=false"]
     run = trained(tmp_path / "run", "data=mnist_edges", "game=pix2pix", f"data.root={tmp_path / 'data'}", *small)
     gan = load(run)
     assert gan.sample(2, labels=torch.zeros(2, 1, 28, 28)).shape == (2, 1, 28, 28)
-    with pytest.raises(UsageError, match=r"translates images .* sample\(n, labels=images\)\."):
+    with pytest.raises(UsageError, match="labels="):
         gan.sample(2)
     for script in ("sample", "export"):
         command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), f"checkpoint={run}"]
         ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
         assert (ended.returncode != 0, ended.stderr.count("\n"), "Traceback" in ended.stderr) == (True, 1, False)
-        assert "This generator translates images" in ended.stderr
+        assert "labels=" in ended.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"data", "run"}
