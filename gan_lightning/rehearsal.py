@@ -35,7 +35,7 @@ def check_networks(gan: GAN, data: RealData) -> None:
         try:
             fake = gan.game.generate(z, y)
             _check_samples(fake, (n, *data.sample_shape))
-            _check_outputs(gan.game.read(fake), n, gan.game.loss.is_probability)
+            _check_outputs(gan.game.read(fake), n, gan.game.loss.is_probability, data.is_paired)
         except ValueError as error:
             if not str(error).startswith(BATCH_NORM):
                 raise
@@ -55,10 +55,10 @@ def _check_samples(fake: Batch, expected: tuple[int, ...]) -> None:
     _check_finite("generator", fake.x)
 
 
-def _check_outputs(outputs: Tensor, n: int, loss_takes_logits: bool) -> None:
+def _check_outputs(outputs: Tensor, n: int, loss_takes_logits: bool, has_patches: bool) -> None:
     shape = tuple(outputs.shape)
-    # one of a pack of samples, where they are packed, or of each of a sample's patches
-    if len(shape) not in (1, 2) or not shape[0] or (n % shape[0] and shape[0] % n):
+    # one of a pack of samples, where they are packed, or one of each patch of a pair
+    if len(shape) not in (1, 2) or not shape[0] or (shape[0] % n if has_patches else n % shape[0]):
         raise UsageError(
             f"model.discriminator gives {shape} where ({n},) is expected, one logit for each sample, or ({n}, outputs)."
         )
