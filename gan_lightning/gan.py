@@ -99,6 +99,7 @@ class GAN(LightningModule):
         self.log_step = -1  # of the last line of the log
         self.log_line: dict[str, float] = {}
         self.validated_step = -1  # the global step of the last validation
+        self.validated: dict[str, float] = {}  # the metrics of that step, where a checkpoint has brought them
         self.losses = LossLog()  # since the last line of the log
         self._saved_losses: dict[str, Any] | None = None
         self._built: dict[str, list[Any]] = built(())  # what the optimizers and schedules were made with
@@ -311,6 +312,7 @@ class GAN(LightningModule):
             "seed": self.seed,
             "losses": self.losses.state(),
             "built": self._built,
+            "validated": measured(self.trainer) if self.validated_step == self.trainer.global_step else {},
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -328,6 +330,8 @@ class GAN(LightningModule):
         self.described = checkpoint["gan"]["data"] | self.described
         self._saved_losses = checkpoint["gan"]["losses"]
         self._formerly_built = checkpoint["gan"]["built"]
+        if validated := checkpoint["gan"].get("validated"):
+            self.validated_step, self.validated = checkpoint["global_step"], validated
 
 
 def check(gan: GAN) -> None:
@@ -347,6 +351,11 @@ def check(gan: GAN) -> None:
         last = 0 if loader.drop_last or not hasattr(loader.dataset, "__len__") else len(loader.dataset)
         for n in (loader.batch_size, last % loader.batch_size):
             check_cut(n, gan.critic_steps, gan.accumulate_grad_batches)
+
+
+def measured(trainer: Any) -> dict[str, float]:
+    """The last validation's metrics by name."""
+    return {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
 
 
 def total_steps(trainer: Any) -> int:

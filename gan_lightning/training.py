@@ -30,11 +30,12 @@ from gan_lightning.config import OPTIMIZERS, PLACES
 from gan_lightning.data.loader import RealData
 from gan_lightning.errors import Stopped, UsageError, signal_name
 from gan_lightning.files import needed, written_aside
-from gan_lightning.gan import GAN, total_steps
+from gan_lightning.gan import GAN, measured, total_steps
 from gan_lightning.launcher import together
 from gan_lightning.lock import locked
+from gan_lightning.loops import ResumedLoop
 from gan_lightning.rehearsal import check_networks
-from gan_lightning.resumption import check_checkpoint, check_data, check_length, say_changes
+from gan_lightning.resumption import check_checkpoint, check_data, check_length, say_changes, stays_stopped
 from gan_lightning.runs import read_mapping
 
 WORTH_SHARING = 10**8  # multiply-adds of a batch: the toys have a few millions, an MLP on MNIST 500 million
@@ -79,6 +80,8 @@ def _train(
     check_length(config, saved.get("global_step", 0))
     changed = check_checkpoint(checkpoint, saved, config) if checkpoint else {}
     trainer = build_trainer(config, folder, callbacks)
+    if saved:
+        trainer.fit_loop = ResumedLoop(trainer, stays_stopped(saved, changed), (folder / METRICS).exists)
     set_up(data, trainer, gan)
     check_networks(gan, data)
     if saved:
@@ -105,7 +108,7 @@ def _fit(
     if trainer.is_global_zero:
         write_config(config, folder)
         if config.resume:
-            loggers.go_on(trainer.loggers, saved)
+            loggers.go_on(trainer.loggers, saved, was_done=(folder / METRICS).exists())
     try:
         threads = threads_for(gan, data, config.trainer.get("threads"))
         with told_where(trainer, folder), monitors_checked(trainer), threads:
@@ -274,7 +277,7 @@ def final_metrics(trainer: Trainer, gan: GAN, data: RealData) -> dict[str, float
         return {}
     if gan.validated_step != trainer.global_step:
         trainer.validate(gan, datamodule=data, verbose=False)
-    return {k: v.item() for k, v in sorted(trainer.callback_metrics.items()) if k.startswith("val/")}
+    return dict(sorted((gan.validated | measured(trainer)).items()))
 
 
 def report(folder: Path, trainer: Trainer, gan: GAN, metrics: dict[str, float], reason: str = "") -> None:
@@ -289,7 +292,7 @@ def report(folder: Path, trainer: Trainer, gan: GAN, metrics: dict[str, float], 
     written = {"Pictures in": folder / "samples", "Checkpoint": checkpoints(folder) / "last.ckpt"}
     if places := [f"{what} {path}" for what, path in written.items() if path.exists()]:
         print(", ".join(places).replace(", Checkpoint", ", checkpoint"))
-    if (profile := folder / "fit-profile.txt").exists():
+    for profile in sorted(folder.glob("fit-profile*")):
         print(f"Profile: {profile}")
     for line in filter(None, (loggers.where(logger, folder) for logger in trainer.loggers)):
         print(line)

@@ -452,7 +452,17 @@ def test_refusals(report: Script, runs: Path, tmp_path: Path) -> None:
     assert "no run with evaluation.json" in refusal(report, runs, "evaluation=true")
 
 
-@pytest.mark.parametrize(("file", "content"), [("metrics.json", "{"), ("metrics.json", "[1]"), ("config.yaml", "a: [")])
+BOMB = "a0: &a0 [x, x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 30))
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        *(("metrics.json", "{"), ("metrics.json", "[1]"), ("metrics.json", "[" * 100_000)),
+        *(("config.yaml", "a: ["), ("config.yaml", BOMB), ("config.yaml", "!!python/name:os.system")),
+    ],
+    ids=["cut", "list", "deep", "no YAML", "aliases", "tag"],
+)
 def test_unreadable_files_are_one_sentence(report: Script, runs: Path, file: str, content: str) -> None:
     (runs / "Hinge" / "2" / file).write_text(content)
     assert f"{runs / 'Hinge' / '2' / file} cannot be read" in refusal(report, runs)

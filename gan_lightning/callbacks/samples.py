@@ -11,6 +11,7 @@ from torch import Tensor
 from gan_lightning import pictures
 from gan_lightning.batch import Batch, as_rounds
 from gan_lightning.callbacks.periodic import Periodic
+from gan_lightning.files import spared
 from gan_lightning.gan import GAN, evaluating
 from gan_lightning.loggers import log_picture, show_histograms
 
@@ -45,9 +46,10 @@ class SamplePictures(Periodic):
         rounds, n = as_rounds(batch, module.critic_steps, module.accumulate_grad_batches), len(self._latents)
         self._real = Batch(*(None if part is None else part.flatten(0, 3)[:n].clone() for part in rounds))  # type: ignore[arg-type]
         if trainer.global_step == 0:
-            picture = drawn(trainer, self._real.x, "real data")
-            pictures.write_png(picture, Path(trainer.default_root_dir) / "real.png")
-            log_picture(trainer.loggers, "real", picture, 0)
+            with spared(f"A picture of {trainer.default_root_dir}"):
+                picture = drawn(trainer, self._real.x, "real data")
+                pictures.write_png(picture, Path(trainer.default_root_dir) / "real.png")
+                log_picture(trainer.loggers, "real", picture, 0)
 
     def draw(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, GAN)
