@@ -66,6 +66,7 @@ class EventFile(TensorBoardLogger):
     def finalize(self, status: str) -> None:
         with spared("TensorBoard's file"):
             super().finalize(status)
+            self._experiment = None  # a closed writer would begin a file of its own for what follows the fit
 
     def mark(self) -> dict[str, int]:
         """How long its files are."""
