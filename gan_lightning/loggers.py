@@ -142,6 +142,14 @@ class _Rows(ExperimentWriter):
             with open(self.metrics_file_path, newline="") as file:
                 self.metrics_keys = next(csv.reader(file), [])
 
+    def save(self) -> None:
+        former = list(self.metrics_keys)
+        try:
+            super().save()
+        except OSError:
+            self.metrics_keys = former  # the file's columns, as far as is known: its next row tries again
+            raise
+
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
         with open(self.metrics_file_path, newline="") as file:
             rows = list(csv.DictReader(file))
@@ -150,7 +158,7 @@ class _Rows(ExperimentWriter):
 
 def _write_rows(path: Path, names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     with written_aside(path) as aside, aside.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names)
+        writer = csv.DictWriter(file, names, extrasaction="ignore")  # of a row that was cut off
         writer.writeheader()
         writer.writerows(rows)
 

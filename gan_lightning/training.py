@@ -25,7 +25,7 @@ from gan_lightning.build import build_data, build_gan, build_trainer, called, ma
 from gan_lightning.callbacks.checkpoint import RunCheckpoint, checkpoints
 from gan_lightning.callbacks.hyperparameters import HyperParameters
 from gan_lightning.callbacks.summary import METRICS, Throughput, why_stopped, write_metrics
-from gan_lightning.checkpoints import last_checkpoint, read_checkpoint
+from gan_lightning.checkpoints import last_checkpoint, read_checkpoint, tidy
 from gan_lightning.config import OPTIMIZERS, PLACES
 from gan_lightning.data.loader import RealData
 from gan_lightning.errors import Stopped, UsageError, signal_name
@@ -65,6 +65,7 @@ def _train(
     config: DictConfig, folder: Path, extra_callbacks: Sequence[Callback], options: Mapping[str, Any]
 ) -> dict[str, float]:
     """The same, in a folder that belongs to this run."""
+    tidy(folder)
     checkpoint = last_checkpoint(folder) if config.resume else None
     check_folder(config, folder)
     prepare_process(config)

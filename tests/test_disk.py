@@ -24,6 +24,8 @@ Refuse = Callable[[pytest.MonkeyPatch, OSError], Any]
 RUN = (
     *SMALL,
     "trainer.max_steps=24",
+    "trainer.limit_val_batches=1.0",
+    "callbacks.samples.every_n_steps=100",
     "logger=[tensorboard,csv]",
     "callbacks.checkpoint.every_seconds=0",
     "+callbacks.curves._target_=gan_lightning.callbacks.curves.LossCurves",
@@ -78,15 +80,14 @@ ENDS = {  # a run: the step of its last checkpoint then
     "the former checkpoint": (written(r"\.previous\."), errno.EDQUOT, 4),
     "a checkpoint, as torch hides it": (call(torch, "save", 2), errno.ENOSPC, 8),
     "the best checkpoint": (written(r"\.best\."), errno.EACCES, 16),
-    "metrics.json": (written(r"\.metrics\."), errno.EIO, 24),
+    "metrics.json": (written(r"\.metrics\..*json"), errno.EIO, 24),
 }
 GOES_ON = {
     "the picture of real data": (written(r"\.real\."), errno.ENOSPC),
     "pictures": (written(r"\.0000\d*\.", 9), errno.EACCES),
     "the curves of the losses": (written(r"\.losses\."), errno.EROFS),
     "the film": (written(r"\.samples\."), errno.ENOSPC),
-    "a folder of pictures": (call(Path, "mkdir", 8, 99), errno.EDQUOT),
-    "scalars": (call(RecordWriter, "write", 4, 9), errno.EIO),
+    "scalars": (call(RecordWriter, "write", 4), errno.EIO),
     "metrics.csv": (call(loggers._Rows, "save", 1, 3), errno.ENOSPC),
     "new columns of metrics.csv": (call(loggers, "_write_rows"), errno.ENOSPC),
 }
@@ -155,7 +156,6 @@ SCRIPTS = {
     "sample.py, a picture": ("sample", ["n=4", "out={}.png"], errno.ENOSPC),
     "sample.py, arrays": ("sample", ["n=4", "out={}.npz"], errno.EROFS),
     "sample.py, tensors": ("sample", ["n=4", "out={}.pt"], errno.EACCES),
-    "sample.py, a film": ("sample", ["mode=walk", "n=2", "out={}.gif"], errno.EDQUOT),
     "export.py": ("export", ["out={}.pt2"], errno.EACCES),
     "evaluate.py": ("evaluate", [], errno.ENOSPC),
     "report.py, a table": ("report", ["csv={}.csv"], errno.ENOSPC),
@@ -185,14 +185,13 @@ def test_a_script_ends_in_a_sentence_and_leaves_no_part(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
-@pytest.mark.parametrize("ending", ["png", "npz", "pt", "gif"])
+@pytest.mark.parametrize("ending", ["png", "npz", "pt"])
 def test_a_disk_that_is_really_full_is_a_sentence(
     tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
     """A device that has no space, as the libraries meet it in mid-write."""
     (tmp_path / f"out.{ending}").symlink_to("/dev/full")
-    mode = "walk" if ending == "gif" else "samples"
-    options = [f"checkpoint={run}", f"mode={mode}", "n=4", f"out={tmp_path}/out.{ending}"]
+    options = [f"checkpoint={run}", "n=4", f"out={tmp_path}/out.{ending}"]
     monkeypatch.setattr(sys, "argv", ["sample.py", *options])
     with pytest.raises(SystemExit, match=r"^Error: .*out\.\w+ cannot be written: .*No space left on device"):
         load_script("sample").main()

@@ -121,5 +121,4 @@ def test_an_interrupted_sweep_goes_on_by_its_own_command(tmp_path: Path) -> None
     assert [step(path) for path in runs] == [40, 40]
     told = run(tmp_path, "runs=sweep", program="scripts/report.py")
     assert (told.returncode, told.stderr) == (0, "")
-    header, _, row = told.stdout.splitlines()
-    assert [cell.strip() for cell in row.strip("|").split("|")][:2] == ["all", "2"], header
+    assert re.search(r"^\| *all *\| *2 *\|", told.stdout, re.MULTILINE), told.stdout
