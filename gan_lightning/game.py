@@ -94,8 +94,7 @@ class Game(nn.Module):
             losses = self.loss.discriminator(real_logits=real_logits, fake_logits=fake_logits)
             terms = {"adversarial": losses.mean()}
             if due:
-                critic = CriticPass(real, fake, real_logits, fake_logits, self.judge)
-                terms |= {name: regularizer(critic).mean() for name, regularizer in due.items()}
+                terms |= _penalties(due, CriticPass(real, fake, real_logits, fake_logits, self.judge))
         return Terms(terms, outputs)
 
     def generator_terms(self, real: Batch, fake: Batch, update: int) -> Terms:
@@ -110,8 +109,7 @@ class Game(nn.Module):
             losses = self.loss.generator(real_logits=real_logits, fake_logits=fake_logits)
             terms = {"adversarial": losses.mean()}
             if due:
-                critic = CriticPass(real, fake, real_logits, fake_logits, self.judge)
-                terms |= {name: regularizer(critic).mean() for name, regularizer in due.items()}
+                terms |= _penalties(due, CriticPass(real, fake, real_logits, fake_logits, self.judge))
         return Terms(terms, outputs)
 
     def describe(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -153,6 +151,10 @@ def _due(regularizers: nn.ModuleDict, update: int) -> dict[str, Regularizer]:
     if not len(regularizers):
         return {}
     return {name: regularizer for name, regularizer in regularizers.items() if regularizer.is_due(update)}  # type: ignore[misc, operator]
+
+
+def _penalties(due: Mapping[str, Regularizer], critic: CriticPass) -> dict[str, Tensor]:
+    return {name: regularizer(critic).mean() for name, regularizer in due.items()}
 
 
 def _requiring_gradient(batch: Batch, dtype: torch.dtype) -> Batch:

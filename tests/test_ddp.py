@@ -1,11 +1,10 @@
 """Two processes on halves of each batch are one process on the whole."""
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import programs
 import pytest
 import torch
 from torch.testing import assert_close
@@ -29,8 +28,11 @@ COMMON = (
 def train(folder: Path, *overrides: str) -> str:
     """What the run printed."""
     folder.mkdir()
-    command = [sys.executable, str(WORKER), str(folder), "0", *COMMON, *overrides]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    return work(folder, *COMMON, *overrides)
+
+
+def work(folder: Path, *overrides: str) -> str:
+    ended = programs.run(WORKER, str(folder), "0", *overrides, cwd=folder.parent)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
 
@@ -77,10 +79,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path, first: i
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(whole, *common, *devices[1])
     train(parts, *common, *devices[first], "trainer.max_steps=13")
-    resumed = [*devices[3 - first], "trainer.max_steps=30"]
-    command = [sys.executable, str(WORKER), str(parts), "0", *resumed]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
+    work(parts, *devices[3 - first], "trainer.max_steps=30")
     one, other = (saved(folder / "rank0.pt") for folder in (whole, parts))
     assert_close(other, one, rtol=1e-4, atol=1e-6)
 

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import programs
 import pytest
 import torch
 from conftest import ROOT
@@ -792,15 +793,7 @@ def test_a_stopped_sweep_goes_on(configure: Configure, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
 
     sweep = ["-m", "seed=0,1,2", "trainer.max_steps=30", *TINY, "hydra.sweep.dir=sweep"]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("HYDRA", "PYTHONWARNINGS"))}
-    result = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *sweep],
-        cwd=tmp_path,
-        env=environment | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    result = programs.run(ROOT / "train.py", *sweep, cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
     assert f"{finished.name} is finished already" in result.stdout

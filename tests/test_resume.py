@@ -3,11 +3,11 @@
 import random
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import programs
 import pytest
 import torch
 from omegaconf import DictConfig
@@ -68,10 +68,9 @@ def in_parts(configure: Configure, folder: Path, overrides: tuple[str, ...], sto
         training.train(resumption.resume(str(folder), [f"trainer.max_steps={stop}"]), folder)
 
 
-def work(folder: Path, kill_at: int, overrides: Sequence[str] = ()) -> subprocess.CompletedProcess[bytes]:
+def work(folder: Path, kill_at: int, overrides: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
     """Train in a process of its own, which kills itself at that optimizer step, or never at 0."""
-    command = [sys.executable, str(WORKER), str(folder), str(kill_at), *overrides]
-    return subprocess.run(command, capture_output=True, check=False)
+    return programs.run(WORKER, str(folder), str(kill_at), *overrides, cwd=folder.parent)
 
 
 @pytest.fixture(scope="module")
