@@ -5,10 +5,10 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
+import programs
 import pytest
 from conftest import ROOT
 
@@ -59,9 +59,7 @@ def at(folder: Path, signum: signal.Signals, **options: int) -> tuple[str, ...]:
 
 
 def run(folder: Path, *arguments: str, program: str = "train.py") -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("HYDRA", "PYTHONWARNINGS"))}
-    command = [sys.executable, str(ROOT / program), *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return programs.run(ROOT / program, *arguments, cwd=folder)
 
 
 def step(folder: Path) -> int:
