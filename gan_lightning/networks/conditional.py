@@ -32,7 +32,7 @@ class ClassEmbedding(nn.Embedding):
 
 
 class Joined(ClassEmbedding):
-    """f([x, e(y)]), the class's vector as further features or as one more channel (Mirza & Osindero 2014, equation 2).
+    """f([x, e(y)]), the class's vector as further features or as one more channel (Mirza & Osindero 2014).
 
     f are a network's layers. (N, features) becomes (N, features + size) with shape (size,), (N, channels, H, W) becomes
     (N, channels + 1, H, W) with shape (1, H, W).
@@ -74,7 +74,7 @@ def discriminator_condition(
 class ConditionalBatchNorm(nn.Module):
     """gamma_y (x - mean) / sqrt(var + eps) + beta_y, (N, channels, ...), over all classes' mean and variance.
 
-    (Dumoulin et al. 2017, equation 5; de Vries et al. 2017, equation 4.) gamma begins at 1 and beta at 0.
+    (Dumoulin et al. 2017, equation 5; de Vries et al. 2017.) gamma begins at 1 and beta at 0.
     """
 
     def __init__(self, norm: nn.BatchNorm1d | nn.BatchNorm2d, classes: int) -> None:
