@@ -75,7 +75,7 @@ def write_pt2(program: ExportedProgram, path: Path, description: dict[str, Any])
 def write_onnx(program: ExportedProgram, path: Path, description: dict[str, Any]) -> None:
     """The program from ``latents`` to ``samples`` in ONNX, each item of the description as JSON in its metadata."""
     names = ["latents", "labels"] if "class_names" in description else ["latents"]
-    shapes = tuple({0: "n"} for _ in names)
+    shapes = ({0: "n"}, {})[: len(names)]  # the same n, which may be named once
     onnx = torch.onnx.export(program, input_names=names, output_names=["samples"], dynamic_shapes=shapes, verbose=False)
     assert onnx is not None
     onnx.model.metadata_props.update({name: json.dumps(value) for name, value in description.items()})

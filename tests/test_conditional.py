@@ -189,8 +189,8 @@ def test_the_picture_has_a_row_for_each_class(runs: Path, folder: Path) -> None:
     expected = data.picture(Batch(torch.cat([samples[::2], samples[1::2]])), 32)
     assert torch.equal(data.picture(Batch(samples, gan.labels(64))), expected)
     assert torch.equal(data.picture(Batch(samples[:63], gan.labels(63))), data.picture(Batch(samples[:63])))
-    taken = Image.open(runs / "mlp" / "samples" / "0000012.png")
-    assert taken.size == (32 * (SIDE + 2) + 2, 2 * (SIDE + 2) + 2)
+    with Image.open(runs / "mlp" / "samples" / "0000012.png") as taken:
+        assert taken.size == (32 * (SIDE + 2) + 2, 2 * (SIDE + 2) + 2)
 
 
 # ------------------------------------------------------------------------------------------------------------ commands
@@ -222,12 +222,13 @@ def test_a_grid_of_samples_has_a_row_for_each_class(runs: Path, tmp_path: Path) 
     for name, arguments in {"all": [], "one": ["classes=[across]"], "way": ["mode=classes", "frames=6"]}.items():
         run(script, where, f"out={tmp_path / name}.png", *arguments)
     run(script, where, f"out={tmp_path / 'way.gif'}", "mode=classes", "frames=6")
-    sizes = {name: Image.open(tmp_path / f"{name}.png").size for name in ("all", "one", "way")}
+    sizes = {name: np.asarray(Image.open(tmp_path / f"{name}.png")).shape[1::-1] for name in ("all", "one", "way")}
     tile = SIDE + 2
     assert sizes["all"] == (10 * tile + 2, 2 * tile + 2)
     assert sizes["one"] == (10 * tile + 2, tile + 2)
     assert sizes["way"] == (2 * (6 * tile + 2), 2 * (8 * tile + 2))  # enlarged
-    assert Image.open(tmp_path / "way.gif").n_frames == 6 + 4
+    with Image.open(tmp_path / "way.gif") as way:
+        assert way.n_frames == 6 + 4  # there and back
     with pytest.raises(SystemExit, match="There is no class 'up': choose from across, along"):
         run(script, where, f"out={tmp_path / 'x.png'}", "classes=[up]")
     with pytest.raises(SystemExit, match="mode=classes goes from class to class, and there are 1"):
