@@ -192,8 +192,8 @@ def test_ranks_share_out_the_validation() -> None:
     ("distribution", "shape", "monitor", "metrics"),
     [
         (gaussian(), (1,), ("val/ks", "min"), {"ks", "wasserstein", "jsd"}),
-        (ring(), (2,), ("val/reverse_kl", "min"), {"modes", "high_quality", "reverse_kl", "jsd"}),
-        (grid(), (2,), ("val/reverse_kl", "min"), {"modes", "high_quality", "reverse_kl", "jsd"}),
+        (ring(), (2,), ("val/reverse_kl", "min"), {"modes", "high_quality", "reverse_kl", "jsd", "by_class"}),
+        (grid(), (2,), ("val/reverse_kl", "min"), {"modes", "high_quality", "reverse_kl", "jsd", "by_class"}),
     ],
 )
 def test_the_distribution_brings_its_metrics(
@@ -285,7 +285,7 @@ OTHERS = [
     (
         GaussianMixture(torch.eye(5), 0.1),
         (5,),
-        {"modes", "high_quality", "reverse_kl", "jsd"},
+        {"modes", "high_quality", "reverse_kl", "jsd", "by_class"},
         ("val/reverse_kl", "min"),
     ),
 ]
