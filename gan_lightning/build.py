@@ -46,7 +46,9 @@ def build_data(config: DictConfig) -> RealData:
 def build_gan(config: DictConfig, sample_shape: tuple[int, ...], classes: int) -> GAN:
     """The untrained GAN of a configuration for samples of that shape, of so many classes."""
     parts = {str(name): part for name, part in config.model.items() if OmegaConf.is_dict(part) and "_target_" in part}
-    options = {k: v for k, v in config.model.items() if k not in ("needs", "lr", "betas", "latent_size", *parts)}
+    options = {
+        k: v for k, v in config.model.items() if k not in ("needs", "conditional", "lr", "betas", "latent_size", *parts)
+    }
     manual = {name: config.trainer[name] for name in MANUAL if config.trainer[name] is not None}
     gan = made(
         options,

@@ -128,6 +128,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("keep_input", "keep_hidden"), KEEP),
     **dict.fromkeys(("ema_decay", "label_smoothing", "start", "final_momentum"), SHARE),
     **dict.fromkeys(("reuse_fakes", "ema_warmup", "batch_norm", "horizontal_flips"), FLAG),
+    **dict.fromkeys(("conditional", "conditional_norm"), FLAG),
     **dict.fromkeys(("download", "fused", "compile"), FLAG),
     **dict.fromkeys(("max_steps", "max_epochs"), UNLIMITED),
     "devices": DEVICES,
@@ -144,6 +145,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "order": _one_of("discriminator_first", "generator_first", "simultaneous"),
     "decay": (lambda v: _is_number(v) and v >= 1, "a number, at least 1"),
     "pooling": _one_of("max", "mean"),
+    "conditioning": _one_of("projection", "joined"),
     "unreadable": _one_of("refuse", "skip"),
     "features": _one_of("own", "inception"),
     "gradient_clip_algorithm": _one_of("norm", "value"),
@@ -213,6 +215,19 @@ def check(config: DictConfig, choices: dict[str, Any]) -> None:
             f"model={choices.get('model')} makes {needs}, but data={choices.get('data')} has {gives}: "
             f"choose another model, such as model=points, or data with {needs}, such as data=mnist."
         )
+    _check_conditional(config, choices)
+
+
+def _check_conditional(config: DictConfig, choices: dict[str, Any]) -> None:
+    """Refuse conditional networks that are not there."""
+    players = [config.model.generator, config.model.discriminator]
+    if config.model.get("conditional") and not any("conditional" in player for player in players):
+        raise UsageError(
+            f"model.conditional is true, but model={choices.get('model')} has no networks that take classes: choose "
+            "mlp, points, dcgan or resnet."
+        )
+    if players[0].get("conditional_norm") and not players[0].get("conditional"):
+        raise UsageError("model.generator.conditional_norm is for classes: give model.conditional=true with it.")
 
 
 def check_changes(overrides: Iterable[Override], config: DictConfig, names: Callable[[], Sequence[str]]) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_lightning.batch import Batch
+from gan_lightning.errors import UsageError
 from gan_lightning.losses import Loss, NonSaturating
 from gan_lightning.priors import Prior
 from gan_lightning.regularizers import CriticPass, Regularizer
@@ -27,8 +28,8 @@ class Terms(NamedTuple):
 class Game(nn.Module):
     """G(z) against D(x): what each player sees and minimizes, not how it is optimized.
 
-    Another game is a subclass that overrides what differs. A network whose class says ``conditional = True`` is called
-    with the batch's y as its second argument.
+    Another game is a subclass that overrides what differs. A network that says ``conditional = True``, by an attribute
+    of its own or of its class, is called with the batch's y as its second argument.
     """
 
     averaged: tuple[str, ...] = ("generator",)  # the modules that samples come from, whose weights may be averaged
@@ -64,7 +65,7 @@ class Game(nn.Module):
     @property
     def is_conditional(self) -> bool:
         """Whether a network of the game is called with y."""
-        return any(getattr(type(network), "conditional", False) for network in self.children())
+        return any(map(is_conditional, self.children()))
 
     def players(self) -> dict[str, list[nn.Module]]:
         """The modules whose weights the optimizer of each player moves."""
@@ -138,9 +139,18 @@ class Game(nn.Module):
             yield
 
 
+def is_conditional(network: nn.Module) -> bool:
+    """Whether a network is called with y."""
+    # not asked of the module: its lookup raises where there is no such attribute, which costs more
+    return network.__dict__.get("conditional") or getattr(type(network), "conditional", False)
+
+
 def _call(network: nn.Module, x: Tensor, y: Tensor | None) -> Tensor:
-    # asked of the class: a module's own lookup raises where there is no such attribute, which costs more
-    return network(x, y) if getattr(type(network), "conditional", False) else network(x)
+    if not is_conditional(network):
+        return network(x)
+    if y is None:
+        raise UsageError("The networks are conditional, but a batch has no labels: give batches (x, y).")
+    return network(x, y)
 
 
 def _logits(outputs: Tensor) -> Tensor:

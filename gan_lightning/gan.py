@@ -1,7 +1,7 @@
 """The adversarial step: the one place where two optimizers train two players."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from gan_lightning.ema import MovingAverage
 from gan_lightning.errors import Diverged, UsageError
 from gan_lightning.files import is_damaged
 from gan_lightning.game import Game
+from gan_lightning.labels import class_index, in_turn
 from gan_lightning.log import ADVICE, LossLog
 from gan_lightning.player import Player, count_step, log_by_steps, mend_epochs
 from gan_lightning.rebuilt import built, take_changes
@@ -119,20 +120,41 @@ class GAN(LightningModule):
         generator: torch.Generator | None = None,
         *,
         latents: Tensor | None = None,
-        labels: Tensor | None = None,
+        labels: Tensor | Sequence[int | str] | None = None,
         raw: bool = False,
     ) -> Tensor:
         """n samples, (n, *sample_shape), of the averaged generator, or of the live one, in evaluation mode.
 
-        A conditional generator makes its classes in turn unless ``labels``, (n,), are given.
+        Of a conditional generator ``labels`` are the classes, (n,), or weights of them, (n, classes), or a list of
+        numbers and names, which are taken in turn; None for all classes in turn.
         """
         z = self.game.prior.sample(n, generator) if latents is None else latents
-        if labels is None and self.game.is_conditional:
-            labels = torch.arange(len(z)) % len(self.described["class_names"])
+        y = self.labels(len(z), labels)
+        z = z.to(self.device).to(self.dtype)
         with self.sampling(raw):
-            return self.game.generate(
-                z.to(self.device).to(self.dtype), labels if labels is None else labels.to(self.device)
-            ).x
+            return self.game.generate(z, None if y is None else y.to(self.device)).x
+
+    def labels(self, n: int, labels: Tensor | Sequence[int | str] | None = None) -> Tensor | None:
+        """The classes of n samples, (n,), as ``sample`` takes them; None where no network is conditional.
+
+        Raises:
+            UsageError: there is no such class, or no network is conditional.
+        """
+        if not self.game.is_conditional:
+            if labels is not None:
+                raise UsageError("The networks are not conditional, so that no classes can be asked for.")
+            return None
+        if isinstance(labels, Tensor):
+            return labels.to(self.dtype) if labels.is_floating_point() else labels
+        names = self.class_names
+        if not names:
+            raise UsageError("How many classes there are is not known here: give labels=TENSOR.")
+        return in_turn([class_index(name, names) for name in (names if labels is None else labels)], n)
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """The names of the classes that samples can be asked for; empty where no network is conditional."""
+        return self.described.get("class_names", ()) if self.game.is_conditional else ()
 
     def _averaged_networks(self) -> nn.ModuleDict:
         return nn.ModuleDict({name: getattr(self.game, name) for name in self.game.averaged})

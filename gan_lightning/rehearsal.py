@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import islice
 
 import torch
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
-from gan_lightning.batch import Batch
+from gan_lightning.batch import Batch, as_batch
 from gan_lightning.data.loader import RealData
 from gan_lightning.errors import UsageError
 from gan_lightning.gan import GAN
@@ -24,10 +26,10 @@ def check_networks(gan: GAN, data: RealData) -> None:
             networks' own code stays what it is.
     """
     n = data.batch_size
-    if gan.game.is_conditional and not data.classes:
-        raise UsageError("The networks are conditional, but the data has no classes: choose a model that is not.")
     eager = torch.compiler.set_stance("force_eager") if gan.game.is_compiled else nullcontext()
     with isolate_rng(), _unchanged(gan), eager:
+        if gan.game.is_conditional:
+            _check_labels(data)
         z = gan.game.prior.sample(n).to(gan.device).to(gan.dtype)
         y = torch.arange(n, device=gan.device) % data.classes if data.classes else None
         try:
@@ -41,6 +43,17 @@ def check_networks(gan: GAN, data: RealData) -> None:
                 f"data.batch_size is {n}: BatchNorm compares the samples of a batch, so give at least 2, or networks "
                 "without it."
             ) from error
+
+
+def _check_labels(data: RealData) -> None:
+    if not data.classes:
+        raise UsageError("The networks are conditional, but the data has no classes: choose a model that is not.")
+    loader = data.val_dataloader() if is_overridden("val_dataloader", data) else ()
+    if any(as_batch(batch).y is None for batch in islice(loader, 1)):
+        raise UsageError(
+            "The networks are conditional, but held-out samples are of none of the data's classes: give held-out data "
+            "with classes of the same names, or data.validation_samples=0."
+        )
 
 
 def _check_samples(fake: Batch, expected: tuple[int, ...]) -> None:

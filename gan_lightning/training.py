@@ -31,6 +31,7 @@ from gan_lightning.data.loader import RealData
 from gan_lightning.errors import Stopped, UsageError, signal_name
 from gan_lightning.files import needed, written_aside
 from gan_lightning.gan import GAN, measured, total_steps
+from gan_lightning.labels import said
 from gan_lightning.launcher import together
 from gan_lightning.lock import locked
 from gan_lightning.loops import ResumedLoop
@@ -85,6 +86,8 @@ def _train(
         trainer.fit_loop = ResumedLoop(trainer, stays_stopped(saved, changed), (folder / METRICS).exists)
     set_up(data, trainer, gan)
     check_networks(gan, data)
+    if gan.game.is_conditional and trainer.is_global_zero:
+        print(said(data.class_names))
     if saved:
         check_data(saved, data.fingerprint, config)
     if saved and trainer.is_global_zero:

@@ -70,6 +70,8 @@ def companions(group: str, option: str) -> list[str]:
     """The overrides that choose an option, and what it cannot do without."""
     if group == "optimizer":
         return [f"optimizer@generator_optimizer={option}", f"optimizer@discriminator_optimizer={option}"]
+    if (group, option) == ("game", "acgan"):
+        return ["game=acgan", "data=ring", "model.generator.conditional=true"]
     chosen = [f"{group}={option}"]
     node = OmegaConf.load(CONF / group / f"{option}.yaml")
     if group == "model" and node.get("needs"):
@@ -89,6 +91,8 @@ def in_memory(data: RealData) -> RealData:
         data.images = torch.randint(0, 256, (512, *data.sample_shape), generator=noise, dtype=torch.uint8)  # type: ignore[attr-defined]
         if getattr(data, "root", None) == Path("nowhere"):
             data.__dict__["all_class_names"] = ()  # else it would list the folder
+        if data.classes:
+            data.labels = torch.arange(512) % data.classes  # type: ignore[attr-defined]
     return data
 
 
@@ -119,9 +123,9 @@ def test_every_option_composes_and_is_made(configure: Configure, tmp_path: Path,
     gan = build_gan(config, data.sample_shape, data.classes)
     trainer = build_trainer(config, tmp_path, [])
     latents = gan.game.prior.sample(3, torch.Generator().manual_seed(0))
-    samples = gan.game.generator(latents)
-    assert samples.shape == (3, *data.sample_shape)
-    assert gan.game.discriminator(samples).shape == (3,)
+    fake = gan.game.generate(latents, torch.arange(3) % data.classes if data.classes else None)
+    assert fake.x.shape == (3, *data.sample_shape)
+    assert gan.game.judge(fake).shape == (3,)
     assert len(gan.game.regularizers) == sum("_target_" in part for part in config.regularizer.values())
     for make, network in (
         (gan.generator_optimizer, gan.game.generator),
@@ -195,7 +199,8 @@ def test_an_experiments_options_do_not_force_what_is_left_out(
     config = configure(f"experiment={experiment}", "callbacks=none", "regularizer=none")
     chosen = [part for part in config.regularizer.values() if "_target_" in part]
     check(config, {"model": "model", "data": "data"})
-    assert len(build_gan(config, build_data(config).sample_shape, 0).game.regularizers) == len(chosen) == 0
+    data = build_data(config)
+    assert len(build_gan(config, data.sample_shape, data.classes).game.regularizers) == len(chosen) == 0
 
 
 def test_callbacks_that_are_left_out_are_not_made(configure: Configure, tmp_path: Path) -> None:

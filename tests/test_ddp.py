@@ -41,10 +41,16 @@ def saved(path: Path) -> Any:
     return torch.load(path, weights_only=True)
 
 
-@pytest.mark.parametrize(("regularizer", "accumulate"), [("none", 2), ("r1", 1)])
-def test_two_processes_are_one(tmp_path: Path, regularizer: str, accumulate: int) -> None:
+ALIKE = [
+    ("trainer.accumulate_grad_batches=2",),
+    ("regularizer=r1",),
+    ("regularizer=r1", "model.conditional=true"),
+]
+
+
+@pytest.mark.parametrize("common", ALIKE, ids=["-".join(options) for options in ALIKE])
+def test_two_processes_are_one(tmp_path: Path, common: tuple[str, ...]) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    common = f"regularizer={regularizer}", f"trainer.accumulate_grad_batches={accumulate}"
     assert "data.batch_size" not in train(one, *common, "data.batch_size=64")
     printed = train(two, *common, "data.batch_size=32", "trainer.devices=2", "trainer=ddp")
     assert printed.count("data.batch_size=32 is each device's: an update sees 64 samples on 2 devices\n") == 1

@@ -306,8 +306,8 @@ REFUSED = [
     (["truncation=nan"], "truncation is nan: give a number above 0."),
     (["mode=walk", "n=1"], "n is 1: a walk visits at least 2 latents."),
     (["out=x.jpg"], "out is x.jpg: end it in .png, .gif, .npz or .pt, or in nothing for a folder."),
-    (["out=x.gif"], "out is x.gif: a film is of mode=interpolation or mode=walk."),
-    (["mode=run"], "mode is 'run': give one of samples, interpolation, walk."),
+    (["out=x.gif"], "out is x.gif: a film is of mode=interpolation, mode=walk or mode=classes."),
+    (["mode=run"], "mode is 'run': give one of samples, interpolation, walk, classes."),
     (["weights=best"], "weights is 'best': give one of average, raw."),
     (["checkpoint=nowhere"], "nowhere does not exist: give the folder of a run or a checkpoint."),
 ]

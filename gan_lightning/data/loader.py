@@ -131,6 +131,7 @@ class RealData(LightningDataModule):
     features_accuracy: float | None = None  # of its classes on held-out images
     fingerprint: str | None = None  # of the samples that are trained on; None where the options tell all of them
     validation_samples = 0
+    measured_classes: Sequence[str] = ()  # the names of the classes, where metrics by class tell each class's own, too
 
     def __init__(self, batch_size: int, seed: int = 0, rounds_per_batch: int = 1) -> None:
         super().__init__()
@@ -156,8 +157,11 @@ class RealData(LightningDataModule):
         return pictures.shown(self.sample_shape)
 
     def picture(self, samples: Batch, columns: int | None = None) -> Tensor:
-        """Samples as one picture, uint8 (3, height, width): images as a grid, of so many columns, others as points."""
-        return pictures.draw(samples.x, self.value_range, columns)
+        """Samples as one picture, uint8 (3, height, width): images as a grid, of so many columns, others as points.
+
+        Where as many samples have each of the labels, a row of images is of one class; points have its colour.
+        """
+        return pictures.draw(samples.x, self.value_range, columns, labels=samples.y)
 
     @property
     def round_shape(self) -> RoundShape:
