@@ -218,7 +218,7 @@ def save_every(steps: int) -> None:
 def _cheap() -> Iterator[None]:
     """Pictures of plain numbers, which matplotlib would draw, and files that nobody pulls a plug under."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(samples, "drawn", lambda trainer, x, caption: as_pixels(x))
+        patch.setattr(samples, "drawn", lambda trainer, shown, caption: as_pixels(shown.x))
         patch.setattr(curves_, "draw_losses", lambda steps, losses, path: write_png(as_pixels([steps, losses]), path))
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
