@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -69,7 +70,16 @@ def step(folder: Path) -> int:
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_that_is_killed_ends_the_others(tmp_path: Path, rank: int) -> None:
-    ended = run(tmp_path, *TINY, *TWO, *at(tmp_path, signal.SIGKILL, rank=rank), "hydra.run.dir=run")
+    options = [*TINY, *TWO, *at(tmp_path, signal.SIGKILL, rank=rank), "hydra.run.dir=run"]
+    # to the end of what all of them print, of which the first to end may be the one that was started
+    ended = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), *options],
+        cwd=tmp_path,
+        env=programs.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     pids = [int((tmp_path / f"mark.{i}").read_text()) for i in range(2)]
     deadline = (tmp_path / "mark").stat().st_mtime + SECONDS
     while is_running(pids[1 - rank]) and time.time() < deadline:
