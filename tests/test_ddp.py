@@ -32,7 +32,7 @@ def train(folder: Path, *overrides: str) -> str:
 
 
 def work(folder: Path, *overrides: str) -> str:
-    ended = programs.run(WORKER, str(folder), "0", *overrides, cwd=folder.parent)
+    ended = programs.run(WORKER, str(folder), *overrides, cwd=folder.parent)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
 
