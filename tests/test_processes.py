@@ -12,23 +12,12 @@ from pathlib import Path
 import programs
 import pytest
 from conftest import ROOT
+from helpers import TOY
 
 from gan_lightning.errors import Fault
 from gan_lightning.files import is_running
 
-TINY = (
-    "trainer.accelerator=cpu",
-    "trainer.max_steps=40",
-    "data.rounds_per_epoch=20",
-    "data.rounds_per_batch=4",
-    "data.batch_size=8",
-    "data.validation_samples=64",
-    "model.generator.widths=[8]",
-    "model.discriminator.widths=[8]",
-    "callbacks.samples.n=20",
-    "callbacks.checkpoint.every_seconds=0",
-    "logger=none",
-)
+TINY = (*TOY, "callbacks.checkpoint.every_seconds=0", "logger=none")
 TWO = ("trainer.strategy=ddp", "trainer.devices=2")
 AT = """
 import os
