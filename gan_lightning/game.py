@@ -71,6 +71,10 @@ class Game(nn.Module):
         """The modules whose weights the optimizer of each player moves."""
         return {"generator": [self.generator], "discriminator": [self.discriminator]}
 
+    def sampled(self) -> nn.ModuleDict:
+        """The modules that samples come from."""
+        return nn.ModuleDict({name: getattr(self, name) for name in self.averaged})
+
     def generate(self, z: Tensor, y: Tensor | None = None) -> Batch:
         """G's samples of latents z, (N, latent_size), under the conditions y, those of the real batch."""
         return Batch(_call(self.generator, z, y), y, z)
@@ -137,6 +141,33 @@ class Game(nn.Module):
         eager = torch.compiler.set_stance("force_eager") if self.is_compiled else nullcontext()
         with torch.autocast(device.type, enabled=False), eager:
             yield
+
+
+@contextmanager
+def evaluating(*networks: nn.Module) -> Iterator[None]:
+    """The networks are in evaluation mode inside and in their former modes after."""
+    modes = [network.training for network in networks]
+    for network in networks:
+        network.eval()
+    try:
+        yield
+    finally:
+        for network, mode in zip(networks, modes, strict=True):
+            network.train(mode)
+
+
+@contextmanager
+def standing_in(game: Game, networks: Mapping[str, nn.Module]) -> Iterator[None]:
+    """The game's modules of these names are the given ones inside, in evaluation mode, and the former ones after."""
+    former = {name: getattr(game, name) for name in networks}
+    for name, network in networks.items():
+        setattr(game, name, network)
+    try:
+        with evaluating(*networks.values()):
+            yield
+    finally:
+        for name, network in former.items():
+            setattr(game, name, network)
 
 
 def is_conditional(network: nn.Module) -> bool:

@@ -23,6 +23,19 @@ def class_index(name: int | str, names: Sequence[str]) -> int:
     raise UsageError(f"There is no class {name!r}: choose from {', '.join(names)} (or 0 to {len(names) - 1}).")
 
 
+def asked_for(n: int, names: Sequence[str], labels: Tensor | Sequence[int | str] | None = None) -> Tensor:
+    """The classes of n samples: the tensor given, or a list of numbers and names in turn; for None all in turn.
+
+    Raises:
+        UsageError: there is no such class, or ``names`` are not known.
+    """
+    if isinstance(labels, Tensor):
+        return labels
+    if not names:
+        raise UsageError("How many classes there are is not known here: give labels=TENSOR.")
+    return in_turn([class_index(name, names) for name in (names if labels is None else labels)], n)
+
+
 def in_turn(classes: Sequence[int], n: int) -> Tensor:
     """n labels, (n,): the classes in turn, again and again."""
     return torch.tensor(classes).repeat(-(-n // len(classes)))[:n]

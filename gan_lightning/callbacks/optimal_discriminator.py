@@ -10,7 +10,8 @@ from torch.distributions import Distribution
 
 from gan_lightning.callbacks.periodic import Periodic
 from gan_lightning.distributions import density, extent
-from gan_lightning.gan import GAN, evaluating
+from gan_lightning.game import evaluating
+from gan_lightning.gan import GAN
 from gan_lightning.loggers import log_picture
 from gan_lightning.pictures import rasterize, write_png
 

@@ -12,7 +12,8 @@ from gan_lightning import pictures
 from gan_lightning.batch import Batch, as_rounds
 from gan_lightning.callbacks.periodic import Periodic
 from gan_lightning.files import spared
-from gan_lightning.gan import GAN, evaluating
+from gan_lightning.game import evaluating
+from gan_lightning.gan import GAN
 from gan_lightning.labels import whole_rows
 from gan_lightning.loggers import log_picture, show_histograms
 
