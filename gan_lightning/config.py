@@ -344,6 +344,16 @@ def options_of(config: DictConfig, choices: Mapping[str, Any], overrides: Sequen
     return options
 
 
+def _not_of(option: str, key: str, names: Sequence[str]) -> str:
+    """One sentence for an option that is not there, or for a mapping with a key that the present one has not."""
+    if not any(name.startswith(f"{option}.") for name in names):
+        return f"{option} is not an option here: {guess(option, names)}"
+    return (
+        f"{option} has no {key}, and a mapping changes what is there: to put another in its place, give "
+        f"~{option} and +{option}=VALUE."
+    )
+
+
 def one_line(error: BaseException) -> str:
     """An error's text without its line breaks and full stop."""
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
@@ -364,9 +374,13 @@ def explain(error: Exception, names: Callable[[], Sequence[str]] = list) -> str:
     if unknown := re.search(r"Could not override '([^']+)'", text):
         if unknown[1] == "trainer.logger":
             return f"trainer.logger is not an option here: {LOGGER}."
+        if foreign := re.search(r"Key '([^']+)' is not in struct", str(error.__cause__)):
+            return _not_of(unknown[1], foreign[1], names())
         meant = re.search(r"Did you mean to override (?:one of )?([^\n]+)\?", text)
         hint = f"did you mean {meant[1]}?" if meant else guess(unknown[1], names())
         return f"{unknown[1]} is not an option here: {hint}"
+    if gone := re.search(r"Could not delete from config\. '([^']+)' does not exist", text):
+        return f"~{gone[1]} takes away what is not there: leave it out."
     if absent := re.search(r"Key '[^']+' is not in struct\s+full_key: (\S+)", text):
         return f"{absent[1]} is not set: give it a value."
     if twice := re.search(r"Multiple values for ([\w@/]+)", text):

@@ -252,9 +252,25 @@ def set_up(data: RealData, trainer: Trainer, gan: GAN) -> None:
     called(data.setup, "fit")
     trainer.strategy.connect(gan)  # which tells the data how many samples a round takes
     called(data.check_size)
+    check_validation(data, trainer)
     if trainer.world_size > 1 and trainer.is_global_zero:
         n, k = data.batch_size, trainer.world_size
         print(f"data.batch_size={n} is each device's: an update sees {n * k} samples on {k} devices")
+
+
+def check_validation(data: RealData, trainer: Trainer) -> None:
+    """Refuse validations that would never come, which Lightning does only when a run has begun.
+
+    Raises:
+        UsageError: they are further apart than an epoch's batches, which they are counted in.
+    """
+    interval, batches = trainer.val_check_interval, -(-data.rounds_in_epoch() // data.rounds_per_batch)
+    within_epochs = trainer.check_val_every_n_epoch is not None
+    if isinstance(interval, int) and interval > batches and within_epochs and not trainer.overfit_batches:
+        raise UsageError(
+            f"trainer.val_check_interval is {interval}, but an epoch has {batches} batches: give at most as many, or "
+            "trainer.check_val_every_n_epoch=null to count the batches of all epochs."
+        )
 
 
 @contextmanager
