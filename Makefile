@@ -7,7 +7,7 @@ train: .venv/installed  ## train the default, a 1-D Gaussian, in half a minute
 	$(BIN)/python train.py
 
 test: .venv/installed  ## all tests; set GAN_LIGHTNING_DATA to a folder with MNIST/raw to run those that need it
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -28,12 +28,8 @@ from gan_lightning.trust import is_defined
 # in manual optimization Lightning refuses these, and the module does them
 MANUAL = ("gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches")
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
-OWN = (
-    *MANUAL,
-    "threads",
-    "compile",
-    "float32_matmul_precision",
-)  # options of conf/trainer that are none of Lightning's Trainer's
+# options of conf/trainer that are none of Lightning's Trainer's
+OWN = (*MANUAL, "threads", "compile", "float32_matmul_precision")
 FAILED_TARGET = re.compile(r"(?:call to target|locating target) '([^']+)'")
 
 
@@ -46,7 +42,8 @@ def build_data(config: DictConfig) -> RealData:
 def build_gan(config: DictConfig, sample_shape: tuple[int, ...], classes: int) -> GAN:
     """The untrained GAN of a configuration for samples of that shape, of so many classes."""
     parts = {str(name): part for name, part in config.model.items() if OmegaConf.is_dict(part) and "_target_" in part}
-    options = {k: v for k, v in config.model.items() if k not in ("needs", "lr", "betas", "latent_size", *parts)}
+    not_the_gans = ("needs", "conditional", "lr", "betas", "latent_size", *parts)  # but its parts', or of config.check
+    options = {name: value for name, value in config.model.items() if name not in not_the_gans}
     manual = {name: config.trainer[name] for name in MANUAL if config.trainer[name] is not None}
     gan = made(
         options,

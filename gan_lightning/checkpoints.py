@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from gan_lightning.build import build_gan
 from gan_lightning.callbacks.checkpoint import checkpoints
+from gan_lightning.callbacks.summary import METRICS
 from gan_lightning.config import check
 from gan_lightning.errors import UsageError
 from gan_lightning.files import is_damaged, leftovers
@@ -45,18 +46,24 @@ def load(path: str | Path, gan: GAN | None = None, trust: Sequence[str] = ()) ->
     return gan.eval()
 
 
+def tidy(folder: Path) -> None:
+    """Remove the halves of files that processes of the run have left, which were killed while they wrote."""
+    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        for place in (folder, folder / "samples", checkpoints(folder)):
+            for aside in leftovers(place):
+                aside.unlink()
+
+
 def last_checkpoint(folder: Path) -> Path | None:
     """The run's last checkpoint; None where it was stopped before the first, so that it starts again.
 
     Raises:
         UsageError: it is missing, but an earlier one is there.
     """
-    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-        for place in (folder, folder / "samples", checkpoints(folder)):
-            for aside in leftovers(place):
-                aside.unlink()  # half a file, from a process that was killed while it wrote
     last = checkpoints(folder) / "last.ckpt"
-    if not last.exists() and (earlier := _whole_beside(last)):
+    # the first best one comes before the first last one; a kill in between loses little
+    had_last = last.with_name("previous.ckpt").exists() or (folder / METRICS).exists()
+    if not last.exists() and had_last and (earlier := _whole_beside(last)):
         raise UsageError(f"{last} is missing: {earlier}.")
     return last if last.exists() else None
 

@@ -128,6 +128,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("keep_input", "keep_hidden"), KEEP),
     **dict.fromkeys(("ema_decay", "label_smoothing", "start", "final_momentum"), SHARE),
     **dict.fromkeys(("reuse_fakes", "ema_warmup", "batch_norm", "horizontal_flips"), FLAG),
+    **dict.fromkeys(("conditional", "conditional_norm"), FLAG),
     **dict.fromkeys(("download", "fused", "compile"), FLAG),
     **dict.fromkeys(("max_steps", "max_epochs"), UNLIMITED),
     "devices": DEVICES,
@@ -144,6 +145,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "order": _one_of("discriminator_first", "generator_first", "simultaneous"),
     "decay": (lambda v: _is_number(v) and v >= 1, "a number, at least 1"),
     "pooling": _one_of("max", "mean"),
+    "conditioning": _one_of("projection", "joined"),
     "unreadable": _one_of("refuse", "skip"),
     "features": _one_of("own", "inception"),
     "gradient_clip_algorithm": _one_of("norm", "value"),
@@ -214,6 +216,19 @@ def check(config: DictConfig, choices: dict[str, Any]) -> None:
             f"choose another model, such as model=points, or data with {needs}, such as "
             f"data={'mnist_edges' if needs == 'pairs' else 'mnist'}."
         )
+    _check_conditional(config, choices)
+
+
+def _check_conditional(config: DictConfig, choices: dict[str, Any]) -> None:
+    """Refuse conditional networks that are not there."""
+    players = [config.model.generator, config.model.discriminator]
+    if config.model.get("conditional") and not any("conditional" in player for player in players):
+        raise UsageError(
+            f"model.conditional is true, but model={choices.get('model')} has no networks that take classes: choose "
+            "mlp, points, dcgan or resnet."
+        )
+    if players[0].get("conditional_norm") and not players[0].get("conditional"):
+        raise UsageError("model.generator.conditional_norm is for classes: give model.conditional=true with it.")
 
 
 def check_changes(overrides: Iterable[Override], config: DictConfig, names: Callable[[], Sequence[str]]) -> None:
@@ -330,6 +345,16 @@ def options_of(config: DictConfig, choices: Mapping[str, Any], overrides: Sequen
     return options
 
 
+def _not_of(option: str, key: str, names: Sequence[str]) -> str:
+    """One sentence for an option that is not there, or for a mapping with a key that the present one has not."""
+    if not any(name.startswith(f"{option}.") for name in names):
+        return f"{option} is not an option here: {guess(option, names)}"
+    return (
+        f"{option} has no {key}, and a mapping changes what is there: to put another in its place, give "
+        f"~{option} and +{option}=VALUE."
+    )
+
+
 def one_line(error: BaseException) -> str:
     """An error's text without its line breaks and full stop."""
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
@@ -350,9 +375,13 @@ def explain(error: Exception, names: Callable[[], Sequence[str]] = list) -> str:
     if unknown := re.search(r"Could not override '([^']+)'", text):
         if unknown[1] == "trainer.logger":
             return f"trainer.logger is not an option here: {LOGGER}."
+        if foreign := re.search(r"Key '([^']+)' is not in struct", str(error.__cause__)):
+            return _not_of(unknown[1], foreign[1], names())
         meant = re.search(r"Did you mean to override (?:one of )?([^\n]+)\?", text)
         hint = f"did you mean {meant[1]}?" if meant else guess(unknown[1], names())
         return f"{unknown[1]} is not an option here: {hint}"
+    if gone := re.search(r"Could not delete from config\. '([^']+)' does not exist", text):
+        return f"~{gone[1]} takes away what is not there: leave it out."
     if absent := re.search(r"Key '[^']+' is not in struct\s+full_key: (\S+)", text):
         return f"{absent[1]} is not set: give it a value."
     if twice := re.search(r"Multiple values for ([\w@/]+)", text):

@@ -1,6 +1,7 @@
 """A trained generator as a program that runs without this package: torch.export or ONNX."""
 
 import json
+from collections.abc import Mapping
 from copy import copy
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,15 +19,18 @@ CHECKED = 64  # fresh latents
 
 
 class Sampler(nn.Module):
-    """The part of a game that makes samples, from latents (n, latent_size) to (n, *sample_shape)."""
+    """The part of a game that makes samples, from latents (n, latent_size) to (n, *sample_shape).
+
+    A conditional one takes labels (n,), too.
+    """
 
     def __init__(self, game: Game) -> None:
         super().__init__()
         self.game = copy(game)
         self.game._modules = {name: getattr(game, name) for name in game.averaged}
 
-    def forward(self, latents: Tensor) -> Tensor:
-        return self.game.generate(latents).x
+    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.game.generate(latents, labels).x
 
 
 def describe(gan: GAN, weights: str) -> dict[str, Any]:
@@ -36,6 +40,7 @@ def describe(gan: GAN, weights: str) -> dict[str, Any]:
     return {
         "latent_size": gan.game.prior.size,
         "prior": {"name": type(gan.game.prior).__name__.lower()} | options,
+        **({"class_names": list(gan.class_names)} if gan.class_names else {}),
         "sample_shape": gan.described["sample_shape"],
         "value_range": gan.described.get("value_range"),
         "step": gan.loaded_step,
@@ -44,10 +49,21 @@ def describe(gan: GAN, weights: str) -> dict[str, Any]:
 
 
 def trace(gan: GAN, raw: bool = False) -> ExportedProgram:
-    """The generator in evaluation mode as a program from (n, latent_size) to (n, *sample_shape), for any n."""
-    latents = torch.zeros(2, gan.game.prior.size)  # two, because torch.export would take a size of one for a constant
+    """The generator in evaluation mode as a program from (n, latent_size) to (n, *sample_shape), for any n.
+
+    That of a conditional one is from these and labels, (n,).
+    """
+    # two, because torch.export would take a size of one for a constant
+    inputs = inputs_of(gan, torch.zeros(2, gan.game.prior.size))
+    shapes = {name: {0: torch.export.Dim.DYNAMIC} for name in inputs}
     with gan.sampling(raw):
-        return torch.export.export(Sampler(gan.game), (latents,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+        return torch.export.export(Sampler(gan.game), tuple(inputs.values()), dynamic_shapes=shapes)
+
+
+def inputs_of(gan: GAN, latents: Tensor) -> dict[str, Tensor]:
+    """What the program takes, by name: latents and, where the generator is conditional, the classes in turn."""
+    labels = gan.labels(len(latents))
+    return {"latents": latents} | ({} if labels is None else {"labels": labels})
 
 
 def write_pt2(program: ExportedProgram, path: Path, description: dict[str, Any]) -> None:
@@ -58,31 +74,31 @@ def write_pt2(program: ExportedProgram, path: Path, description: dict[str, Any])
 
 def write_onnx(program: ExportedProgram, path: Path, description: dict[str, Any]) -> None:
     """The program from ``latents`` to ``samples`` in ONNX, each item of the description as JSON in its metadata."""
-    onnx = torch.onnx.export(
-        program, input_names=["latents"], output_names=["samples"], dynamic_shapes=({0: "n"},), verbose=False
-    )
+    names = ["latents", "labels"] if "class_names" in description else ["latents"]
+    shapes = ({0: "n"}, {})[: len(names)]  # the same n, which may be named once
+    onnx = torch.onnx.export(program, input_names=names, output_names=["samples"], dynamic_shapes=shapes, verbose=False)
     assert onnx is not None
     onnx.model.metadata_props.update({name: json.dumps(value) for name, value in description.items()})
     onnx.save(path)
 
 
-def run(path: Path, latents: Tensor) -> Tensor | None:
+def run(path: Path, inputs: Mapping[str, Tensor]) -> Tensor | None:
     """The samples of a written program, (n, *sample_shape); None where ONNX Runtime is not installed."""
     if path.suffix == ".pt2":
-        return torch.export.load(path).module()(latents)
+        return torch.export.load(path).module()(*inputs.values())
     if find_spec("onnxruntime") is None:
         return None
     from onnxruntime import InferenceSession
 
     session = InferenceSession(path, providers=["CPUExecutionProvider"])
-    return torch.from_numpy(session.run(None, {"latents": latents.numpy()})[0])
+    return torch.from_numpy(session.run(None, {name: values.numpy() for name, values in inputs.items()})[0])
 
 
 @torch.no_grad()
 def difference(path: Path, gan: GAN, raw: bool = False) -> float | None:
     """max |x' - x| / max(1, max |x|) of the program's samples x' and the GAN's, of fresh latents; None if not run."""
     latents = gan.game.prior.sample(CHECKED, torch.Generator())
-    samples, exported = gan.sample(CHECKED, latents=latents, raw=raw), run(path, latents)
+    samples, exported = gan.sample(CHECKED, latents=latents, raw=raw), run(path, inputs_of(gan, latents))
     if exported is None:
         return None
     return ((exported - samples).abs().max() / samples.abs().max().clamp(min=1)).item()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_lightning.batch import Batch
+from gan_lightning.errors import UsageError
 from gan_lightning.losses import Loss, NonSaturating
 from gan_lightning.priors import Prior
 from gan_lightning.regularizers import CriticPass, Regularizer
@@ -27,8 +28,8 @@ class Terms(NamedTuple):
 class Game(nn.Module):
     """G(z) against D(x): what each player sees and minimizes, not how it is optimized.
 
-    Another game is a subclass that overrides what differs. A network whose class says ``conditional = True`` is called
-    with the batch's y as its second argument.
+    Another game is a subclass that overrides what differs. A network that says ``conditional = True``, by an attribute
+    of its own or of its class, is called with the batch's y as its second argument.
     """
 
     averaged: tuple[str, ...] = ("generator",)  # the modules that samples come from, whose weights may be averaged
@@ -64,11 +65,15 @@ class Game(nn.Module):
     @property
     def is_conditional(self) -> bool:
         """Whether a network of the game is called with y."""
-        return any(getattr(type(network), "conditional", False) for network in self.children())
+        return any(map(is_conditional, self.children()))
 
     def players(self) -> dict[str, list[nn.Module]]:
         """The modules whose weights the optimizer of each player moves."""
         return {"generator": [self.generator], "discriminator": [self.discriminator]}
+
+    def sampled(self) -> nn.ModuleDict:
+        """The modules that samples come from."""
+        return nn.ModuleDict({name: getattr(self, name) for name in self.averaged})
 
     def generate(self, z: Tensor, y: Tensor | None = None) -> Batch:
         """G's samples of latents z, (N, latent_size), under the conditions y, those of the real batch."""
@@ -94,8 +99,7 @@ class Game(nn.Module):
             losses = self.loss.discriminator(real_logits=real_logits, fake_logits=fake_logits)
             terms = {"adversarial": losses.mean()}
             if due:
-                critic = CriticPass(real, fake, real_logits, fake_logits, self.judge)
-                terms |= {name: regularizer(critic).mean() for name, regularizer in due.items()}
+                terms |= _penalties(due, CriticPass(real, fake, real_logits, fake_logits, self.judge))
         return Terms(terms, outputs)
 
     def generator_terms(self, real: Batch, fake: Batch, update: int) -> Terms:
@@ -110,8 +114,7 @@ class Game(nn.Module):
             losses = self.loss.generator(real_logits=real_logits, fake_logits=fake_logits)
             terms = {"adversarial": losses.mean()}
             if due:
-                critic = CriticPass(real, fake, real_logits, fake_logits, self.judge)
-                terms |= {name: regularizer(critic).mean() for name, regularizer in due.items()}
+                terms |= _penalties(due, CriticPass(real, fake, real_logits, fake_logits, self.judge))
         return Terms(terms, outputs)
 
     def describe(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -148,9 +151,45 @@ class Game(nn.Module):
             yield
 
 
+@contextmanager
+def evaluating(*networks: nn.Module) -> Iterator[None]:
+    """The networks are in evaluation mode inside and in their former modes after."""
+    modes = [network.training for network in networks]
+    for network in networks:
+        network.eval()
+    try:
+        yield
+    finally:
+        for network, mode in zip(networks, modes, strict=True):
+            network.train(mode)
+
+
+@contextmanager
+def standing_in(game: Game, networks: Mapping[str, nn.Module]) -> Iterator[None]:
+    """The game's modules of these names are the given ones inside, in evaluation mode, and the former ones after."""
+    former = {name: getattr(game, name) for name in networks}
+    for name, network in networks.items():
+        setattr(game, name, network)
+    try:
+        with evaluating(*networks.values()):
+            yield
+    finally:
+        for name, network in former.items():
+            setattr(game, name, network)
+
+
+def is_conditional(network: nn.Module) -> bool:
+    """Whether a network is called with y."""
+    # not asked of the module: its lookup raises where there is no such attribute, which costs more
+    return network.__dict__.get("conditional") or getattr(type(network), "conditional", False)
+
+
 def _call(network: nn.Module, x: Tensor, y: Tensor | None) -> Tensor:
-    # asked of the class: a module's own lookup raises where there is no such attribute, which costs more
-    return network(x, y) if getattr(type(network), "conditional", False) else network(x)
+    if not is_conditional(network):
+        return network(x)
+    if y is None:
+        raise UsageError("The networks are conditional, but a batch has no labels: give batches (x, y).")
+    return network(x, y)
 
 
 def _logits(outputs: Tensor) -> Tensor:
@@ -161,6 +200,10 @@ def _due(regularizers: nn.ModuleDict, update: int) -> dict[str, Regularizer]:
     if not len(regularizers):
         return {}
     return {name: regularizer for name, regularizer in regularizers.items() if regularizer.is_due(update)}  # type: ignore[misc, operator]
+
+
+def _penalties(due: Mapping[str, Regularizer], critic: CriticPass) -> dict[str, Tensor]:
+    return {name: regularizer(critic).mean() for name, regularizer in due.items()}
 
 
 def _requiring_gradient(batch: Batch, dtype: torch.dtype) -> Batch:

@@ -1,8 +1,8 @@
 """The adversarial step: the one place where two optimizers train two players."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
@@ -19,7 +19,8 @@ from gan_lightning.batch import as_batch, as_rounds, check_cut, micro_batches
 from gan_lightning.ema import MovingAverage
 from gan_lightning.errors import Diverged, UsageError
 from gan_lightning.files import is_damaged
-from gan_lightning.game import Game
+from gan_lightning.game import Game, standing_in
+from gan_lightning.labels import asked_for
 from gan_lightning.log import ADVICE, LossLog
 from gan_lightning.player import Player, count_step, log_by_steps, mend_epochs
 from gan_lightning.rebuilt import built, take_changes
@@ -33,19 +34,6 @@ ADAM = partial(Adam, lr=2e-4, betas=(0.5, 0.999))  # Radford et al. 2015
 PLAYERS = ("generator", "discriminator")
 
 
-@contextmanager
-def evaluating(*networks: nn.Module) -> Iterator[None]:
-    """The networks are in evaluation mode inside and in their former modes after."""
-    modes = [network.training for network in networks]
-    for network in networks:
-        network.eval()
-    try:
-        yield
-    finally:
-        for network, mode in zip(networks, modes, strict=True):
-            network.train(mode)
-
-
 class GAN(LightningModule):
     """Two players of a game that train each other.
 
@@ -57,6 +45,13 @@ class GAN(LightningModule):
     """
 
     automatic_optimization: bool
+    images_seen: Tensor  # real samples that D has seen, of all processes
+    validation_seed = SEED
+    loaded_step = 0  # of the checkpoint that was loaded
+    log_step = -1  # of the last line of the log
+    validated_step = -1  # of the last validation
+    _saved_losses: dict[str, Any] | None = None
+    _formerly_built: dict[str, list[Any]] | None = None  # what they were made with in the run that is gone on with
 
     def __init__(
         self,
@@ -79,7 +74,7 @@ class GAN(LightningModule):
             raise UsageError(f"model.order is {order!r}: choose one of {', '.join(get_args(Order))}.")
         self.automatic_optimization = False
         self.game = game
-        self.average = MovingAverage(self._averaged_networks(), ema_decay, ema_warmup) if ema_decay else None
+        self.average = MovingAverage(self.game.sampled(), ema_decay, ema_warmup) if ema_decay else None
         self.generator_optimizer = generator_optimizer
         self.discriminator_optimizer = discriminator_optimizer
         self.schedule = schedule
@@ -92,17 +87,11 @@ class GAN(LightningModule):
         self.seed = torch.initial_seed()
         self.config: dict[str, Any] = {}  # the run's resolved configuration, a passenger of the checkpoint
         self.described: dict[str, Any] = {}  # the data that it is trained on, likewise
-        self.validation_seed = SEED
-        self.loaded_step = 0  # of the checkpoint that training.load read
         self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))
-        self.images_seen: Tensor
-        self.log_step = -1  # of the last line of the log
         self.log_line: dict[str, float] = {}
-        self.validated_step = -1  # the global step of the last validation
+        self.validated: dict[str, float] = {}  # the metrics of that step, where a checkpoint has brought them
         self.losses = LossLog()  # since the last line of the log
-        self._saved_losses: dict[str, Any] | None = None
         self._built: dict[str, list[Any]] = built(())  # what the optimizers and schedules were made with
-        self._formerly_built: dict[str, list[Any]] | None = None  # in the run that is gone on with
 
     # ------------------------------------------------------------------------------------------------ sampling
 
@@ -118,37 +107,42 @@ class GAN(LightningModule):
         generator: torch.Generator | None = None,
         *,
         latents: Tensor | None = None,
-        labels: Tensor | None = None,
+        labels: Tensor | Sequence[int | str] | None = None,
         raw: bool = False,
     ) -> Tensor:
         """n samples, (n, *sample_shape), of the averaged generator, or of the live one, in evaluation mode.
 
-        A conditional generator makes its classes in turn unless ``labels``, (n,), are given.
+        Of a conditional generator ``labels`` are the classes, (n,), or weights of them, (n, classes), or a list of
+        numbers and names, which are taken in turn; None for all classes in turn.
         """
         z = self.game.prior.sample(n, generator) if latents is None else latents
-        if labels is None and self.game.is_conditional and (classes := len(self.described["class_names"])):
-            labels = torch.arange(len(z)) % classes
+        y = self.labels(len(z), labels)
+        z = z.to(self.device).to(self.dtype)
         with self.sampling(raw):
-            return self.game.generate(
-                z.to(self.device).to(self.dtype), labels if labels is None else labels.to(self.device)
-            ).x
+            return self.game.generate(z, None if y is None else y.to(self.device)).x
 
-    def _averaged_networks(self) -> nn.ModuleDict:
-        return nn.ModuleDict({name: getattr(self.game, name) for name in self.game.averaged})
+    def labels(self, n: int, labels: Tensor | Sequence[int | str] | None = None) -> Tensor | None:
+        """The classes of n samples, (n,), as ``sample`` takes them; None where no network is conditional.
 
-    @contextmanager
-    def sampling(self, raw: bool = False) -> Iterator[None]:
+        Raises:
+            UsageError: there is no such class, or no network is conditional.
+        """
+        if self.game.is_conditional:
+            y = asked_for(n, self.class_names, labels)
+            return y.to(self.dtype) if y.is_floating_point() else y
+        if labels is not None:
+            raise UsageError("The networks are not conditional, so that no classes can be asked for.")
+        return None
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """The names of the classes that samples can be asked for; empty where no network is conditional."""
+        return self.described.get("class_names", ()) if self.game.is_conditional else ()
+
+    def sampling(self, raw: bool = False) -> AbstractContextManager[None]:
         """The game's networks that make samples are the averaged ones inside, unless ``raw``, in evaluation mode."""
-        live = dict(self._averaged_networks().items())
-        networks = live if raw or self.average is None else dict(self.average.network.named_children())
-        for name, network in networks.items():
-            setattr(self.game, name, network)
-        try:
-            with evaluating(*networks.values()):
-                yield
-        finally:
-            for name, network in live.items():
-                setattr(self.game, name, network)
+        networks = self.game.sampled() if raw or self.average is None else self.average.network
+        return standing_in(self.game, dict(networks.named_children()))
 
     # ---------------------------------------------------------------------------------------------- the step
 
@@ -211,16 +205,7 @@ class GAN(LightningModule):
 
     def _log_line(self) -> None:
         """Mean losses since the last line, and what was observed in this round."""
-        means, observed = self.losses.means(self._mean_over_ranks), self.round.observed
-        players = (self.round.g, self.round.d)
-        observed |= {f"gradient_norm/{player.name}": player.gradient_norm for player in players}
-        seen = self._mean_over_ranks(torch.stack([value.float() for value in observed.values()]))
-        # one transfer from the device for all of them
-        numbers = torch.cat([torch.stack(list(means.values())).float(), seen]).tolist()
-        values = dict(zip([*means, *observed], numbers, strict=True))
-        self.losses.clear()
-        observed.clear()
-        values |= {f"learning_rate/{player.name}": player.optimizer.param_groups[0]["lr"] for player in players}
+        values = self.round.take_line(self._mean_over_ranks)
         for logger in self.loggers:
             logger.log_metrics(values, step=self.trainer.global_step)
         # without self.log, which costs more than a toy's updates
@@ -273,29 +258,12 @@ class GAN(LightningModule):
             schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
             take_changes(optimizers, schedulers, self._formerly_built, self._built)
             self._formerly_built = None
-        players = self.game.players()
-        clip = self.gradient_clip_val, self.gradient_clip_algorithm
-        g, d = (
-            Player(name, players[name], optimizer, self, *clip)
-            for name, optimizer in zip(PLAYERS, optimizers, strict=True)
-        )
-        g.rivals = d.weights  # G's samples have no graph where D learns
         if self._saved_losses is not None:
             self.losses.load(self._saved_losses, self.device)
             self._saved_losses = None
         if self.average is not None:
-            self.average.follow(self._averaged_networks())
-        self.round = Round(
-            self.game,
-            g,
-            d,
-            Streams(self.seed, self.global_rank, self.trainer.world_size, self.device),
-            self.dtype,  # type: ignore[arg-type]
-            order=self.order,
-            critic_steps=self.critic_steps,
-            reuse_fakes=self.reuse_fakes,
-            losses=self.losses,
-        )
+            self.average.follow(self.game.sampled())
+        self.round = begin(self, optimizers)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the configuration, the data's shape and the losses since the last line, all in plain containers.
@@ -312,6 +280,7 @@ class GAN(LightningModule):
             "seed": self.seed,
             "losses": self.losses.state(),
             "built": self._built,
+            "validated": measured(self.trainer) if self.validated_step == self.trainer.global_step else {},
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -329,6 +298,29 @@ class GAN(LightningModule):
         self.described = checkpoint["gan"]["data"] | self.described
         self._saved_losses = checkpoint["gan"]["losses"]
         self._formerly_built = checkpoint["gan"]["built"]
+        if validated := checkpoint["gan"].get("validated"):
+            self.validated_step, self.validated = checkpoint["global_step"], validated
+
+
+def begin(gan: GAN, optimizers: Sequence[Optimizer]) -> Round:
+    """The rounds of a run that starts, or goes on: its players, and the streams that it draws from."""
+    players = gan.game.players()
+    g, d = (
+        Player(name, players[name], optimizer, gan, gan.gradient_clip_val, gan.gradient_clip_algorithm)
+        for name, optimizer in zip(PLAYERS, optimizers, strict=True)
+    )
+    g.rivals = d.weights  # G's samples have no graph where D learns
+    return Round(
+        gan.game,
+        g,
+        d,
+        Streams(gan.seed, gan.global_rank, gan.trainer.world_size, gan.device),
+        gan.dtype,  # type: ignore[arg-type]
+        order=gan.order,
+        critic_steps=gan.critic_steps,
+        reuse_fakes=gan.reuse_fakes,
+        losses=gan.losses,
+    )
 
 
 def check(gan: GAN) -> None:
@@ -348,6 +340,11 @@ def check(gan: GAN) -> None:
         last = 0 if loader.drop_last or not hasattr(loader.dataset, "__len__") else len(loader.dataset)
         for n in (loader.batch_size, last % loader.batch_size):
             check_cut(n, gan.critic_steps, gan.accumulate_grad_batches)
+
+
+def measured(trainer: Any) -> dict[str, float]:
+    """The last validation's metrics by name."""
+    return {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
 
 
 def total_steps(trainer: Any) -> int:

@@ -3,11 +3,12 @@
 import csv
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from time import time
+from types import SimpleNamespace
 from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
@@ -20,7 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from gan_lightning.errors import UsageError
-from gan_lightning.files import needed, spared
+from gan_lightning.files import needed, spared, written_aside
 
 # of TensorBoard's tab CUSTOM SCALARS: charts by their titles, with the curves that they show
 CHARTS = {
@@ -46,7 +47,7 @@ class EventFile(TensorBoardLogger):
         if self._experiment is not None and self._records.has_failed:
             self._experiment = None
         if self._experiment is None:
-            with needed(f"TensorBoard's file in {self.log_dir}"), _in_foreground():
+            with needed(f"TensorBoard's file in {self.log_dir}"), _in_foreground(after=self._files()):
                 writer = super().experiment
                 self._records = writer._get_file_writer().event_writer._async_writer
                 writer.add_custom_scalars(CHARTS)
@@ -65,11 +66,23 @@ class EventFile(TensorBoardLogger):
     def finalize(self, status: str) -> None:
         with spared("TensorBoard's file"):
             super().finalize(status)
+            self._experiment = None  # a closed writer would begin a file of its own for what follows the fit
 
-    def go_on(self, step: int, version: str | None) -> None:
-        """Forget what the interrupted run wrote after its checkpoint."""
-        with needed(f"TensorBoard's file in {self.log_dir}"), _in_foreground():
-            SummaryWriter(self.log_dir, purge_step=step + 1).close()
+    def mark(self) -> dict[str, int]:
+        """How long its files are."""
+        return {path.name: path.stat().st_size for path in self._files()}
+
+    def go_on(self, step: int, version: str | None, mark: Mapping[str, int] | None) -> None:
+        """Forget what the interrupted run wrote after its checkpoint, also where TensorBoard shows it just now."""
+        with needed(f"TensorBoard's file in {self.log_dir}"):
+            sizes = self.mark() if mark is None else mark
+            for path in self._files():
+                os.truncate(path, min(sizes.get(path.name, 0), path.stat().st_size))
+            with _in_foreground(after=self._files()):
+                SummaryWriter(self.log_dir, purge_step=step + 1).close()
+
+    def _files(self) -> list[Path]:
+        return sorted(Path(self.log_dir).glob("events.out.tfevents.*"))
 
 
 class _Records:
@@ -106,14 +119,19 @@ class _Records:
 
 
 @contextmanager
-def _in_foreground() -> Iterator[None]:
-    """Writers that are made inside have ``_Records`` in the place of a thread."""
-    thread = event_file_writer._AsyncWriter
+def _in_foreground(after: Iterable[Path]) -> Iterator[None]:
+    """Writers that are made inside have ``_Records`` in the place of a thread, and files that are read after those.
+
+    TensorBoard orders files by the second in which they were begun, and forgets by that order.
+    """
+    former = event_file_writer._AsyncWriter, event_file_writer.time
+    latest = max((int(path.name.split(".")[3]) for path in after), default=0)
     event_file_writer._AsyncWriter = _Records
+    event_file_writer.time = SimpleNamespace(time=lambda: max(time(), latest + 1))
     try:
         yield
     finally:
-        event_file_writer._AsyncWriter = thread
+        event_file_writer._AsyncWriter, event_file_writer.time = former
 
 
 class _Rows(ExperimentWriter):
@@ -123,6 +141,26 @@ class _Rows(ExperimentWriter):
         if os.path.isfile(self.metrics_file_path):
             with open(self.metrics_file_path, newline="") as file:
                 self.metrics_keys = next(csv.reader(file), [])
+
+    def save(self) -> None:
+        former = list(self.metrics_keys)
+        try:
+            super().save()
+        except OSError:
+            self.metrics_keys = former  # the file's columns, as far as is known: its next row tries again
+            raise
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        with open(self.metrics_file_path, newline="") as file:
+            rows = list(csv.DictReader(file))
+        _write_rows(Path(self.metrics_file_path), fieldnames, rows)
+
+
+def _write_rows(path: Path, names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    with written_aside(path) as aside, aside.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, extrasaction="ignore")  # of a row that was cut off
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 class CSVFile(CSVLogger):
@@ -145,20 +183,28 @@ class CSVFile(CSVLogger):
             super().log_metrics(dict(metrics), step)
             self.save()
 
-    def go_on(self, step: int, version: str | None) -> None:
+    def mark(self) -> int:
+        """How many rows it has."""
+        return len(self._read()[1])
+
+    def go_on(self, step: int, version: str | None, mark: int | None) -> None:
         """Forget what the interrupted run wrote after its checkpoint."""
-        path = Path(self.log_dir) / "metrics.csv"
-        if not path.exists():
-            return
-        with path.open(newline="") as file:
+        with needed(self._path):
+            names, rows = self._read()
+            if names:
+                _write_rows(self._path, names, [row for row in rows[:mark] if _is_before(row, step)])
+
+    @property
+    def _path(self) -> Path:
+        return Path(self.log_dir) / "metrics.csv"
+
+    def _read(self) -> tuple[Sequence[str], list[dict[str, str]]]:
+        """The names of its columns, and its rows."""
+        if not self._path.exists():
+            return [], []
+        with self._path.open(newline="") as file:
             reader = csv.DictReader(file)
-            names, rows = reader.fieldnames or [], [row for row in reader if _is_before(row, step)]
-        aside = path.with_name(".metrics.csv")
-        with aside.open("w", newline="") as file:
-            writer = csv.DictWriter(file, names)
-            writer.writeheader()
-            writer.writerows(rows)
-        aside.replace(path)
+            return reader.fieldnames or [], list(reader)
 
 
 def _is_before(row: dict[str, str], step: int) -> bool:
@@ -264,12 +310,24 @@ def _need(package: str) -> None:
         raise UsageError(f"logger={package} needs a package that is not installed: pip install -e '.[{package}]'.")
 
 
-def go_on(loggers: Iterable[Logger], saved: Mapping[str, Any]) -> None:
-    """Make loggers add to what they hold of a run, up to its checkpoint; ``saved`` is empty where it has none."""
-    versions = saved.get("callbacks", {}).get("HyperParameters", {}).get("versions", {})
+def marks(loggers: Iterable[Logger]) -> dict[str, Any]:
+    """How far the files of loggers have come, by the loggers' names."""
+    return {type(logger).__name__: logger.mark() for logger in loggers if isinstance(logger, EventFile | CSVFile)}
+
+
+def go_on(loggers: Iterable[Logger], saved: Mapping[str, Any], was_done: bool = False) -> None:
+    """Make loggers add to what they hold of a run, up to its checkpoint; ``saved`` is empty where it has none.
+
+    A run that was done has written its end after its last checkpoint, which stays.
+    """
+    state = saved.get("callbacks", {}).get("HyperParameters", {})
+    step, versions, known = saved.get("global_step", -1), state.get("versions", {}), state.get("marks", {})
     for logger in loggers:
-        if isinstance(logger, EventFile | CSVFile | WandbRun | MLflowRun):
-            logger.go_on(saved.get("global_step", -1), versions.get(type(logger).__name__))
+        name = type(logger).__name__
+        if isinstance(logger, EventFile | CSVFile):
+            logger.go_on(step, versions.get(name), None if was_done else known.get(name))
+        elif isinstance(logger, WandbRun | MLflowRun):
+            logger.go_on(step, versions.get(name))
 
 
 def log_picture(loggers: Iterable[Logger], name: str, picture: Tensor, step: int) -> None:
@@ -304,8 +362,9 @@ def show_hparams(loggers: Iterable[Logger], options: Mapping[str, Any], metrics:
     plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in options.items()}
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
-            for summary in hparams(plain, dict.fromkeys(metrics, 0.0)):  # of the metrics it keeps the names alone
-                logger.experiment._get_file_writer().add_summary(summary)
+            with spared("TensorBoard's file"):
+                for summary in hparams(plain, dict.fromkeys(metrics, 0.0)):  # of the metrics it keeps the names alone
+                    logger.experiment._get_file_writer().add_summary(summary)
 
 
 def finish(loggers: Iterable[Logger]) -> None:

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from gan_lightning.errors import UsageError
+from gan_lightning.files import cause_in_the_machine
 
 T = TypeVar("T")
 Rule = tuple[Callable[[Any], bool], str]  # whether a value fits, and what was expected
@@ -59,10 +60,11 @@ def refusals(out: str | Path | None = None) -> Iterator[None]:
         yield
     except UsageError as error:
         sys.exit(f"Error: {error}")
-    except OSError as error:
-        if out is None:
+    except (OSError, RuntimeError) as error:
+        cause = error if isinstance(error, OSError) else cause_in_the_machine(error)  # as torch hides it
+        if out is None or cause is None:
             raise
-        sys.exit(f"Error: {out} cannot be written: {error}.")
+        sys.exit(f"Error: {out} cannot be written: {cause}.")
 
 
 def check_values(options: object, **rules: Rule) -> None:

@@ -32,15 +32,27 @@ def draw(
     value_range: tuple[float, float] | None = None,
     columns: int | None = None,
     distribution: Distribution | None = None,
+    labels: Tensor | None = None,
 ) -> Tensor:
     """Samples (N, *sample_shape) as one picture: three dimensions are an image, others points.
 
-    Points are drawn beside the ``distribution`` that they should follow, where it is known.
+    Points are drawn beside the ``distribution`` that they should follow, where it is known. With ``labels``, (N,), each
+    row of images is of one class where all have as many and ``columns`` is not given; points in a plane are coloured.
     """
     if samples.dim() == 4:
+        if labels is not None and columns is None and (columns := per_class(labels)):
+            samples = samples[labels.argsort(stable=True)]
         return image_grid(samples, value_range or (-1.0, 1.0), columns)
     points = samples.reshape(len(samples), -1)
-    return rasterize((histogram if points.shape[1] == 1 else scatter)(points, distribution))
+    if points.shape[1] == 1:
+        return rasterize(histogram(points, distribution))
+    return rasterize(scatter(points, distribution, labels))
+
+
+def per_class(labels: Tensor) -> int | None:
+    """How many of the labels, (N,), there are of each class that is among them; None where not as many, or one."""
+    counts = labels.unique(return_counts=True)[1].unique()
+    return int(counts) if len(counts) == 1 and counts > 1 else None
 
 
 def image_grid(images: Tensor, value_range: tuple[float, float] = (-1.0, 1.0), columns: int | None = None) -> Tensor:
@@ -76,8 +88,8 @@ def histogram(samples: Tensor, distribution: Distribution | None = None) -> "Fig
     return figure
 
 
-def scatter(samples: Tensor, distribution: Distribution | None = None) -> "Figure":
-    """The first 2,500 of samples (N, d), by their first two coordinates.
+def scatter(samples: Tensor, distribution: Distribution | None = None, labels: Tensor | None = None) -> "Figure":
+    """The first 2,500 of samples (N, d), by their first two coordinates, in the colours of their labels, (N,).
 
     Circles mark a mixture's modes; of another distribution as many of its own samples lie below.
     """
@@ -91,7 +103,8 @@ def scatter(samples: Tensor, distribution: Distribution | None = None) -> "Figur
         with own_stream(0):
             true = distribution.sample(torch.Size([SCATTERED])).flatten(1)
         axes.scatter(*true[:, :2].T, s=4, alpha=0.35, linewidths=0, color="black", label="true samples")
-    axes.scatter(*samples[:SCATTERED, :2].T, s=4, alpha=0.35, linewidths=0, color="tab:blue", label="samples", zorder=3)
+    style: dict[str, Any] = {"color": "tab:blue"} if labels is None else {"c": labels[:SCATTERED], "cmap": "hsv"}
+    axes.scatter(*samples[:SCATTERED, :2].T, s=4, alpha=0.35, linewidths=0, label="samples", zorder=3, **style)
     axes.set_aspect("equal")
     dimensions = samples.shape[1]
     axes.set_xlabel("$x_1$" if dimensions == 2 else f"$x_1$ of {dimensions} coordinates")

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import islice
 
 import torch
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
-from gan_lightning.batch import Batch
+from gan_lightning.batch import Batch, as_batch
 from gan_lightning.data.loader import RealData
 from gan_lightning.errors import UsageError
 from gan_lightning.gan import GAN
@@ -24,18 +26,17 @@ def check_networks(gan: GAN, data: RealData) -> None:
             networks' own code stays what it is.
     """
     n = data.batch_size
-    if gan.game.is_conditional and not data.classes and not data.is_paired:
-        raise UsageError("The networks are conditional, but the data has no classes: choose a model that is not.")
     eager = torch.compiler.set_stance("force_eager") if gan.game.is_compiled else nullcontext()
     with isolate_rng(), _unchanged(gan), eager:
+        if gan.game.is_conditional:
+            _check_labels(data)
         z = gan.game.prior.sample(n).to(gan.device).to(gan.dtype)
-        y = torch.arange(n, device=gan.device) % data.classes if data.classes else None
-        if data.is_paired:  # with images of the samples' shape
-            y = torch.zeros(n, *data.sample_shape).to(z)
+        y = data.conditions(n)
+        y = y if y is None else y.to(z if y.is_floating_point() else gan.device)
         try:
             fake = gan.game.generate(z, y)
             _check_samples(fake, (n, *data.sample_shape))
-            _check_outputs(gan.game.read(fake), n, gan.game.loss.is_probability, data.is_paired)
+            _check_outputs(gan.game.read(fake), n, gan.game.loss.is_probability, y is not None and y.dim() > 1)
         except ValueError as error:
             if not str(error).startswith(BATCH_NORM):
                 raise
@@ -43,6 +44,17 @@ def check_networks(gan: GAN, data: RealData) -> None:
                 f"data.batch_size is {n}: BatchNorm compares the samples of a batch, so give at least 2, or networks "
                 "without it."
             ) from error
+
+
+def _check_labels(data: RealData) -> None:
+    if data.conditions(1) is None:
+        raise UsageError("The networks are conditional, but the data has no classes: choose a model that is not.")
+    loader = data.val_dataloader() if is_overridden("val_dataloader", data) else ()
+    if any(as_batch(batch).y is None for batch in islice(loader, 1)):
+        raise UsageError(
+            "The networks are conditional, but held-out samples are of none of the data's classes: give held-out data "
+            "with classes of the same names, or data.validation_samples=0."
+        )
 
 
 def _check_samples(fake: Batch, expected: tuple[int, ...]) -> None:
@@ -55,10 +67,10 @@ def _check_samples(fake: Batch, expected: tuple[int, ...]) -> None:
     _check_finite("generator", fake.x)
 
 
-def _check_outputs(outputs: Tensor, n: int, loss_takes_logits: bool, has_patches: bool) -> None:
+def _check_outputs(outputs: Tensor, n: int, loss_takes_logits: bool, are_patches: bool) -> None:
     shape = tuple(outputs.shape)
-    # one of a pack of samples, where they are packed, or one of each patch of a pair
-    if len(shape) not in (1, 2) or not shape[0] or (shape[0] % n if has_patches else n % shape[0]):
+    # one of a pack of samples, where they are packed, or one of each patch of a pair of images
+    if len(shape) not in (1, 2) or not shape[0] or (shape[0] % n if are_patches else n % shape[0]):
         raise UsageError(
             f"model.discriminator gives {shape} where ({n},) is expected, one logit for each sample, or ({n}, outputs)."
         )

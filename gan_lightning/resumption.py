@@ -29,6 +29,8 @@ SAID = re.compile(
 # config.yaml is resolved: the optimizers' options that came from one of the model's are found by their equal value
 LINKED = {"model.lr": "lr", "model.betas": "betas"}
 OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
+# those that decide where a run ends
+ENDING = re.compile(r"trainer\.(min|max)_\w+|callbacks\..+")
 MOVABLE = ("inception_weights", "cache")  # options of data that only say where things lie
 
 
@@ -109,6 +111,12 @@ def check_checkpoint(path: Path, saved: Mapping[str, Any], config: DictConfig) -
                 "checkpoint, or config.yaml was changed, so put back the right one."
             )
     return changed
+
+
+def stays_stopped(saved: Mapping[str, Any], changed: Mapping[str, Any]) -> bool:
+    """Whether a run had stopped before its length, as by EarlyStopping, and nothing that decides so has changed."""
+    stopped: bool = saved["callbacks"].get("RunCheckpoint", {}).get("stopped", False)
+    return stopped and not any(map(ENDING.fullmatch, changed))
 
 
 def say_changes(

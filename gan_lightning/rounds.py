@@ -1,6 +1,6 @@
 """One round of the game: the order in which the players are updated, and on what samples."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal
 
@@ -75,6 +75,22 @@ class Round:
         else:
             self._update_discriminator(first + last, reals[-1], shared)
             self._update_generator(step, reals[-1], shared)
+
+    def take_line(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """A line of the log by name: the mean losses since the last one, and what was observed in this round.
+
+        ``reduce`` takes the mean over processes.
+        """
+        players = (self.g, self.d)
+        means = self.losses.means(reduce)
+        observed = self.observed | {f"gradient_norm/{player.name}": player.gradient_norm for player in players}
+        seen = reduce(torch.stack([value.float() for value in observed.values()]))
+        # one transfer from the device for all of them
+        numbers = torch.cat([torch.stack(list(means.values())).float(), seen]).tolist()
+        self.losses.clear()
+        self.observed.clear()
+        rates = {f"learning_rate/{player.name}": player.optimizer.param_groups[0]["lr"] for player in players}
+        return dict(zip([*means, *observed], numbers, strict=True)) | rates
 
     def _update_discriminator(self, update: int, reals: Sequence[Batch], fakes: Sequence[Batch] | None = None) -> None:
         """D's update of that number on micro-batches of real samples, and as many of G's."""

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from gan_lightning.errors import UsageError
+from gan_lightning.trust import read_yaml
 
 # what tells two runs of one setting apart, only says where things lie, only watches, or is in the protocol
 IGNORED = {
@@ -22,7 +21,6 @@ COMPARED = ("features", "n", "held_out")  # scores are of these features of that
 PROTOCOL = (*COMPARED, "checkpoint", "weights")  # how evaluate.py measured
 FOLLOWING = {"held_out": {"n"}, "weights": {"model.ema_decay"}}  # n samples have one digest; without average it is raw
 OUTDATED = "Evaluated at another step than the run ended with, and so left out (evaluate again)"
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
 
 Setting = tuple[tuple[str, str], ...]  # options and their values
 
@@ -97,8 +95,8 @@ def read_mapping(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        content = json.loads(path.read_bytes()) if path.suffix == ".json" else yaml.load(path.read_bytes(), LOADER)
-    except (ValueError, yaml.YAMLError):
+        content = json.loads(path.read_bytes()) if path.suffix == ".json" else read_yaml(path)
+    except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
         raise UsageError(f"{path} cannot be read: run it again, or leave the folder out.")

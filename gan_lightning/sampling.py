@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gan_lightning.batch import Batch
 from gan_lightning.config import one_line
-from gan_lightning.data.loader import RealData
+from gan_lightning.data.loader import Batches, RealData
 from gan_lightning.errors import UsageError
 from gan_lightning.files import written_aside
 from gan_lightning.gan import GAN
@@ -37,15 +37,17 @@ def to_device(gan: GAN, device: str) -> GAN:
         raise UsageError(f"device={device} cannot be used ({one_line(error)}): give auto, cpu or cuda.") from error
 
 
-def generate(gan: GAN, latents: Tensor, batch_size: int, raw: bool = False) -> Iterator[Tensor]:
-    """The samples of latents (N, size) in batches (batch_size, *sample_shape), float32, on the CPU.
+def generate(
+    gan: GAN, latents: Tensor, batch_size: int, raw: bool = False, labels: Tensor | None = None
+) -> Iterator[Tensor]:
+    """The samples of latents (N, size) and their labels in batches (batch_size, *sample_shape), float32, on the CPU.
 
-    In evaluation mode a sample follows from its own latent alone. A terminal sees how far it is.
+    In evaluation mode a sample follows from its own latent and label alone. A terminal sees how far it is.
     """
-    batches = latents.split(batch_size)
+    batches = Batches(Batch(latents, labels), batch_size)
     console = Console(stderr=True)
-    for batch in track(batches, "Sampling", console=console, transient=True, disable=not sys.stderr.isatty()):
-        yield gan.sample(len(batch), latents=batch, raw=raw).float().cpu()
+    for z, y, _ in track(batches, "Sampling", console=console, transient=True, disable=not sys.stderr.isatty()):
+        yield gan.sample(len(z), latents=z, labels=y, raw=raw).float().cpu()
 
 
 def value_range(data: RealData) -> tuple[float, float]:
@@ -53,14 +55,18 @@ def value_range(data: RealData) -> tuple[float, float]:
     return data.value_range or (-math.inf, math.inf)
 
 
-def write_arrays(path: Path, samples: Tensor, latents: Tensor, seed: int, data: RealData) -> None:
-    """``samples``, ``latents``, ``seed`` and ``value_range`` in one .npz or, as tensors, .pt file."""
-    bounds = torch.tensor(value_range(data))
+def write_arrays(
+    path: Path, samples: Tensor, latents: Tensor, labels: Tensor | None, seed: int, data: RealData
+) -> None:
+    """``samples``, ``latents``, any ``labels``, ``seed`` and ``value_range`` in one .npz or, as tensors, .pt file."""
+    arrays = {"samples": samples, "latents": latents, "value_range": torch.tensor(value_range(data))}
+    if labels is not None:
+        arrays["labels"] = labels
     with written_aside(path) as aside, aside.open("wb") as file:
         if path.suffix == ".npz":
-            np.savez(file, samples=samples.numpy(), latents=latents.numpy(), seed=seed, value_range=bounds.numpy())
+            np.savez(file, seed=seed, **{name: array.numpy() for name, array in arrays.items()})  # type: ignore[arg-type]
         else:
-            torch.save({"samples": samples, "latents": latents, "seed": seed, "value_range": bounds}, file)
+            torch.save(arrays | {"seed": seed}, file)
 
 
 def write_images(folder: Path, batches: Iterable[Tensor], data: RealData) -> None:

@@ -25,16 +25,18 @@ from gan_lightning.build import build_data, build_gan, build_trainer, called, ma
 from gan_lightning.callbacks.checkpoint import RunCheckpoint, checkpoints
 from gan_lightning.callbacks.hyperparameters import HyperParameters
 from gan_lightning.callbacks.summary import METRICS, Throughput, why_stopped, write_metrics
-from gan_lightning.checkpoints import last_checkpoint, read_checkpoint
+from gan_lightning.checkpoints import last_checkpoint, read_checkpoint, tidy
 from gan_lightning.config import OPTIMIZERS, PLACES
 from gan_lightning.data.loader import RealData
 from gan_lightning.errors import Stopped, UsageError, signal_name
 from gan_lightning.files import needed, written_aside
-from gan_lightning.gan import GAN, total_steps
+from gan_lightning.gan import GAN, measured, total_steps
+from gan_lightning.labels import said
 from gan_lightning.launcher import together
 from gan_lightning.lock import locked
+from gan_lightning.loops import ResumedLoop
 from gan_lightning.rehearsal import check_networks
-from gan_lightning.resumption import check_checkpoint, check_data, check_length, say_changes
+from gan_lightning.resumption import check_checkpoint, check_data, check_length, say_changes, stays_stopped
 from gan_lightning.runs import read_mapping
 
 WORTH_SHARING = 10**8  # multiply-adds of a batch: the toys have a few millions, an MLP on MNIST 500 million
@@ -64,6 +66,7 @@ def _train(
     config: DictConfig, folder: Path, extra_callbacks: Sequence[Callback], options: Mapping[str, Any]
 ) -> dict[str, float]:
     """The same, in a folder that belongs to this run."""
+    tidy(folder)
     checkpoint = last_checkpoint(folder) if config.resume else None
     check_folder(config, folder)
     prepare_process(config)
@@ -79,8 +82,12 @@ def _train(
     check_length(config, saved.get("global_step", 0))
     changed = check_checkpoint(checkpoint, saved, config) if checkpoint else {}
     trainer = build_trainer(config, folder, callbacks)
+    if saved:
+        trainer.fit_loop = ResumedLoop(trainer, stays_stopped(saved, changed), (folder / METRICS).exists)
     set_up(data, trainer, gan)
     check_networks(gan, data)
+    if gan.game.is_conditional and trainer.is_global_zero:
+        print(said(data.class_names))
     if saved:
         check_data(saved, data.fingerprint, config)
     if saved and trainer.is_global_zero:
@@ -105,7 +112,7 @@ def _fit(
     if trainer.is_global_zero:
         write_config(config, folder)
         if config.resume:
-            loggers.go_on(trainer.loggers, saved)
+            loggers.go_on(trainer.loggers, saved, was_done=(folder / METRICS).exists())
     try:
         threads = threads_for(gan, data, config.trainer.get("threads"))
         with told_where(trainer, folder), monitors_checked(trainer), threads:
@@ -245,9 +252,26 @@ def set_up(data: RealData, trainer: Trainer, gan: GAN) -> None:
     called(data.setup, "fit")
     trainer.strategy.connect(gan)  # which tells the data how many samples a round takes
     called(data.check_size)
+    check_validation(data, trainer)
     if trainer.world_size > 1 and trainer.is_global_zero:
         n, k = data.batch_size, trainer.world_size
         print(f"data.batch_size={n} is each device's: an update sees {n * k} samples on {k} devices")
+
+
+def check_validation(data: RealData, trainer: Trainer) -> None:
+    """Refuse validations that would never come, which Lightning does only when a run has begun.
+
+    Raises:
+        UsageError: they are further apart than an epoch's batches, which they are counted in.
+    """
+    interval, batches = trainer.val_check_interval, -(-data.rounds_in_epoch() // data.rounds_per_batch)
+    within_epochs = trainer.check_val_every_n_epoch is not None
+    overfits = trainer.overfit_batches  # type: ignore[attr-defined]
+    if isinstance(interval, int) and interval > batches and within_epochs and not overfits:
+        raise UsageError(
+            f"trainer.val_check_interval is {interval}, but an epoch has {batches} batches: give at most as many, or "
+            "trainer.check_val_every_n_epoch=null to count the batches of all epochs."
+        )
 
 
 @contextmanager
@@ -274,7 +298,7 @@ def final_metrics(trainer: Trainer, gan: GAN, data: RealData) -> dict[str, float
         return {}
     if gan.validated_step != trainer.global_step:
         trainer.validate(gan, datamodule=data, verbose=False)
-    return {k: v.item() for k, v in sorted(trainer.callback_metrics.items()) if k.startswith("val/")}
+    return dict(sorted((gan.validated | measured(trainer)).items()))
 
 
 def report(folder: Path, trainer: Trainer, gan: GAN, metrics: dict[str, float], reason: str = "") -> None:
@@ -289,7 +313,7 @@ def report(folder: Path, trainer: Trainer, gan: GAN, metrics: dict[str, float], 
     written = {"Pictures in": folder / "samples", "Checkpoint": checkpoints(folder) / "last.ckpt"}
     if places := [f"{what} {path}" for what, path in written.items() if path.exists()]:
         print(", ".join(places).replace(", Checkpoint", ", checkpoint"))
-    if (profile := folder / "fit-profile.txt").exists():
+    for profile in sorted(folder.glob("fit-profile*")):
         print(f"Profile: {profile}")
     for line in filter(None, (loggers.where(logger, folder) for logger in trainer.loggers)):
         print(line)

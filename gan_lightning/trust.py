@@ -41,6 +41,20 @@ class _PlainLoader(get_yaml_loader()):  # type: ignore[misc]
         return super().compose_node(parent, index)
 
 
+def read_yaml(path: Path) -> Any:
+    """The plain content of a YAML file that may be anybody's.
+
+    Raises:
+        ValueError: it is none, or larger than any configuration of a run.
+    """
+    try:
+        if path.stat().st_size > LARGEST:
+            raise yaml.YAMLError("too large")
+        return yaml.load(path.read_text(encoding="utf-8"), _PlainLoader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """The plain content of a run's config.yaml; nothing in it is resolved or made.
 
@@ -48,10 +62,8 @@ def read_config(path: Path) -> dict[str, Any]:
         UsageError: it is not a configuration that a run has written.
     """
     try:
-        if path.stat().st_size > LARGEST:
-            raise yaml.YAMLError("too large")
-        content = yaml.load(path.read_text(encoding="utf-8"), _PlainLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        content = read_yaml(path)
+    except ValueError as error:
         raise UsageError(f"{path} cannot be read: put back the config.yaml that the run wrote.") from error
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from error

@@ -33,8 +33,8 @@ class Validation(nn.Module):
         start, self.seen = self.seen, self.seen + len(real.x)
         z = fixed_rows(game.prior.sample, seed, start * world_size, self.seen * world_size)[rank::world_size]
         fake = game.generate(z.to(real.x), real.y)
-        if len(self.metrics):
-            self.metrics.update(fake, real)
+        if len(self.metrics):  # which measure by class where one was asked for
+            self.metrics.update(fake if game.is_conditional else fake._replace(y=None), real)
         if game.loss.is_probability:
             self.value.update(-softplus(-game.judge(real)) - softplus(game.judge(fake)))
 

@@ -5,7 +5,8 @@
 Prints a table and writes it as evaluation.json in the run's folder. Without n and seed, synthetic data gets exactly the
 figures that validation logged. Image metrics (FID, KID, Inception Score, precision, recall, density, coverage, classes)
 compare with held-out images, by the features of a classifier of the data, trained on first use, or of Inception. Scores
-by different features are not comparable: the table names them.
+by different features are not comparable: the table names them. Of a conditional generator also the share of samples in
+the class asked for, and the FID within each class.
 """
 
 import hashlib
@@ -126,9 +127,10 @@ def evaluate(options: Options) -> dict[str, Any]:
         data.trainer = trainer
         data.prepare_data()
         data.setup("validate")
+        data.measured_classes = data.class_names
         gan.validation_seed = options.seed
         trainer.validate(gan, datamodule=data, verbose=False)
-        floors = floor(data, options.seed) if options.floor else {}
+        floors = floor(data, options.seed, gan.game.is_conditional) if options.floor else {}
     except (ValueError, OSError) as error:
         # the data names its options as train.py does
         sentence = one_line(error).replace("data.validation_samples", "n")
@@ -160,8 +162,11 @@ def held_out_digest(data: "RealData") -> str | None:
     return digest.hexdigest()
 
 
-def floor(data: "RealData", seed: int) -> dict[str, float]:
-    """The metrics of real samples that are none of validation's, in the place of generated ones."""
+def floor(data: "RealData", seed: int, by_class: bool = True) -> dict[str, float]:
+    """The metrics of real samples that are none of validation's, in the place of generated ones.
+
+    Their own classes are those that were asked for where metrics are ``by_class``.
+    """
     from torchmetrics import MetricCollection
 
     from gan_lightning.batch import Batch, apply
@@ -174,6 +179,8 @@ def floor(data: "RealData", seed: int) -> dict[str, float]:
         return apply(lambda tensor: tensor[part].to(device), batch)
 
     samples, start = data.training_samples(data.validation_samples, seed), 0
+    if not by_class:
+        samples = samples._replace(y=None)
     for held_out in data.val_dataloader():
         stop = start + len(held_out.x)
         metrics.update(on_device(samples, slice(start, stop)), on_device(held_out))

@@ -3,9 +3,10 @@
     python scripts/export.py checkpoint=RUN_FOLDER out=generator.onnx
 
 The ending of out chooses: .pt2 for torch.export.load, .onnx for ONNX Runtime and others. It maps latents of shape
-(n, latent_size), any n, to samples (n, *sample_shape). Latent size, prior, shape and range of the samples and the step
-are in it: in a .pt2 the extra file metadata.json, in ONNX the model's metadata, each value as JSON. The file is loaded
-again and its samples of fresh latents are compared with the checkpoint's.
+(n, latent_size), any n, to samples (n, *sample_shape), that of a conditional generator latents and labels (n,), the
+numbers of classes. Latent size, prior, shape and range of the samples, the names of the classes and the step are in it:
+in a .pt2 the extra file metadata.json, in ONNX the model's metadata, each value as JSON. The file is loaded again and
+its samples of fresh latents are compared with the checkpoint's.
 """
 
 from dataclasses import dataclass, field

@@ -7,7 +7,7 @@ standard error, in nats. The paper has 225 +- 2 for its MNIST network.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,6 +31,7 @@ class Options:
     n: Annotated[int, "samples"] = 10_000
     seed: Annotated[int, "of the latents"] = 0
     root: Annotated[Path | None, "folder that holds MNIST/raw; null for where the run had it"] = None
+    trust: Annotated[list[str], "packages whose parts the checkpoint may use"] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         check_values(self, n=SIZE, seed=SEED)
@@ -70,7 +71,7 @@ def log_likelihoods(options: Options) -> tuple["Tensor", float]:
     from gan_lightning.checkpoints import load
     from gan_lightning.metrics.parzen import choose_sigma, log_likelihood
 
-    gan = load(options.checkpoint)
+    gan = load(options.checkpoint, trust=options.trust)
     train, test, (low, high) = read(options, gan)
     noise = torch.Generator().manual_seed(options.seed)
     samples = torch.cat([gan.sample(min(1000, options.n - i), noise) for i in range(0, options.n, 1000)])

@@ -4,11 +4,15 @@
 
 mode=samples        n samples;
 mode=interpolation  from each of n latents to another, n rows: along arcs for a normal prior, straight for others;
-mode=walk           through n latents and back to the first.
+mode=walk           through n latents and back to the first;
+mode=classes        from each class to the next, n rows of one latent each.
 
-What is written follows from the ending of out: .png one picture, .gif a film of an interpolation or a walk, .npz or .pt
-the arrays samples (float32, in the model's range), latents, seed and value_range, no ending a new folder of single
-images. The same seed gives the same samples, whatever the batch size.
+A conditional generator makes the classes, or those of classes=[cat,dog], by their names or numbers: samples and
+interpolations in turn, a picture with a row for each, and a walk within the first.
+
+What is written follows from the ending of out: .png one picture, .gif a film, but of mode=samples, .npz or .pt
+the arrays samples (float32, in the model's range), latents, labels of a conditional generator, seed and value_range, no
+ending a new folder of single images. The same seed gives the same samples, whatever the batch size.
 """
 
 from collections.abc import Iterable, Iterator
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gan_lightning.data.loader import RealData
+    from gan_lightning.gan import GAN
     from gan_lightning.priors import Prior
 
 ENDINGS = (".png", ".gif", ".npz", ".pt", "")
@@ -38,18 +43,23 @@ class Mode(Enum):
     samples = "samples"
     interpolation = "interpolation"
     walk = "walk"
+    classes = "classes"
 
 
-DEFAULTS = {Mode.samples: None, Mode.interpolation: 8, Mode.walk: 5}
+DEFAULTS = {Mode.interpolation: 8, Mode.walk: 5, Mode.classes: 8}
+PER_CLASS = 10  # images in a row
 
 
 @dataclass
 class Options:
     checkpoint: Annotated[Path, "folder of a run, or a checkpoint"] = MISSING
     out: Annotated[Path, "file or folder, by its ending"] = Path("samples.png")
-    mode: Annotated[Mode, "samples, interpolation or walk"] = Mode.samples
-    n: Annotated[int | None, "null: 64 images or 10000 points, 8 interpolations, 5 visited"] = None
-    frames: Annotated[int, "from one latent to the next, both counted"] = 16
+    mode: Annotated[Mode, "samples, interpolation, walk or classes"] = Mode.samples
+    n: Annotated[int | None, "null: 64 images, 10 of a class, or 10000 points; 8 rows; 5 visited"] = None
+    classes: Annotated[list[str], "of a conditional generator, by name or number; [] for all"] = field(
+        default_factory=list
+    )
+    frames: Annotated[int, "from one latent or class to the next, both counted"] = 16
     seed: Annotated[int, "of the latents"] = 0
     truncation: Annotated[float | None, "coordinates of a normal latent beyond it are drawn anew"] = None
     weights: Annotated[Weights, "average or raw generator"] = Weights.average
@@ -67,7 +77,7 @@ class Options:
         if suffix not in ENDINGS:
             raise UsageError(f"out is {self.out}: end it in .png, .gif, .npz or .pt, or in nothing for a folder.")
         if suffix == ".gif" and self.mode is Mode.samples:
-            raise UsageError(f"out is {self.out}: a film is of mode=interpolation or mode=walk.")
+            raise UsageError(f"out is {self.out}: a film is of mode=interpolation, mode=walk or mode=classes.")
         check_checkpoint(self.checkpoint)
 
 
@@ -88,6 +98,32 @@ def draw_latents(prior: "Prior", options: Options, n: int) -> "Tensor":
     return closed_walk(prior, latents, options.frames) if options.mode is Mode.walk else latents
 
 
+def with_labels(gan: "GAN", options: Options, latents: "Tensor") -> "tuple[Tensor, Tensor | None]":
+    """The latents and their labels, of the same leading dimensions; for mode=classes (n, frames, size) and weights."""
+    from gan_lightning.labels import between
+
+    names = options.classes or gan.class_names
+    if options.mode is Mode.classes:
+        if len(names) < 2:
+            raise UsageError(f"mode=classes goes from class to class, and there are {len(names)}: give two or more.")
+        corners = gan.labels(len(names), names)
+        assert corners is not None
+        labels = between(corners.tolist(), options.frames, len(gan.class_names)).expand(len(latents), -1, -1)
+        return latents[:, None].expand(-1, labels.shape[1], -1), labels
+    in_turn = gan.labels(len(latents), options.classes or None)
+    if in_turn is None or options.mode is Mode.samples:
+        return latents, in_turn
+    labels = in_turn[:1] if options.mode is Mode.walk else in_turn
+    return latents, labels[:, None].expand(latents.shape[:-1]).contiguous()
+
+
+def how_many(gan: "GAN", options: Options, data: "RealData") -> int:
+    """Latents, where the options do not say."""
+    classes = len(options.classes) or len(gan.class_names)
+    is_grid = classes > 0 and len(data.sample_shape) == 3
+    return DEFAULTS.get(options.mode) or (PER_CLASS * classes if is_grid else data.shown)
+
+
 def film(samples: "Tensor", mode: Mode) -> Iterable["Tensor"]:
     """The frames of (rows, columns, *sample_shape): a walk one by one, interpolations all at once, there and back."""
     if mode is Mode.walk:
@@ -96,8 +132,10 @@ def film(samples: "Tensor", mode: Mode) -> Iterable["Tensor"]:
     return [*forth, *forth[-2:0:-1]]
 
 
-def write(options: Options, latents: "Tensor", batches: Iterator["Tensor"], data: "RealData") -> None:
-    """What the ending of ``out`` asks for, of the batches that belong to the latents."""
+def write(
+    options: Options, latents: "Tensor", labels: "Tensor | None", batches: Iterator["Tensor"], data: "RealData"
+) -> None:
+    """What the ending of ``out`` asks for, of the batches that belong to the latents and their labels."""
     import torch
 
     from gan_lightning import sampling
@@ -110,12 +148,13 @@ def write(options: Options, latents: "Tensor", batches: Iterator["Tensor"], data
     samples = torch.cat(list(batches))
     rows = samples.unflatten(0, latents.shape[:-1])
     if out.suffix == ".png":
-        columns = None if options.mode is Mode.samples else latents.shape[1]
-        write_png(data.picture(Batch(samples), columns), out)
+        is_grid = options.mode is Mode.samples
+        picture = data.picture(Batch(samples, labels)) if is_grid else data.picture(Batch(samples), latents.shape[1])
+        write_png(picture, out)
     elif out.suffix == ".gif":
         sampling.write_gif(out, film(rows, options.mode), data)
     else:
-        sampling.write_arrays(out, rows, latents, options.seed, data)
+        sampling.write_arrays(out, rows, latents, labels, options.seed, data)
     return None
 
 
@@ -132,10 +171,11 @@ def sample(options: Options) -> None:
     gan = to_device(load(options.checkpoint, trust=options.trust), options.device)
     data = build_data(OmegaConf.create(gan.config))
     weights = Weights.raw if gan.average is None else options.weights
-    n = options.n or DEFAULTS[options.mode] or data.shown
-    latents = draw_latents(gan.game.prior, options, n)
-    batches = generate(gan, latents.flatten(0, -2), options.batch_size, weights is Weights.raw)
-    write(options, latents, batches, data)
+    n = options.n or how_many(gan, options, data)
+    latents, labels = with_labels(gan, options, draw_latents(gan.game.prior, options, n))
+    each = None if labels is None else labels.flatten(0, latents.dim() - 2)
+    batches = generate(gan, latents.flatten(0, -2), options.batch_size, weights is Weights.raw, each)
+    write(options, latents, labels, batches, data)
     if weights is not options.weights:
         print(f"{options.checkpoint} keeps no averaged generator: these are samples of the raw one.")
     print(f"{latents[..., 0].numel()} samples of step {gan.loaded_step}, {weights.value} generator, in {options.out}")

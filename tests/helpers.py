@@ -21,6 +21,19 @@ from gan_lightning.data.loader import RealData, RoundLoader
 from gan_lightning.game import Game
 from gan_lightning.gan import GAN
 
+# 40 updates of points, two epochs of five batches
+TOY = (
+    "trainer.accelerator=cpu",
+    "trainer.max_steps=40",
+    "data.rounds_per_epoch=20",
+    "data.rounds_per_batch=4",
+    "data.batch_size=8",
+    "data.validation_samples=64",
+    "model.generator.widths=[8]",
+    "model.discriminator.widths=[8]",
+    "callbacks.samples.n=20",
+)
+
 
 class GivenData(RealData):
     """The same data in every epoch, one tensor (rounds, critic_steps * accumulate * world_size * N, *sample_shape)."""

@@ -1,6 +1,7 @@
 """From a checkpoint back to the trained generator, and what is no checkpoint."""
 
 import copy
+import random
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,8 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from omegaconf import DictConfig, OmegaConf
 
 from gan_lightning.build import build_gan, build_trainer
-from gan_lightning.checkpoints import load
+from gan_lightning.cache import digest_of
+from gan_lightning.checkpoints import load, read_checkpoint
 from gan_lightning.errors import UsageError
 from gan_lightning.game import Game
 from gan_lightning.gan import GAN
@@ -103,6 +105,25 @@ def test_what_is_no_checkpoint_is_refused(checkpoint: Path, tmp_path: Path) -> N
         path = tmp_path / f"{name}.ckpt"
         with pytest.raises(UsageError, match=rf"{re.escape(str(path))} is (not a checkpoint of this package|damaged)"):
             load(path)
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt"])
+def test_no_damage_of_a_checkpoint_is_accepted(checkpoint: Path, name: str) -> None:
+    """Bits flipped anywhere: refused, or what is read has not changed."""
+    path, chance = checkpoint.with_name(name), random.Random(0)
+    whole, expected = path.read_bytes(), digest_of(read_checkpoint(path))
+    refused = 0
+    for _ in range(40):
+        damaged = bytearray(whole)
+        damaged[chance.randrange(len(whole))] ^= 1 << chance.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            found = digest_of(read_checkpoint(path))
+        except UsageError:
+            refused += 1
+        else:
+            assert found == expected
+    assert refused > 30  # of the others the bit stood in a file's padding
 
 
 def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import programs
 import pytest
 import torch
 from conftest import ROOT
@@ -39,15 +40,19 @@ TINY = [
 
 
 def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("HYDRA", "PYTHONWARNINGS"))}
+    """train.py in an interpreter of its own, which says at its end whether it imported torch."""
     return subprocess.run(
         [sys.executable, "-c", WRAPPER, str(ROOT / "train.py"), *arguments],
         cwd=cwd,
-        env=environment | {"OMP_NUM_THREADS": "1"},
+        env=programs.environment(),
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def trained(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return programs.run(ROOT / "train.py", *arguments, cwd=cwd)
 
 
 def without_torch(result: subprocess.CompletedProcess[str]) -> str:
@@ -152,7 +157,7 @@ def test_a_wrong_command_line_ends_in_one_sentence_at_once(tmp_path: Path, argum
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """The folder of a tiny run, and what it said."""
     folder = tmp_path_factory.mktemp("cli")
-    return folder / "run", command(*TINY, "hydra.run.dir=run", cwd=folder)
+    return folder / "run", trained(*TINY, "hydra.run.dir=run", cwd=folder)
 
 
 def test_a_run_writes_its_folder_and_nothing_else(run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
@@ -200,14 +205,12 @@ def test_a_run_says_where_everything_is_and_warns_of_nothing(
 ) -> None:
     folder, result = run
     assert result.stderr == ""
-    *_, trained, where, look, imported = result.stdout.splitlines()
+    *progress, reached, where, look = result.stdout.splitlines()
     metrics = json.loads((folder / "metrics.json").read_text())
     values = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items() if name.startswith("val/"))
-    assert trained == f"Trained to step 20 on 320 samples: {values}"
+    assert reached == f"Trained to step 20 on 320 samples: {values}"
     assert where == "Pictures in run/samples, checkpoint run/checkpoints/last.ckpt"
     assert look == "Curves and pictures: tensorboard --logdir run"
-    assert imported == "imported torch: True"
-    progress = result.stdout.splitlines()[:-4]
     assert len(progress) <= 3
     assert all(re.match(r"epoch \d+, step \d+/20, ", line) for line in progress)
 
@@ -215,7 +218,7 @@ def test_a_run_says_where_everything_is_and_warns_of_nothing(
 def test_a_folder_that_holds_a_run_is_refused(run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, _ = run
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    result = command(*TINY, "hydra.run.dir=run", cwd=folder.parent)
+    result = trained(*TINY, "hydra.run.dir=run", cwd=folder.parent)
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
     assert line.startswith("Error: ")
@@ -225,7 +228,7 @@ def test_a_folder_that_holds_a_run_is_refused(run: tuple[Path, subprocess.Comple
 
 def test_a_sweep_makes_a_folder_for_each_run(tmp_path: Path) -> None:
     """Also with so many options that all their names together are too long for a folder's name."""
-    result = command("-m", "seed=0,1", *TINY, "hydra.sweep.dir=sweep", "~callbacks.samples", cwd=tmp_path)
+    result = trained("-m", "seed=0,1", *TINY, "hydra.sweep.dir=sweep", "~callbacks.samples", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     found = [path for path in (tmp_path / "sweep").iterdir() if path.is_dir()]
     runs = sorted(found, key=lambda run: OmegaConf.load(run / "config.yaml").seed)
@@ -245,7 +248,7 @@ def test_a_sweep_makes_a_folder_for_each_run(tmp_path: Path) -> None:
 
 
 def test_data_that_cannot_be_had_is_told_in_one_sentence_too(tmp_path: Path) -> None:
-    result = command("data=image_folder", "data.root=nowhere", *TINY[:2], cwd=tmp_path)
+    result = trained("data=image_folder", "data.root=nowhere", *TINY[:2], cwd=tmp_path)
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
     assert re.match(r"Error: .*nowhere.*", line)
@@ -256,7 +259,7 @@ def test_a_sweep_runs_its_jobs_beside_each_other(tmp_path: Path) -> None:
     """With submitit's local launcher, each in a process of its own on one thread, and to the same weights."""
     options = ("-m", "seed=0,1", *TINY, "~callbacks.samples")
     for folder, *launcher in (("apart", "hydra/launcher=submitit_local"), ("in_turn",)):
-        result = command(*options, *launcher, f"hydra.sweep.dir={folder}", cwd=tmp_path)
+        result = trained(*options, *launcher, f"hydra.sweep.dir={folder}", cwd=tmp_path)
         assert result.returncode == 0, result.stderr
     weights = [
         [torch.load(path, weights_only=True)["state_dict"] for path in sorted((tmp_path / folder).rglob("last.ckpt"))]
@@ -269,7 +272,7 @@ def test_a_sweep_runs_its_jobs_beside_each_other(tmp_path: Path) -> None:
 
 def test_a_job_that_fails_beside_others_says_why_in_one_sentence(tmp_path: Path) -> None:
     options = ("-m", "hydra/launcher=submitit_local", "seed=-1,-2", "hydra.sweep.dir=sweep")
-    result = command(*options, cwd=tmp_path)
+    result = trained(*options, cwd=tmp_path)
     assert result.returncode == 1
     assert result.stderr == "Error: seed is -1: give a whole number from 0 to 4294967295.\n"
 
@@ -306,20 +309,20 @@ def test_a_run_goes_on_by_what_it_is_called_with_changes_of_its_own_options(tmp_
     options = [option for option in TINY if not option.startswith(("data.rounds", "data.validation"))]
     groups = ("model=mlp", "data=image_folder", "data.size=8", "data.channels=1", "regularizer=[r1]", "schedule=linear")
     place = ("data.root=data (1)", "hydra.run.dir=runs/loss=hinge,seed=0 (图像)")
-    first = command(*options, *groups, *place, "data.workers=0", "callbacks.samples.n=4", cwd=tmp_path)
+    first = trained(*options, *groups, *place, "data.workers=0", "callbacks.samples.n=4", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     run = tmp_path / "runs" / "loss=hinge,seed=0 (图像)"
     (tmp_path / "data (1)").rename(tmp_path / "moved")
     changes = ("data.root=moved", "regularizer.r1.weight=0.5", "schedule.start=0.25", "trainer.max_steps=30")
-    refused = command(f"resume={run}", "loss=hinge", *changes, cwd=tmp_path)
+    refused = trained(f"resume={run}", "loss=hinge", *changes, cwd=tmp_path)
     assert refused.stderr.startswith("Error: loss=hinge cannot change a run that is resumed")
-    second = command(f"resume={run}/checkpoints/last.ckpt", *changes, cwd=tmp_path)
+    second = trained(f"resume={run}/checkpoints/last.ckpt", *changes, cwd=tmp_path)
     assert (second.returncode, second.stderr) == (0, "")
     config = OmegaConf.load(run / "config.yaml")
     assert (config.data.root, config.regularizer.r1.weight) == (str(tmp_path / "moved"), 0.5)
     assert (config.schedule.start, config.trainer.max_steps) == (0.25, 30)
     assert json.loads((run / "metrics.json").read_text())["step"] == 30
-    third = command(f"resume={run}", "trainer.max_steps=29", cwd=tmp_path)
+    third = trained(f"resume={run}", "trainer.max_steps=29", cwd=tmp_path)
     assert third.stderr.startswith("Error: trainer.max_steps is 29, but the run is at step 30 already")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["moved", "runs"]
 
@@ -333,7 +336,7 @@ def test_a_sweep_over_folders_of_data_has_a_run_for_each(tmp_path: Path) -> None
     sweep = ["-m", "data.root=A,B (2)", "model=mlp", "data=image_folder", "data.size=8", "data.channels=1"]
     arguments = [*sweep, *options, "callbacks=none", "hydra.sweep.dir=sweep"]
     arguments = [argument for argument in arguments if not argument.startswith("callbacks.")]
-    result = command(*arguments, cwd=tmp_path)
+    result = trained(*arguments, cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     runs = sorted(path for path in (tmp_path / "sweep").iterdir() if path.is_dir())
     roots = {OmegaConf.load(run / "config.yaml").data.root for run in runs}
@@ -341,68 +344,3 @@ def test_a_sweep_over_folders_of_data_has_a_run_for_each(tmp_path: Path) -> None
     assert all(re.fullmatch(r"[\w.+@-]+", run.name, re.ASCII) for run in runs)
     again = command(*arguments, cwd=tmp_path)
     assert without_torch(again).count("is finished already") == 2
-
-
-# --------------------------------------------------------------------------------------------------- one's own code
-
-LOSSES = """
-from gan_lightning.losses import NonSaturating
-
-class Mine(NonSaturating):
-    def __init__(self, decay):
-        super().__init__()
-        self.decay = decay  # our own rule for this name is a number, at least 1
-
-class Wrong(Mine):
-    def generator(self, *, real_logits, fake_logits):
-        return [][self.decay]
-"""
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a package and options of one's own, and a run that used them."""
-    folder = tmp_path_factory.mktemp("lab")
-    (folder / "my_lab").mkdir()
-    (folder / "my_lab" / "losses.py").write_text(LOSSES)
-    (folder / "conf" / "loss").mkdir(parents=True)
-    (folder / "conf" / "loss" / "mine.yaml").write_text("_target_: my_lab.losses.Mine\ndecay: 0\n")
-    result = command("--config-dir", "conf", *TINY, "loss=mine", "hydra.run.dir=run", cwd=folder)
-    assert (result.returncode, result.stderr) == (0, "")
-    return folder
-
-
-def test_code_from_a_run_folder_is_used_where_it_is_trusted(lab: Path) -> None:
-    refused = command("resume=run", "trainer.max_steps=30", cwd=lab)
-    assert refused.returncode == 1
-    assert without_torch(refused) == ""
-    assert refused.stderr.endswith("if you know the file and my_lab, give trust=[my_lab].\n")
-    trusted = command("resume=run", "trainer.max_steps=30", "trust=[my_lab]", cwd=lab)
-    assert (trusted.returncode, trusted.stderr) == (0, "")
-    assert json.loads((lab / "run" / "metrics.json").read_text())["step"] == 30
-    assert "trust" not in OmegaConf.load(lab / "run" / "config.yaml")
-
-
-@pytest.mark.parametrize(("script", "out"), [("sample", "a.npz"), ("export", "a.pt2"), ("evaluate", None)])
-def test_scripts_use_code_from_a_checkpoint_where_it_is_trusted(lab: Path, script: str, out: str | None) -> None:
-    program = [
-        sys.executable,
-        str(ROOT / "scripts" / f"{script}.py"),
-        "checkpoint=run",
-        *([f"out={out}"] if out else []),
-    ]
-    refused = subprocess.run(program, cwd=lab, capture_output=True, text=True, check=False)
-    assert refused.returncode == 1
-    assert refused.stderr.endswith("give trust=[my_lab].\n")
-    assert len(refused.stderr.splitlines()) == 1
-    trusted = subprocess.run([*program, "trust=[my_lab]"], cwd=lab, capture_output=True, text=True, check=False)
-    assert trusted.returncode == 0, trusted.stderr
-    assert out is None or (lab / out).exists()
-
-
-def test_an_error_of_ones_own_code_keeps_its_traceback(lab: Path) -> None:
-    options = ("--config-dir", "conf", "loss=mine", "loss._target_=my_lab.losses.Wrong", "hydra.run.dir=wrong")
-    result = command(*options[:2], *TINY, *options[2:], cwd=lab)
-    assert result.returncode == 1
-    assert "return [][self.decay]" in result.stderr
-    assert result.stderr.endswith("IndexError: list index out of range\n")

@@ -386,7 +386,8 @@ def test_a_run_has_twenty_epochs_or_its_steps(configure: Configure) -> None:
             "optimizer@generator_optimizer?",
         ),
         ("+data=ring", "data has an option already: choose another with data=OPTION, without a plus sign."),
-        ("~model.foo", "Could not delete from config. 'model.foo' does not exist."),
+        ("~model.foo", "~model.foo takes away what is not there: leave it out."),
+        ("~trainer.logger", "~trainer.logger takes away what is not there: leave it out."),
         (
             "regularizer=null",
             "A group cannot be null: choose one of its options, such as regularizer=none, callbacks=none.",
@@ -399,6 +400,18 @@ def test_composition_errors_become_one_sentence(configure: Configure, override: 
     with pytest.raises((HydraException, ValueError)) as refused:
         configure(override)
     assert explain(refused.value) == says.format(**listed)
+
+
+def test_a_mapping_in_the_place_of_another_says_how(configure: Configure) -> None:
+    other = "data.distribution={_target_:torch.distributions.Laplace,loc:0.0,scale:1.0}"
+    with pytest.raises(HydraException) as refused:
+        configure(other)
+    sentence = explain(refused.value, lambda: ["data.distribution.mean", "data.distribution.std"])
+    assert sentence == (
+        "data.distribution has no loc, and a mapping changes what is there: to put another in its place, give "
+        "~data.distribution and +data.distribution=VALUE."
+    )
+    assert set(configure("~data.distribution", f"+{other}").data.distribution) == {"_target_", "loc", "scale"}
 
 
 @pytest.mark.parametrize("override", ["a", "model.generator.widths=[1", "seed='1", "+seed=1"])

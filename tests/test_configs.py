@@ -19,6 +19,7 @@ from gan_lightning.batch import Batch
 from gan_lightning.build import build_data, build_gan, build_trainer
 from gan_lightning.config import check
 from gan_lightning.data.loader import RealData
+from gan_lightning.data.pairs import Pairs
 from gan_lightning.errors import UsageError
 from gan_lightning.gan import GAN
 from gan_lightning.training import train
@@ -79,6 +80,8 @@ def companions(group: str, option: str) -> list[str]:
     """The overrides that choose an option, and what it cannot do without."""
     if group == "optimizer":
         return [f"optimizer@generator_optimizer={option}", f"optimizer@discriminator_optimizer={option}"]
+    if (group, option) == ("game", "acgan"):
+        return ["game=acgan", "data=ring", "model.generator.conditional=true"]
     chosen = [f"{group}={option}"]
     node = OmegaConf.load(CONF / group / f"{option}.yaml")
     if group == "model" and node.get("needs"):
@@ -97,10 +100,12 @@ def in_memory(data: RealData) -> RealData:
     if len(data.sample_shape) == 3:
         noise = torch.Generator().manual_seed(0)
         channels, *sides = data.sample_shape
-        shape = (512, 2 * channels if data.is_paired else channels, *sides)
+        shape = (512, 2 * channels if isinstance(data, Pairs) else channels, *sides)
         data.images = torch.randint(0, 256, shape, generator=noise, dtype=torch.uint8)  # type: ignore[attr-defined]
         if getattr(data, "root", None) == Path("nowhere"):
             data.__dict__["all_class_names"] = ()  # else it would list the folder
+        if data.classes:
+            data.labels = torch.arange(512) % data.classes  # type: ignore[attr-defined]
     return data
 
 
@@ -122,7 +127,7 @@ def fit(config: DictConfig, folder: Path, steps: int = 3) -> GAN:
     assert trainer.global_step == steps
     assert after.isfinite().all()
     assert (after - before).norm() > 0
-    labels = conditions(gan, 5, data.sample_shape)
+    labels = data.conditions(5) if gan.game.is_conditional else None
     assert gan.sample(5, labels=labels).shape == (5, *data.sample_shape)
     return gan
 
@@ -137,9 +142,9 @@ def test_every_option_composes_and_is_made(configure: Configure, tmp_path: Path,
     gan = build_gan(config, data.sample_shape, data.classes)
     trainer = build_trainer(config, tmp_path, [])
     latents = gan.game.prior.sample(3, torch.Generator().manual_seed(0))
-    fake = gan.game.generate(latents, conditions(gan, 3, data.sample_shape))
+    fake = gan.game.generate(latents, data.conditions(3))
     assert fake.x.shape == (3, *data.sample_shape)
-    patches = (data.sample_shape[1] // 4) ** 2 if data.is_paired else 1
+    patches = (data.sample_shape[1] // 4) ** 2 if isinstance(data, Pairs) else 1
     assert gan.game.judge(fake).shape == (3 * patches,)
     assert len(gan.game.regularizers) == sum("_target_" in part for part in config.regularizer.values())
     for make, network in (
@@ -214,7 +219,8 @@ def test_an_experiments_options_do_not_force_what_is_left_out(
     config = configure(f"experiment={experiment}", "callbacks=none", "regularizer=none")
     chosen = [part for part in config.regularizer.values() if "_target_" in part]
     check(config, {"model": "model", "data": "data"})
-    assert len(build_gan(config, build_data(config).sample_shape, 0).game.regularizers) == len(chosen) == 0
+    data = build_data(config)
+    assert len(build_gan(config, data.sample_shape, data.classes).game.regularizers) == len(chosen) == 0
 
 
 def test_callbacks_that_are_left_out_are_not_made(configure: Configure, tmp_path: Path) -> None:

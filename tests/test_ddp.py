@@ -1,11 +1,10 @@
 """Two processes on halves of each batch are one process on the whole."""
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import programs
 import pytest
 import torch
 from torch.testing import assert_close
@@ -29,8 +28,11 @@ COMMON = (
 def train(folder: Path, *overrides: str) -> str:
     """What the run printed."""
     folder.mkdir()
-    command = [sys.executable, str(WORKER), str(folder), "0", *COMMON, *overrides]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    return work(folder, *COMMON, *overrides)
+
+
+def work(folder: Path, *overrides: str) -> str:
+    ended = programs.run(WORKER, str(folder), *overrides, cwd=folder.parent)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
 
@@ -39,10 +41,16 @@ def saved(path: Path) -> Any:
     return torch.load(path, weights_only=True)
 
 
-@pytest.mark.parametrize(("regularizer", "accumulate"), [("none", 2), ("r1", 1)])
-def test_two_processes_are_one(tmp_path: Path, regularizer: str, accumulate: int) -> None:
+ALIKE = [
+    ("trainer.accumulate_grad_batches=2",),
+    ("regularizer=r1",),
+    ("regularizer=r1", "model.conditional=true"),
+]
+
+
+@pytest.mark.parametrize("common", ALIKE, ids=["-".join(options) for options in ALIKE])
+def test_two_processes_are_one(tmp_path: Path, common: tuple[str, ...]) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    common = f"regularizer={regularizer}", f"trainer.accumulate_grad_batches={accumulate}"
     assert "data.batch_size" not in train(one, *common, "data.batch_size=64")
     printed = train(two, *common, "data.batch_size=32", "trainer.devices=2", "trainer=ddp")
     assert printed.count("data.batch_size=32 is each device's: an update sees 64 samples on 2 devices\n") == 1
@@ -77,10 +85,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path, first: i
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(whole, *common, *devices[1])
     train(parts, *common, *devices[first], "trainer.max_steps=13")
-    resumed = [*devices[3 - first], "trainer.max_steps=30"]
-    command = [sys.executable, str(WORKER), str(parts), "0", *resumed]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
+    work(parts, *devices[3 - first], "trainer.max_steps=30")
     one, other = (saved(folder / "rank0.pt") for folder in (whole, parts))
     assert_close(other, one, rtol=1e-4, atol=1e-6)
 

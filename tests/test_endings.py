@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT
-from helpers import trained
+from helpers import TOY, trained
 from lightning import Callback
 from omegaconf import DictConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -27,19 +27,7 @@ from gan_lightning.errors import Fault, Stopped, UsageError, severity
 from gan_lightning.files import HOST
 
 Configure = Callable[..., DictConfig]
-SMALL = (
-    "trainer.accelerator=cpu",
-    "trainer.max_steps=40",
-    "data.rounds_per_epoch=20",
-    "data.rounds_per_batch=4",
-    "data.batch_size=8",
-    "data.validation_samples=64",
-    "model.generator.widths=[8]",
-    "model.discriminator.widths=[8]",
-    "callbacks.samples.n=20",
-    "callbacks.samples.every_n_steps=8",
-    "trainer.log_every_n_steps=4",
-)
+SMALL = (*TOY, "callbacks.samples.every_n_steps=8", "trainer.log_every_n_steps=4")
 WEIGHTS = ("state_dict", "optimizer_states", "gan", "global_step")
 
 

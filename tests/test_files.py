@@ -170,8 +170,8 @@ IMAGES: Any = SimpleNamespace(
 X, Z = torch.zeros(2, 1, 4, 4), torch.zeros(2, 3)
 WRITERS: dict[str, Callable[[Path], object]] = {
     "a.ckpt": lambda path: AtomicCheckpointIO().save_checkpoint({"x": 1}, path),
-    "a.npz": lambda path: sampling.write_arrays(path, X, Z, 0, IMAGES),
-    "a.pt": lambda path: sampling.write_arrays(path, X, Z, 0, IMAGES),
+    "a.npz": lambda path: sampling.write_arrays(path, X, Z, None, 0, IMAGES),
+    "a.pt": lambda path: sampling.write_arrays(path, X, Z, None, 0, IMAGES),
     "a.gif": lambda path: sampling.write_gif(path, [X, X], IMAGES),
     "a.png": lambda path: write_png(torch.zeros(3, 4, 4, dtype=torch.uint8), path),
     "b.gif": lambda path: animate([ROOT / "docs" / "images" / "ring.png"], path, 1, 1.0),

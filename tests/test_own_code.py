@@ -3,12 +3,12 @@
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
 import numpy as np
+import programs
 import pytest
 import torch
 from conftest import ROOT
@@ -105,8 +105,7 @@ def lab(tmp_path: Path) -> Path:
 
 
 def command(lab: Path, script: str, *options: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, str(ROOT / script), *options]
-    return subprocess.run(line, cwd=lab, capture_output=True, text=True, check=False)
+    return programs.run(ROOT / script, *options, cwd=lab)
 
 
 def works(lab: Path, script: str, *options: str) -> str:
@@ -131,6 +130,7 @@ def test_it_trains_resumes_samples_evaluates_and_exports(lab: Path) -> None:
     for key in ("state_dict", "optimizer_states", "global_step", "epoch"):
         assert_same_state(parts[key], whole[key], key)
     assert json.loads((lab / "parts" / "metrics.json").read_text())["val/radius"] > 0
+    assert "trust" not in (lab / "parts" / "config.yaml").read_text()
     works(lab, "scripts/sample.py", "checkpoint=parts", "trust=[my_lab]", "n=40", "out=samples.npz")
     arrays = np.load(lab / "samples.npz")
     assert arrays["samples"].shape == (40, 2)

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import programs
 import pytest
 import torch
 from conftest import ROOT
@@ -452,7 +453,17 @@ def test_refusals(report: Script, runs: Path, tmp_path: Path) -> None:
     assert "no run with evaluation.json" in refusal(report, runs, "evaluation=true")
 
 
-@pytest.mark.parametrize(("file", "content"), [("metrics.json", "{"), ("metrics.json", "[1]"), ("config.yaml", "a: [")])
+BOMB = "a0: &a0 [x, x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 30))
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        *(("metrics.json", "{"), ("metrics.json", "[1]"), ("metrics.json", "[" * 100_000)),
+        *(("config.yaml", "a: ["), ("config.yaml", BOMB), ("config.yaml", "!!python/name:os.system")),
+    ],
+    ids=["cut", "list", "deep", "no YAML", "aliases", "tag"],
+)
 def test_unreadable_files_are_one_sentence(report: Script, runs: Path, file: str, content: str) -> None:
     (runs / "Hinge" / "2" / file).write_text(content)
     assert f"{runs / 'Hinge' / '2' / file} cannot be read" in refusal(report, runs)
@@ -782,15 +793,7 @@ def test_a_stopped_sweep_goes_on(configure: Configure, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
 
     sweep = ["-m", "seed=0,1,2", "trainer.max_steps=30", *TINY, "hydra.sweep.dir=sweep"]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("HYDRA", "PYTHONWARNINGS"))}
-    result = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *sweep],
-        cwd=tmp_path,
-        env=environment | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    result = programs.run(ROOT / "train.py", *sweep, cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
     assert f"{finished.name} is finished already" in result.stdout

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import programs
 import pytest
 import torch
 from conftest import ROOT
@@ -289,7 +290,8 @@ def command(name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProces
 
 
 def test_the_default_is_a_picture_here(gray: Path, tmp_path: Path) -> None:
-    result = command("sample.py", f"checkpoint={gray / 'checkpoints' / 'last.ckpt'}", cwd=tmp_path)
+    last = gray / "checkpoints" / "last.ckpt"
+    result = programs.run(ROOT / "scripts" / "sample.py", f"checkpoint={last}", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.splitlines()[0] == "64 samples of step 12, averaged generator, in samples.png"
     assert tiles(tmp_path / "samples.png", 8, 8).std() > 0
@@ -304,8 +306,8 @@ REFUSED = [
     (["truncation=nan"], "truncation is nan: give a number above 0."),
     (["mode=walk", "n=1"], "n is 1: a walk visits at least 2 latents."),
     (["out=x.jpg"], "out is x.jpg: end it in .png, .gif, .npz or .pt, or in nothing for a folder."),
-    (["out=x.gif"], "out is x.gif: a film is of mode=interpolation or mode=walk."),
-    (["mode=run"], "mode is 'run': give one of samples, interpolation, walk."),
+    (["out=x.gif"], "out is x.gif: a film is of mode=interpolation, mode=walk or mode=classes."),
+    (["mode=run"], "mode is 'run': give one of samples, interpolation, walk, classes."),
     (["weights=best"], "weights is 'best': give one of average, raw."),
     (["checkpoint=nowhere"], "nowhere does not exist: give the folder of a run or a checkpoint."),
 ]

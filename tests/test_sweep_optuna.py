@@ -2,12 +2,11 @@
 
 import json
 import math
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
+import programs
 import pytest
 from conftest import ROOT
 from omegaconf import OmegaConf
@@ -34,14 +33,7 @@ TINY = [
 
 
 def sweep(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), "-m", *TINY, "hydra.sweep.dir=sweep", *overrides],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return programs.run(ROOT / "train.py", "-m", *TINY, "hydra.sweep.dir=sweep", *overrides, cwd=folder)
 
 
 def test_optuna_finds_the_best_of_six_and_diverged_ones_are_the_worst(tmp_path: Path) -> None:

@@ -268,6 +268,19 @@ def test_validation_comes_as_often_as_told(configure: Configure, tmp_path: Path)
     assert watched(configure, tmp_path / "b", "trainer.check_val_every_n_epoch=2").validated == [40]
 
 
+def test_a_validation_that_would_never_come_is_refused_before_anything_is_written(
+    configure: Configure, tmp_path: Path
+) -> None:
+    """An epoch has four batches, of which the limit leaves three."""
+    for interval, limit in ((5, 1.0), (4, 3), (4, 0.75)):
+        options = (f"trainer.val_check_interval={interval}", f"trainer.limit_train_batches={limit}")
+        with pytest.raises(UsageError, match=f"val_check_interval is {interval}, but an epoch has"):
+            watched(configure, tmp_path, *options)
+        assert not list(tmp_path.rglob("*.*"))
+    options = ("trainer.val_check_interval=6", "trainer.check_val_every_n_epoch=null")
+    assert watched(configure, tmp_path, *options).validated == [30, 40]
+
+
 def test_a_sanity_check_leaves_no_trace_in_the_log_and_the_weights(configure: Configure, tmp_path: Path) -> None:
     plain = watched(configure, tmp_path / "plain")
     checked = watched(configure, tmp_path / "checked", "trainer.num_sanity_val_steps=1")

@@ -1,7 +1,5 @@
-"""Trains in a process of its own, to be killed or to run beside others: python worker.py FOLDER KILL_AT OVERRIDE..."""
+"""Trains in a process of its own, which others run beside: python worker.py FOLDER OVERRIDE..."""
 
-import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,18 +9,6 @@ from hydra import compose, initialize_config_dir
 from lightning import Callback
 
 from gan_lightning import resumption, training
-
-
-class KillSelf(Callback):
-    """kill -9 from within, in the middle of a round: D has stepped and G has not."""
-
-    def __init__(self, update: int) -> None:
-        self.left = update
-
-    def on_before_optimizer_step(self, *_: Any) -> None:
-        self.left -= 1
-        if self.left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class SaveWeights(Callback):
@@ -55,7 +41,7 @@ class Traffic(Callback):
         torch.save(self.numbers, self.folder / f"traffic{trainer.global_rank}.pt")
 
 
-def main(folder: Path, kill_at: int, overrides: list[str]) -> None:
+def main(folder: Path, overrides: list[str]) -> None:
     torch.set_num_threads(1)
     # further processes of a run start when the first has written its configuration: a resume names no data
     if (folder / "config.yaml").exists() and not any(override.startswith("data=") for override in overrides):
@@ -63,8 +49,8 @@ def main(folder: Path, kill_at: int, overrides: list[str]) -> None:
     else:
         with initialize_config_dir(str(Path(__file__).parent.parent / "conf"), version_base="1.3"):
             configuration = compose("config", overrides=overrides)
-    training.train(configuration, folder, extra_callbacks=[KillSelf(kill_at), SaveWeights(folder), Traffic(folder)])
+    training.train(configuration, folder, extra_callbacks=[SaveWeights(folder), Traffic(folder)])
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])
+    main(Path(sys.argv[1]), sys.argv[2:])

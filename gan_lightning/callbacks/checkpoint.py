@@ -67,6 +67,7 @@ class RunCheckpoint(Checkpoint):
         self.every_seconds = every_seconds
         self.best: float | None = None
         self.measured_by: list[Any] | None = None  # the best: features and number of samples
+        self.stopped = False  # whether the run ends here before its length
         self._saved_at = 0.0
         self._saved: tuple[int, float | None] | None = None  # the step and the best of the last checkpoint
         self._began: int | None = None  # the step that training has started from
@@ -74,7 +75,7 @@ class RunCheckpoint(Checkpoint):
         self._former_handlers: dict[int, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "measured_by": self.measured_by}
+        return {"best": self.best, "measured_by": self.measured_by, "stopped": self.stopped}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self.measured_by = state["best"], state.get("measured_by")
@@ -169,8 +170,8 @@ class RunCheckpoint(Checkpoint):
         self._write(trainer, "last.ckpt")
         self._saved_at, self._saved = time.monotonic(), (trainer.global_step, self.best)
 
-    @staticmethod
-    def _write(trainer: Trainer, name: str) -> None:
+    def _write(self, trainer: Trainer, name: str) -> None:
+        self.stopped = trainer.should_stop
         path = checkpoints(trainer.default_root_dir) / name
         if not is_in_place(Path(trainer.default_root_dir)):
             raise Fault(f"{trainer.default_root_dir} has gone or was moved while it was trained in: resume it there.")

@@ -5,13 +5,13 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 
-from gan_lightning.loggers import log_options, show_hparams
+from gan_lightning.loggers import log_options, marks, show_hparams
 
 
 class HyperParameters(Callback):
     """Logs the options at the run's start, and in TensorBoard's HPARAMS as soon as the metrics' names are known.
 
-    Its state carries the loggers' versions, by which a resumed run goes on with theirs.
+    Its state carries the loggers' versions, by which a resumed run goes on with theirs, and where each of them was.
     """
 
     def __init__(self, options: dict[str, Any]) -> None:
@@ -34,7 +34,8 @@ class HyperParameters(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         versions = {type(logger).__name__: logger.version for logger in self._loggers}
-        return {"options": self.options, "are_shown": self._are_shown, "versions": versions}
+        state = {"options": self.options, "are_shown": self._are_shown, "versions": versions}
+        return state | {"marks": marks(self._loggers)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.options, self._are_shown = state["options"], state["are_shown"]

@@ -10,7 +10,8 @@ from torch.distributions import Distribution
 
 from gan_lightning.callbacks.periodic import Periodic
 from gan_lightning.distributions import density, extent
-from gan_lightning.gan import GAN, evaluating
+from gan_lightning.game import evaluating
+from gan_lightning.gan import GAN
 from gan_lightning.loggers import log_picture
 from gan_lightning.pictures import rasterize, write_png
 
@@ -19,8 +20,8 @@ class OptimalDiscriminator(Periodic):
     """``discriminator/STEP.png`` every ``every_n_steps``, and the curve ``theory/discriminator_gap``, for 1-D data.
 
     D*(x) = p_data(x) / (p_data(x) + p_g(x)) (equation 2), with p_g by a kernel estimate from ``samples`` of the
-    generator that is being trained; the gap is E_{p_data} |D - D*|. Only for data of known density, and losses whose D
-    is a probability.
+    generator that is being trained; the gap is E_{p_data} |D - D*|. Only for data of known density, losses whose D is a
+    probability, and networks that are given no classes, by each of which D* would be another.
     """
 
     def __init__(self, every_n_steps: int = 500, samples: int = 10_000) -> None:
@@ -31,7 +32,8 @@ class OptimalDiscriminator(Periodic):
         assert isinstance(module, GAN)
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         distribution = getattr(data, "distribution", None)
-        if distribution is None or data.sample_shape != (1,) or not module.game.loss.is_probability:
+        has_one_optimum = module.game.loss.is_probability and not module.game.is_conditional
+        if distribution is None or data.sample_shape != (1,) or not has_one_optimum:
             return
         noise = torch.Generator(module.device).manual_seed(trainer.global_step)
         generated = module.sample(self.samples, noise, raw=True).float().cpu().flatten()

@@ -17,11 +17,18 @@ class Periodic(Callback):
         self.every_n_steps = every_n_steps
         self._last = -1  # the step of the last drawing, or that training started from
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"last": self._last}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._last = state["last"]
+
     def draw(self, trainer: Trainer, module: LightningModule) -> None:
         raise TypeError(f"{type(self).__name__} must define what it draws")
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self._last = trainer.global_step
+        if self._last < 0:
+            self._last = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -11,7 +11,10 @@ from torch import Tensor
 from gan_lightning import pictures
 from gan_lightning.batch import Batch, as_rounds
 from gan_lightning.callbacks.periodic import Periodic
-from gan_lightning.gan import GAN, evaluating
+from gan_lightning.files import spared
+from gan_lightning.game import evaluating
+from gan_lightning.gan import GAN
+from gan_lightning.labels import whole_rows
 from gan_lightning.loggers import log_picture, show_histograms
 
 
@@ -19,24 +22,24 @@ class SamplePictures(Periodic):
     """``samples/STEP.png`` at step 0, every ``every_n_steps`` generator updates and at the end; also in the loggers.
 
     A data module draws its own picture, of ``n`` samples or, for None, of as many as suit it. ``real.png`` shows as
-    many real samples of the first batch. TensorBoard gets the histograms of D's outputs on both.
+    many real samples of the first batch. TensorBoard gets the histograms of D's outputs on both. Of a conditional
+    generator each row of images is of one class.
     """
 
     def __init__(self, every_n_steps: int = 500, n: int | None = None) -> None:
         super().__init__(every_n_steps)
         self.n = n
         self._latents = torch.empty(0)
-        self._labels: Tensor | None = None  # the images that a paired data module has translated
+        self._labels: Tensor | None = None  # what a conditional generator is asked for
         self._real: Batch | None = None  # of the first batch
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, GAN)
         n = self.n or int(getattr(trainer.datamodule, "shown", pictures.IMAGES))  # type: ignore[attr-defined]
+        n = whole_rows(n, len(module.class_names))
         # from the run's seed, also in a resumed run, whose random state is restored only after this
         self._latents = module.game.prior.sample(n, torch.Generator().manual_seed(torch.initial_seed()))
-        if getattr(trainer.datamodule, "is_paired", False):  # type: ignore[attr-defined]
-            self._labels = trainer.datamodule.held_out_samples(n).y  # type: ignore[attr-defined]
-            self._latents = self._latents[: len(self._labels)]
+        self._labels = conditions(trainer, module, n)
         self._real = None
         super().on_train_start(trainer, module)
         if trainer.global_step == 0:
@@ -49,14 +52,17 @@ class SamplePictures(Periodic):
         rounds, n = as_rounds(batch, module.critic_steps, module.accumulate_grad_batches), len(self._latents)
         self._real = Batch(*(None if part is None else part.flatten(0, 3)[:n].clone() for part in rounds))  # type: ignore[arg-type]
         if trainer.global_step == 0:
-            picture = drawn(trainer, self._real.x, "real data")
-            pictures.write_png(picture, Path(trainer.default_root_dir) / "real.png")
-            log_picture(trainer.loggers, "real", picture, 0)
+            shown = self._real if module.game.is_conditional else Batch(self._real.x)
+            with spared(f"A picture of {trainer.default_root_dir}"):
+                picture = drawn(trainer, shown, "real data")
+                pictures.write_png(picture, Path(trainer.default_root_dir) / "real.png")
+                log_picture(trainer.loggers, "real", picture, 0)
 
     def draw(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, GAN)
-        samples = module.sample(len(self._latents), latents=self._latents, labels=self._labels)
-        if not samples.isfinite().all():
+        n = len(self._latents)
+        samples = Batch(module.sample(n, latents=self._latents, labels=self._labels), self._labels)
+        if not samples.x.isfinite().all():
             return  # the generator has diverged, which the next line of the log or checkpoint says
         step, real = trainer.global_step, self._real
         picture = drawn(trainer, samples, f"step {step:,}")
@@ -66,11 +72,19 @@ class SamplePictures(Periodic):
             show_histograms(trainer.loggers, lambda: outputs(module, real, self._latents), step)
 
 
-def drawn(trainer: Trainer, samples: Tensor, caption: str) -> Tensor:
+def drawn(trainer: Trainer, samples: Batch, caption: str) -> Tensor:
     """Samples as the data module draws them, with a caption where that is a figure and no grid of images."""
-    data, samples = trainer.datamodule, samples.float().cpu()  # type: ignore[attr-defined]
-    picture: Tensor = data.picture(Batch(samples)) if hasattr(data, "picture") else pictures.draw(samples)
-    return picture if samples.dim() == 4 else pictures.captioned(picture, caption)
+    data, x, y = trainer.datamodule, samples.x.float().cpu(), None if samples.y is None else samples.y.cpu()  # type: ignore[attr-defined]
+    picture: Tensor = data.picture(Batch(x, y)) if hasattr(data, "picture") else pictures.draw(x, labels=y)
+    return picture if x.dim() == 4 else pictures.captioned(picture, caption)
+
+
+def conditions(trainer: Trainer, module: GAN, n: int) -> Tensor | None:
+    """What a conditional generator is asked for in a picture of n samples: the data's own choice, where it has one."""
+    if not module.game.is_conditional:
+        return None
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    return data.conditions(n) if hasattr(data, "conditions") else module.labels(n)
 
 
 @torch.no_grad()

@@ -178,7 +178,10 @@ class ImageData(RealData):
         raise TypeError(f"{type(self).__name__} must define _class_index")
 
     def metrics(self) -> dict[str, Metric]:
-        return {"images": self._metric} if self.validation_samples else {}
+        if not self.validation_samples:
+            return {}
+        self._metric.class_names = self.measured_classes
+        return {"images": self._metric}
 
     def _validation_batches(self) -> HeldOut:
         shape = self.round_shape

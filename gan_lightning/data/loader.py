@@ -12,6 +12,7 @@ from torchmetrics import Metric
 from gan_lightning import pictures
 from gan_lightning.batch import Batch, Rounds, concatenate
 from gan_lightning.errors import UsageError
+from gan_lightning.labels import in_turn
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class RealData(LightningDataModule):
     features_accuracy: float | None = None  # of its classes on held-out images
     fingerprint: str | None = None  # of the samples that are trained on; None where the options tell all of them
     validation_samples = 0
-    is_paired = False  # whether y is an image of the samples' shape
+    measured_classes: Sequence[str] = ()  # the names of the classes, where metrics by class tell each class's own, too
 
     def __init__(self, batch_size: int, seed: int = 0, rounds_per_batch: int = 1) -> None:
         super().__init__()
@@ -157,8 +158,11 @@ class RealData(LightningDataModule):
         return pictures.shown(self.sample_shape)
 
     def picture(self, samples: Batch, columns: int | None = None) -> Tensor:
-        """Samples as one picture, uint8 (3, height, width): images as a grid, of so many columns, others as points."""
-        return pictures.draw(samples.x, self.value_range, columns)
+        """Samples as one picture, uint8 (3, height, width): images as a grid, of so many columns, others as points.
+
+        Where as many samples have each of the labels, a row of images is of one class; points have its colour.
+        """
+        return pictures.draw(samples.x, self.value_range, columns, labels=samples.y)
 
     @property
     def round_shape(self) -> RoundShape:
@@ -189,6 +193,10 @@ class RealData(LightningDataModule):
         limit = self.trainer.limit_train_batches
         batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
         return min(batches * self.rounds_per_batch, self.rounds_per_epoch)
+
+    def conditions(self, n: int) -> Tensor | None:
+        """The y of n samples to ask a conditional generator for: the classes in turn; None where there are none."""
+        return in_turn(range(self.classes), n) if self.classes else None
 
     def check_size(self) -> None:
         """Raise a UsageError where one round needs more samples than there are."""

@@ -17,6 +17,7 @@ from gan_lightning.errors import UsageError
 from gan_lightning.metrics.features import Features
 from gan_lightning.metrics.images import ImageMetrics
 from gan_lightning.metrics.reconstruction import L1
+from gan_lightning.pixels import from_bytes
 
 B = TypeVar("B", Batch, Rounds)
 
@@ -38,8 +39,6 @@ class Pairs(ImageData):
     ``read`` gives them joined along the channels, the input first, so that a flip mirrors both. Validation compares
     G(y) with x on held-out pairs, and by the features of a network where there is one.
     """
-
-    is_paired = True
 
     def setup(self, stage: str | None = None) -> None:
         if not hasattr(self, "images"):
@@ -68,6 +67,19 @@ class Pairs(ImageData):
 
     def held_out_samples(self, n: int) -> Batch:
         return split(super().held_out_samples(n))
+
+    def conditions(self, n: int) -> Tensor:
+        """n inputs, (n, *sample_shape), of validation's pairs, or of training's where there is none; in turn."""
+        known = self._held_out.x if self.validation_samples else self.images
+        assert isinstance(known, Tensor)
+        joined = from_bytes(known[torch.arange(n) % len(known)], self.value_range)
+        inputs = split(Batch(joined)).y
+        assert inputs is not None
+        return inputs
+
+    def picture(self, samples: Batch, columns: int | None = None) -> Tensor:
+        """As of all images; y, which are no labels, are left out."""
+        return super().picture(samples._replace(y=None), columns)
 
     def _validation_batches(self) -> HeldOut:
         shape = self.round_shape

@@ -14,7 +14,7 @@ from gan_lightning.data.loader import Batches, RealData
 from gan_lightning.distributions import GaussianMixture, has_cumulative
 from gan_lightning.errors import UsageError
 from gan_lightning.metrics.distribution import JensenShannon, KolmogorovSmirnov, Wasserstein
-from gan_lightning.metrics.modes import HighQuality, Modes, ModesJensenShannon, ReverseKL
+from gan_lightning.metrics.modes import ByClass, HighQuality, Modes, ModesJensenShannon, ReverseKL
 from gan_lightning.streams import own_stream, stream_seed
 
 BLOCK = 10  # rounds
@@ -78,7 +78,10 @@ class Synthetic(RealData):
         return fetch
 
     def metrics(self) -> dict[str, Metric]:
-        return {name: metric(self.distribution) for name, metric in metrics_of(self.distribution).items()}
+        known = {name: metric(self.distribution) for name, metric in metrics_of(self.distribution).items()}
+        if has_modes(self.distribution):
+            known["by_class"] = ByClass(self.distribution, self.measured_classes)
+        return known
 
     def training_samples(self, n: int, seed: int) -> Batch:
         return sample_from(self.distribution, n, stream_seed("floor", seed))
@@ -90,7 +93,7 @@ class Synthetic(RealData):
 
     def picture(self, samples: Batch, columns: int | None = None) -> Tensor:
         """A histogram over the true density, or a scatter over the true modes or samples."""
-        return pictures.draw(samples.x, self.value_range, columns, self.distribution)
+        return pictures.draw(samples.x, self.value_range, columns, self.distribution, samples.y)
 
 
 def metrics_of(distribution: Distribution) -> dict[str, Callable[..., Metric]]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from gan_lightning.batch import Batch
 from gan_lightning.errors import UsageError
 from gan_lightning.game import Game, Terms
+from gan_lightning.metrics.reconstruction import Reconstruction
 
 
 class BiGAN(Game):
@@ -64,8 +65,6 @@ class BiGAN(Game):
 
     def metrics(self, data: Any) -> dict[str, Any]:
         """How far G(E(x)) is from a held-out image x, beside the training image that is nearest to it."""
-        from gan_lightning.metrics.reconstruction import Reconstruction
-
         if not isinstance(getattr(data, "images", None), Tensor):
             return {}
         return {"reconstruction": Reconstruction(self.reconstruct, data.images, data.value_range)}

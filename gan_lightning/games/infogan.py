@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from gan_lightning.batch import Batch
 from gan_lightning.errors import UsageError
 from gan_lightning.game import Game, Terms
+from gan_lightning.metrics.categories import CategoryMatch
 from gan_lightning.priors import Prior
 
 REACH = 2.0  # of a continuous code in pictures, as in the paper's figure 2: beyond the [-1, 1] that G has seen
@@ -90,8 +91,6 @@ class InfoGAN(Game):
 
     def metrics(self, data: Any) -> dict[str, Any]:
         """How well categories and the data's classes agree, where a classifier of these is there."""
-        from gan_lightning.metrics.categories import CategoryMatch
-
         images = data.metrics().get("images")
         if getattr(getattr(images, "features", None), "accuracy", None) is None:
             return {}

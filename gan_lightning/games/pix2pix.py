@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from gan_lightning.batch import Batch
-from gan_lightning.errors import UsageError
 from gan_lightning.game import Game, Terms
 
 
@@ -19,14 +18,6 @@ class Pix2Pix(Game):
     def __init__(self, *args: Any, l1_weight: float = 100.0, adversarial_weight: float = 1.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.l1_weight, self.adversarial_weight = l1_weight, adversarial_weight
-
-    def generate(self, z: Tensor, y: Tensor | None = None) -> Batch:
-        if y is None:
-            raise UsageError(
-                "This generator translates images and has none to begin with: load it in Python and give them, "
-                "gan_lightning.load(RUN).sample(n, labels=images)."
-            )
-        return super().generate(z, y)
 
     def generator_terms(self, real: Batch, fake: Batch, update: int) -> Terms:
         terms = super().generator_terms(real, fake, update)

@@ -13,7 +13,7 @@ from torchmetrics.image.kid import KernelInceptionDistance
 from torchmetrics.utilities import dim_zero_cat
 
 from gan_lightning.batch import Batch
-from gan_lightning.metrics.features import Features
+from gan_lightning.metrics.features import Features, Labelled
 from gan_lightning.pixels import to_bytes
 from gan_lightning.streams import own_stream
 
@@ -93,14 +93,29 @@ def class_divergence(generated: Tensor, real: Tensor) -> Tensor:
     return torch.special.xlogy(q, q / p).sum()
 
 
+def intra_fid(real: Labelled, generated: Labelled) -> dict[int, Tensor]:
+    """The Frechet distance within each class of features and labels (Miyato & Koyama 2018, section 4).
+
+    Of a class with fewer than two samples on either side there is none.
+    """
+    (real_features, real_labels), (features, labels) = real, generated
+    pairs = {int(k): (real_features[real_labels == k], features[labels == k]) for k in real_labels.unique()}
+    return {k: frechet_distance(*pair) for k, pair in pairs.items() if min(map(len, pair)) > 1}
+
+
 class ImageMetrics(Metric):
     """All scores of generated against real images by one network's features, which are computed once a batch.
 
-    ``classes`` counts which of the ``chosen`` classes, of all by default, are among the generated images.
+    ``classes`` counts which of the ``chosen`` classes, of all by default, are among the generated images. Where these
+    carry labels, the classes that were asked for, ``class_accuracy`` is the share of those that the network puts into
+    them, and ``intra_fid`` the mean of the distances within each class, beside the largest; and each class's own, where
+    ``class_names`` are given.
     """
 
     full_state_update = False
     generated: list[Tensor]
+    labels: list[Tensor]
+    real_labels: list[Tensor]
     real: list[Tensor]
     generated_logits: list[Tensor]
     real_logits: list[Tensor]
@@ -115,7 +130,8 @@ class ImageMetrics(Metric):
         self.features = features
         self.value_range = value_range
         self.chosen = slice(None) if chosen is None else list(chosen)
-        for name in ("generated", "real", "generated_logits", "real_logits"):
+        self.class_names: Sequence[str] = ()
+        for name in ("generated", "real", "generated_logits", "real_logits", "labels", "real_labels"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(self, generated: Batch, real: Batch) -> None:
@@ -125,6 +141,9 @@ class ImageMetrics(Metric):
         features, logits = self.features(to_bytes(real.x, self.value_range))
         self.real.append(features)
         self.real_logits.append(logits)
+        if generated.y is not None and real.y is not None and real.y.dim() == 1:  # labels, and no paired images
+            self.labels.append(generated.y)
+            self.real_labels.append(real.y)
 
     def compute(self) -> dict[str, Tensor]:
         states = (self.real, self.generated, self.real_logits, self.generated_logits)
@@ -141,7 +160,19 @@ class ImageMetrics(Metric):
             counts = torch.bincount(generated_logits.argmax(1), minlength=classes).double()
             values["classes"] = (counts > 0)[self.chosen].sum()
             values["class_kl"] = class_divergence(counts, torch.bincount(real_logits.argmax(1), minlength=classes))
+        if self.labels:
+            labels, real_labels = (dim_zero_cat(state).cpu() for state in (self.labels, self.real_labels))
+            values |= self._by_class((real, real_labels), (generated, labels))
+            if self.features.accuracy is not None:
+                asked = torch.arange(classes)[self.chosen][labels]
+                values["class_accuracy"] = (generated_logits.argmax(1) == asked).double().mean()
         return {name: value.float() for name, value in values.items()}
+
+    def _by_class(self, real: Labelled, generated: Labelled) -> dict[str, Tensor]:
+        distances = intra_fid(real, generated)
+        values = torch.stack(list(distances.values())) if distances else torch.tensor([torch.nan])
+        every = {f"intra_fid/{self.class_names[k]}": value for k, value in distances.items() if self.class_names}
+        return {"intra_fid": values.mean(), "intra_fid_worst": values.max(), **every}
 
 
 def _given(features: Tensor) -> nn.Module:

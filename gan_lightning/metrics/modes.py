@@ -1,5 +1,7 @@
 """Coverage of the known modes of a Gaussian mixture, by the protocol of PacGAN (Lin et al. 2018, section 4.1)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -64,6 +66,56 @@ class ReverseKL(_PerMode):
     def compute(self) -> Tensor:
         share = self.assigned / self.assigned.sum()
         return torch.special.xlogy(share, share / self.weights).sum()
+
+
+class ByClass(Metric):
+    """Whether samples that carry labels, the modes that were asked for, are there; nothing for samples without.
+
+    ``class_accuracy`` is the share whose nearest mode is the one asked for, ``class_high_quality`` the share within
+    three standard deviations of it, beside the least of these shares by mode; and each mode's own, where
+    ``class_names`` are given.
+    """
+
+    full_state_update = False
+    modes: Tensor
+    scales: Tensor
+    asked: Tensor
+    right: Tensor
+    high_quality: Tensor
+
+    def __init__(self, distribution: GaussianMixture, class_names: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.register_buffer("modes", distribution.modes.clone(), persistent=False)
+        self.register_buffer("scales", distribution.scales.clone(), persistent=False)
+        self.class_names = class_names
+        for name in ("asked", "right", "high_quality"):
+            counts = torch.zeros(len(distribution.modes), dtype=torch.long)
+            self.add_state(name, default=counts, dist_reduce_fx="sum")
+
+    def update(self, generated: Batch, real: Batch) -> None:
+        if generated.y is None:
+            return
+        samples, y = generated.x.to(self.modes.dtype), generated.y
+        distance = (samples - self.modes[y]).norm(dim=1)
+        chosen = {
+            "asked": torch.ones_like(y, dtype=torch.bool),
+            "right": nearest_mode(samples, self.modes)[1] == y,
+            "high_quality": distance < HIGH_QUALITY_RADIUS * self.scales[y],
+        }
+        for name, which in chosen.items():
+            setattr(self, name, getattr(self, name) + torch.bincount(y[which], minlength=len(self.modes)))
+
+    def compute(self) -> dict[str, Tensor]:
+        if not self.asked.sum():
+            return {}
+        shares = self.high_quality / self.asked
+        every = {f"class_high_quality/{name}": share for name, share in zip(self.class_names, shares, strict=False)}
+        return {
+            "class_accuracy": self.right.sum() / self.asked.sum(),
+            "class_high_quality": self.high_quality.sum() / self.asked.sum(),
+            "class_high_quality_worst": shares[self.asked > 0].min(),
+            **every,
+        }
 
 
 class ModesJensenShannon(_PerMode):

@@ -5,6 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from gan_lightning.networks.conditional import EMBEDDING, Conditioning, Joined, LayersByClass, discriminator_condition
 from gan_lightning.networks.pyramid import pyramid
 
 
@@ -13,46 +14,77 @@ def _initialize(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(module.weight, 0.0, 0.02)
-        elif isinstance(module, nn.BatchNorm2d):
+        elif isinstance(module, nn.BatchNorm2d) and module.affine:
             nn.init.normal_(module.weight, 1.0, 0.02)
             nn.init.zeros_(module.bias)
 
 
 class Generator(nn.Module):
-    """Transposed convolutions from z to tanh images, (N, latent_size) to (N, *sample_shape)."""
+    """Transposed convolutions from z to tanh images, (N, latent_size) to (N, *sample_shape).
+
+    A ``conditional`` one takes the class joined to z, with ``conditional_norm`` by BatchNorm too.
+    """
 
     memory_format = torch.channels_last  # while it trains: convolutions are faster
 
-    def __init__(self, latent_size: int, sample_shape: tuple[int, ...], width: int = 64) -> None:
+    def __init__(
+        self,
+        latent_size: int,
+        sample_shape: tuple[int, ...],
+        width: int = 64,
+        classes: int = 0,
+        conditional: bool = False,
+        conditional_norm: bool = False,
+    ) -> None:
         super().__init__()
+        self.conditional = conditional
+        self.condition = Joined(classes, (EMBEDDING, 1, 1)) if conditional else None
+        latent_size += EMBEDDING * conditional
         side, doublings = pyramid("dcgan", sample_shape)
         widths = [width * 2**i for i in reversed(range(doublings))]
         layers: list[nn.Module] = [nn.ConvTranspose2d(latent_size, widths[0], side, bias=False)]
         for inputs, outputs in pairwise(widths):
             layers += [nn.BatchNorm2d(inputs), nn.ReLU(), nn.ConvTranspose2d(inputs, outputs, 4, 2, 1, bias=False)]
         layers += [nn.BatchNorm2d(width), nn.ReLU(), nn.ConvTranspose2d(width, sample_shape[0], 4, 2, 1), nn.Tanh()]
-        self.layers = nn.Sequential(*layers)
+        self.layers = LayersByClass(layers, classes) if conditional and conditional_norm else nn.Sequential(*layers)
         _initialize(self)
 
-    def forward(self, z: Tensor) -> Tensor:
-        return self.layers(z[:, :, None, None])
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        z = z[:, :, None, None]
+        return self.layers(z) if self.condition is None else self.condition(self.layers, z, y)
 
 
 class Discriminator(nn.Module):
-    """Strided convolutions, LeakyReLU(0.2) and BatchNorm but in the first, images to logits (N,), or (N, outputs)."""
+    """Strided convolutions, LeakyReLU(0.2) and BatchNorm but in the first, images to logits (N,), or (N, outputs).
+
+    A ``conditional`` one takes the class by ``conditioning``: projection, or joined to x as one more channel.
+    """
 
     memory_format = torch.channels_last  # while it trains: convolutions are faster
 
-    def __init__(self, sample_shape: tuple[int, ...], width: int = 64, outputs: int = 1) -> None:
+    def __init__(
+        self,
+        sample_shape: tuple[int, ...],
+        width: int = 64,
+        outputs: int = 1,
+        classes: int = 0,
+        conditional: bool = False,
+        conditioning: Conditioning = "projection",
+    ) -> None:
         super().__init__()
+        self.conditional = conditional
+        is_joined = conditional and conditioning == "joined"
         side, doublings = pyramid("dcgan", sample_shape)
         widths = [width * 2**i for i in range(doublings)]
-        layers: list[nn.Module] = [nn.Conv2d(sample_shape[0], width, 4, 2, 1), nn.LeakyReLU(0.2)]
+        layers: list[nn.Module] = [nn.Conv2d(sample_shape[0] + is_joined, width, 4, 2, 1), nn.LeakyReLU(0.2)]
         for before, after in pairwise(widths):
             layers += [nn.Conv2d(before, after, 4, 2, 1, bias=False), nn.BatchNorm2d(after), nn.LeakyReLU(0.2)]
         layers.append(nn.Conv2d(widths[-1], outputs, side))
         self.layers = nn.Sequential(*layers)
+        features, shape = widths[-1] * side**2, (1, *sample_shape[1:])
+        self.condition = discriminator_condition(conditioning, classes, features, shape) if conditional else None
         _initialize(self)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x).flatten(1).squeeze(1)
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        outputs = self.layers(x) if self.condition is None else self.condition(self.layers, x, y)
+        return outputs.flatten(1).squeeze(1)

@@ -7,6 +7,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from gan_lightning.errors import UsageError
+from gan_lightning.networks.conditional import EMBEDDING, Conditioning, Joined, LayersByClass, discriminator_condition
 
 ACTIVATIONS = {"identity": nn.Identity, "leaky_relu": nn.LeakyReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
 
@@ -26,7 +27,8 @@ class Generator(nn.Module):
     """Linear(-BatchNorm)-ReLU blocks and a linear layer, (N, latent_size) to (N, *sample_shape).
 
     ``output`` is the function at the end; where it is not given, images, of three dimensions, end in tanh, because
-    data modules give them in [-1, 1], and points end as they are.
+    data modules give them in [-1, 1], and points end as they are. A ``conditional`` one takes the class joined to z,
+    with ``conditional_norm`` by BatchNorm too.
     """
 
     def __init__(
@@ -36,37 +38,61 @@ class Generator(nn.Module):
         widths: Sequence[int],
         batch_norm: bool = True,
         output: str | None = None,
+        classes: int = 0,
+        conditional: bool = False,
+        conditional_norm: bool = False,
     ) -> None:
         super().__init__()
         self.sample_shape = tuple(sample_shape)
+        self.conditional = conditional
+        self.condition = Joined(classes) if conditional else None
+        sizes = [latent_size + EMBEDDING * conditional, *widths]
         layers: list[nn.Module] = []
-        for inputs, outputs in pairwise([latent_size, *widths]):
+        for inputs, outputs in pairwise(sizes):
             layers.append(nn.Linear(inputs, outputs))
             if batch_norm:
                 layers.append(nn.BatchNorm1d(outputs))
             layers.append(nn.ReLU())
-        layers.append(nn.Linear([latent_size, *widths][-1], math.prod(self.sample_shape)))
+        layers.append(nn.Linear(sizes[-1], math.prod(self.sample_shape)))
         output = output or ("tanh" if len(self.sample_shape) == 3 else "identity")
         if output != "identity":
             layers.append(activation(output))
-        self.layers = nn.Sequential(*layers)
+        self.layers = LayersByClass(layers, classes) if conditional and conditional_norm else nn.Sequential(*layers)
 
-    def forward(self, z: Tensor) -> Tensor:
-        return self.layers(z).unflatten(1, self.sample_shape)
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        samples = self.layers(z) if self.condition is None else self.condition(self.layers, z, y)
+        return samples.unflatten(1, self.sample_shape)
 
 
 class Discriminator(nn.Module):
-    """Linear-LeakyReLU blocks and a linear layer, (N, *sample_shape) to logits (N,), or (N, outputs)."""
+    """Linear-LeakyReLU blocks and a linear layer, (N, *sample_shape) to logits (N,), or (N, outputs).
+
+    A ``conditional`` one takes the class by ``conditioning``: projection, or joined to x.
+    """
 
     def __init__(
-        self, sample_shape: tuple[int, ...], widths: Sequence[int], slope: float = 0.2, outputs: int = 1
+        self,
+        sample_shape: tuple[int, ...],
+        widths: Sequence[int],
+        slope: float = 0.2,
+        outputs: int = 1,
+        classes: int = 0,
+        conditional: bool = False,
+        conditioning: Conditioning = "projection",
     ) -> None:
         super().__init__()
+        self.conditional = conditional
+        is_joined = conditional and conditioning == "joined"
+        sizes = [math.prod(sample_shape) + EMBEDDING * is_joined, *widths]
         layers: list[nn.Module] = []
-        for before, after in pairwise([math.prod(sample_shape), *widths]):
+        for before, after in pairwise(sizes):
             layers += [nn.Linear(before, after), nn.LeakyReLU(slope)]
-        layers.append(nn.Linear([math.prod(sample_shape), *widths][-1], outputs))
+        layers.append(nn.Linear(sizes[-1], outputs))
         self.layers = nn.Sequential(*layers)
+        shape = (EMBEDDING,)
+        self.condition = discriminator_condition(conditioning, classes, sizes[-1], shape) if conditional else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x.flatten(1)).squeeze(1)
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        x = x.flatten(1)
+        outputs = self.layers(x) if self.condition is None else self.condition(self.layers, x, y)
+        return outputs.squeeze(1)

@@ -6,6 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from gan_lightning.networks.conditional import EMBEDDING, Conditioning, Joined, discriminator_condition
 from gan_lightning.networks.pyramid import pyramid
 
 EXPANSION = 2
@@ -53,15 +54,26 @@ class Generator(nn.Module):
     """Latents weigh learned maps, which grow by bilinear doubling, (N, latent_size) to tanh images.
 
     There are ``blocks`` for each size of map; the largest maps have ``width`` channels, and each halving doubles them.
+    A ``conditional`` one takes the class joined to z.
     """
 
     memory_format = torch.channels_last  # while it trains: convolutions are faster
 
-    def __init__(self, latent_size: int, sample_shape: tuple[int, ...], width: int = 32, blocks: int = 1) -> None:
+    def __init__(
+        self,
+        latent_size: int,
+        sample_shape: tuple[int, ...],
+        width: int = 32,
+        blocks: int = 1,
+        classes: int = 0,
+        conditional: bool = False,
+    ) -> None:
         super().__init__()
+        self.conditional = conditional
+        self.condition = Joined(classes) if conditional else None
         side, doublings = pyramid("resnet", sample_shape)
         widths = [width * 2**i for i in reversed(range(doublings + 1))]
-        self.weights = nn.Linear(latent_size, widths[0], bias=False)
+        self.weights = nn.Linear(latent_size + EMBEDDING * conditional, widths[0], bias=False)
         self.maps = nn.Parameter(torch.randn(widths[0], side, side))
         layers: list[nn.Module] = [Block(widths[0]) for _ in range(blocks)]
         for inputs, outputs in pairwise(widths):
@@ -70,27 +82,45 @@ class Generator(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Conv2d(width, sample_shape[0], 1), nn.Tanh())
         _initialize(self)
 
-    def forward(self, z: Tensor) -> Tensor:
-        return self.layers(self.weights(z)[:, :, None, None] * self.maps)
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        weights = self.weights(z) if self.condition is None else self.condition(self.weights, z, y)
+        return self.layers(weights[:, :, None, None] * self.maps)
 
 
 class Discriminator(nn.Module):
-    """The generator's mirror image, halving by averages, (N, *sample_shape) to logits (N,), or (N, outputs)."""
+    """The generator's mirror image, halving by averages, (N, *sample_shape) to logits (N,), or (N, outputs).
+
+    A ``conditional`` one takes the class by ``conditioning``: projection, or joined to x as one more channel.
+    """
 
     memory_format = torch.channels_last  # while it trains: convolutions are faster
 
-    def __init__(self, sample_shape: tuple[int, ...], width: int = 32, blocks: int = 1, outputs: int = 1) -> None:
+    def __init__(
+        self,
+        sample_shape: tuple[int, ...],
+        width: int = 32,
+        blocks: int = 1,
+        outputs: int = 1,
+        classes: int = 0,
+        conditional: bool = False,
+        conditioning: Conditioning = "projection",
+    ) -> None:
         super().__init__()
+        self.conditional = conditional
+        is_joined = conditional and conditioning == "joined"
         side, doublings = pyramid("resnet", sample_shape)
         widths = [width * 2**i for i in range(doublings + 1)]
-        layers: list[nn.Module] = [nn.Conv2d(sample_shape[0], width, 1)]
+        layers: list[nn.Module] = [nn.Conv2d(sample_shape[0] + is_joined, width, 1)]
         layers += [Block(width) for _ in range(blocks)]
         for before, after in pairwise(widths):
             layers += [nn.AvgPool2d(2), nn.Conv2d(before, after, 1, bias=False)]
             layers += [Block(after) for _ in range(blocks)]
         layers.append(nn.Conv2d(widths[-1], widths[-1], side, groups=widths[-1], bias=False))
         self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1], outputs))
+        shape = (1, *sample_shape[1:])
+        self.condition = discriminator_condition(conditioning, classes, widths[-1], shape) if conditional else None
         _initialize(self)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x).squeeze(1)
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        outputs = self.layers(x) if self.condition is None else self.condition(self.layers, x, y)
+        return outputs.squeeze(1)

@@ -149,7 +149,7 @@ def test_best_is_the_epoch_with_the_best_metric_and_last_the_end(
     assert saved(tmp_path, "best")["global_step"] == 4 * best
     assert saved(tmp_path)["global_step"] == 20
     (state,) = (s for name, s in saved(tmp_path)["callbacks"].items() if name.startswith("RunCheckpoint"))
-    assert state == {"best": script[best - 1], "measured_by": [None, 0]}
+    assert state == {"best": script[best - 1], "measured_by": [None, 0], "stopped": False}
 
 
 def test_the_sanity_check_of_untrained_weights_is_no_validation(tmp_path: Path) -> None:
@@ -307,7 +307,7 @@ def test_scores_that_cannot_be_compared_do_not_rank_checkpoints(
     tmp_path: Path, features: str, samples: int, best: float
 ) -> None:
     callback = RunCheckpoint()
-    callback.load_state_dict({"best": 1.0, "measured_by": ["a", 4]})
+    callback.load_state_dict({"best": 1.0, "measured_by": ["a", 4], "stopped": False})
     data = JudgedData(rounds(4), [5.0], "min")
     data.features_name, data.validation_samples = features, samples
     run(tmp_path, callback, data=data)

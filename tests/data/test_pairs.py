@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from gan_lightning.batch import Batch
-from gan_lightning.data.pairs import MNISTEdges, PairedFolder, Pairs, outline
+from gan_lightning.data.pairs import MNISTEdges, PairedFolder, outline
 from gan_lightning.errors import UsageError
 from gan_lightning.metrics.reconstruction import L1
 
@@ -103,7 +103,10 @@ def test_mnist_is_paired_with_its_outlines(tmp_path: Path) -> None:
     y, x = rounds.y.flatten(0, 3), rounds.x.flatten(0, 3)
     assert torch.equal(((y + 1) * 127.5).round().byte(), outline(((x + 1) * 127.5).round().byte()))
     assert data.classes == 0
-    assert (data.is_paired, Pairs.is_paired) == (True, True)
+    assert torch.equal(
+        ((data.conditions(20) + 1) * 127.5).round().byte(),
+        outline(data.images[torch.arange(20) % len(data.images), 1:]),
+    )
 
 
 def test_l1_is_a_mean_over_pairs_and_pixels() -> None:
