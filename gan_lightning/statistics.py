@@ -7,7 +7,6 @@ from itertools import combinations
 from statistics import mean, stdev
 
 LEVEL = 0.05  # the chance, at most, that settings which are all equal are told apart
-DEPTH = 100  # of the continued fraction, whose terms fall off with sqrt(freedom)
 
 
 @dataclass(frozen=True)
@@ -35,32 +34,9 @@ def welch(a: Sample, b: Sample) -> float:
     if error == 0:
         return 1.0 if difference == 0 else min(1.0, 2 / math.comb(a.n + b.n, a.n))
     freedom = 1 / ((a.error / error) ** 4 / (a.n - 1) + (b.error / error) ** 4 / (b.n - 1))
-    return student_t(difference / error, freedom)
+    from scipy.special import stdtr  # Student's distribution; slow to import
 
-
-def student_t(t: float, freedom: float) -> float:
-    """P(|T| > |t|) = I_x(freedom/2, 1/2), x = freedom / (freedom + t^2), of Student's T (DLMF 8.17)."""
-    return incomplete_beta(freedom / 2, 0.5, freedom / (freedom + t * t))
-
-
-def incomplete_beta(a: float, b: float, x: float) -> float:
-    """I_x(a, b), the regularized incomplete beta function, by its continued fraction (DLMF 8.17.22)."""
-    if x in (0.0, 1.0):
-        return x
-    if x > (a + 1) / (a + b + 2):  # there the complement's fraction is the one that converges fast
-        return 1 - incomplete_beta(b, a, 1 - x)
-    log_beta = math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
-    return math.exp(a * math.log(x) + b * math.log1p(-x) - log_beta) / (a * _beta_fraction(a, b, x))
-
-
-def _beta_fraction(a: float, b: float, x: float) -> float:
-    """1 + d_1 / (1 + d_2 / (1 + ...)) with the d of DLMF 8.17.23, from its far end."""
-    value = 1.0
-    for m in range(DEPTH, 0, -1):
-        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
-        value = 1 + even / (1 + odd / value)
-    return 1 - (a + b) * x / ((a + 1) * value)
+    return 2.0 * float(stdtr(freedom, -abs(difference / error)))
 
 
 def holm(p_values: Sequence[float], level: float = LEVEL) -> list[bool]:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.testing import assert_close
 
-from gan_lightning.networks import dcgan, linear, mlp, resnet
+from gan_lightning.errors import UsageError
+from gan_lightning.networks import dcgan, infogan, linear, mlp, resnet
 
 POINTS = [(1,), (2,)]
 IMAGES = [(1, 28, 28), (1, 32, 32), (3, 32, 32), (1, 64, 64), (3, 64, 64), (3, 28, 28)]
@@ -19,6 +20,7 @@ PAIRS = [
     *[(mlp.Generator(5, shape, [8, 9]), mlp.Discriminator(shape, [9, 8]), shape) for shape in POINTS + IMAGES],
     *[(dcgan.Generator(5, shape, 4), dcgan.Discriminator(shape, 4), shape) for shape in IMAGES],
     *[(resnet.Generator(5, shape, 4), resnet.Discriminator(shape, 4), shape) for shape in IMAGES],
+    *[(infogan.Generator(5, shape, 4, 8), infogan.Discriminator(shape, 4, 8), shape) for shape in IMAGES],
 ]
 TUTORIAL = {"latent_size": 64, "sample_shape": (1, 28, 28), "widths": [128, 256, 512, 1024]}
 
@@ -126,6 +128,7 @@ def test_images_stay_in_range_and_points_do_not() -> None:
     for net in (
         mlp.Generator(5, (1, 28, 28), [8], batch_norm=False),
         dcgan.Generator(5, (1, 28, 28), 4).eval(),
+        infogan.Generator(5, (1, 28, 28), 4, 8).eval(),
         resnet.Generator(5, (1, 28, 28), 4),
     ):
         assert net(z).abs().max() <= 1
@@ -157,6 +160,32 @@ def test_dcgan_in_parameters() -> None:
     assert parameters(dcgan.Generator(100, (1, 28, 28))) == sum(generator)
     discriminator = [1 * 64 * 4 * 4 + 64, 64 * 128 * 4 * 4, 2 * 128, 128 * 7 * 7 + 1]
     assert parameters(dcgan.Discriminator((1, 28, 28))) == sum(discriminator)
+
+
+def test_infogan_in_parameters() -> None:
+    """Chen et al. 2016, table 1, without the biases before BatchNorm."""
+    generator = [74 * 1024, 2 * 1024, 1024 * 6272, 2 * 6272, 128 * 64 * 16, 2 * 64, 64 * 16 + 1]
+    assert parameters(infogan.Generator(74, (1, 28, 28))) == sum(generator)
+    body = [64 * 16 + 64, 64 * 128 * 16, 2 * 128, 6272 * 1024, 2 * 1024]
+    posterior = [1024 * 128, 2 * 128, 129 * 12]
+    assert parameters(infogan.Discriminator((1, 28, 28))) == sum(body) + 1025
+    assert parameters(infogan.Discriminator((1, 28, 28), outputs=13)) == sum(body) + 1025 + sum(posterior)
+
+
+def test_the_first_of_infogans_outputs_is_the_logit() -> None:
+    net = infogan.Discriminator((1, 28, 28), 4, 8, outputs=13, output_units=6).eval()
+    images = torch.randn(5, 1, 28, 28)
+    outputs = net(images)
+    assert outputs.shape == (5, 13)
+    net.others = None
+    assert torch.equal(net(images), outputs[:, 0])
+
+
+@pytest.mark.parametrize("shape", [(2,), (1, 28, 30), (3, 33, 32)])
+def test_infogan_refuses_what_its_strides_cannot_halve_twice(shape: tuple[int, ...]) -> None:
+    for network in (infogan.Generator, infogan.Discriminator):
+        with pytest.raises(UsageError, match=r"multiples of 4, but the data has samples of shape"):
+            network(sample_shape=shape, **({"latent_size": 3} if network is infogan.Generator else {}))
 
 
 def test_dcgan_of_64_pixels_is_that_of_the_paper() -> None:
