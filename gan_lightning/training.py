@@ -266,7 +266,8 @@ def check_validation(data: RealData, trainer: Trainer) -> None:
     """
     interval, batches = trainer.val_check_interval, -(-data.rounds_in_epoch() // data.rounds_per_batch)
     within_epochs = trainer.check_val_every_n_epoch is not None
-    if isinstance(interval, int) and interval > batches and within_epochs and not trainer.overfit_batches:
+    overfits = trainer.overfit_batches  # type: ignore[attr-defined]
+    if isinstance(interval, int) and interval > batches and within_epochs and not overfits:
         raise UsageError(
             f"trainer.val_check_interval is {interval}, but an epoch has {batches} batches: give at most as many, or "
             "trainer.check_val_every_n_epoch=null to count the batches of all epochs."
