@@ -35,6 +35,7 @@ from gan_lightning.config import NULL_GROUP, as_typed, check, check_changes, cho
 from gan_lightning.errors import ENDINGS, Diverged, Stopped, UsageError
 from gan_lightning.lock import claimed, locked
 from gan_lightning.objective import objective, worst
+from gan_lightning.options import check_text
 from gan_lightning.resumption import is_same_run, resume
 from gan_lightning.sweep import announcement, record, worst_status
 from gan_lightning.trust import foreign_packages
@@ -186,6 +187,7 @@ def main() -> None:
     """Print one sentence, not a traceback, for what the user can mend."""
     sys.path.append(os.getcwd())  # one's own code may lie where the command is given
     try:
+        check_text(sys.argv[1:])
         resumed = resumption(sys.argv[1:])
         if resumed is not None:
             return go_on(resumed)

@@ -68,7 +68,8 @@ def needed(path: str | Path) -> Iterator[None]:
         if (cause := cause_in_the_machine(error)) is None:
             raise
         raise Fault(
-            f"{path} cannot be written ({why(cause)}): the former one is whole; mend that, and go on by resume=."
+            f"{path} cannot be written ({why(cause)}): what was there is whole; mend that, and go on by "
+            "resume=RUN_FOLDER."
         ) from error
 
 

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -48,9 +48,20 @@ def read_options(options: type[T], doc: str) -> T:
         print(f"{doc.strip()}\n\n{describe(options)}")
         sys.exit()
     try:
+        check_text(arguments)
         return parse(options, arguments)
     except UsageError as error:
         sys.exit(f"Error: {error}")
+
+
+def check_text(arguments: Iterable[str]) -> None:
+    """Raise a UsageError where an argument is not UTF-8: curves, tables and YAML files could not hold it."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            shown = argument.encode("utf-8", "backslashreplace").decode()
+            raise UsageError(f"{shown} is not UTF-8: rename what it names, or give a link to it.") from error
 
 
 @contextmanager

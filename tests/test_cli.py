@@ -136,6 +136,17 @@ WRONG = [
 ]
 
 
+@pytest.mark.parametrize("option", ["data.root", "hydra.run.dir", "resume"])
+def test_what_is_not_utf_8_is_refused(tmp_path: Path, option: str) -> None:
+    """Of a folder that is there."""
+    name = os.fsdecode(b"caf\xe9")
+    (tmp_path / name).mkdir()
+    result = command(f"{option}={name}", cwd=tmp_path)
+    assert without_torch(result) == ""
+    assert result.stderr == f"Error: {option}=caf\\udce9 is not UTF-8: rename what it names, or give a link to it.\n"
+    assert list(tmp_path.iterdir()) == [tmp_path / name]
+
+
 @pytest.mark.parametrize(("arguments", "named"), WRONG, ids=[" ".join(row[0])[:50] for row in WRONG])
 def test_a_wrong_command_line_ends_in_one_sentence_at_once(tmp_path: Path, arguments: list[str], named: str) -> None:
     result = command(*arguments, cwd=tmp_path)

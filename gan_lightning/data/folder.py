@@ -79,7 +79,7 @@ class ImageFolder(ImageData):
         digest = hashlib.sha256()
         for path in self.images.files:
             stat = path.stat()
-            digest.update(f"{path.relative_to(self.root)}\0{stat.st_size} {stat.st_mtime_ns}\n".encode())
+            digest.update(os.fsencode(path.relative_to(self.root)) + f"\0{stat.st_size} {stat.st_mtime_ns}\n".encode())
         return f"{len(self.images)} files, digest {digest.hexdigest()[:16]}"
 
     @cached_property

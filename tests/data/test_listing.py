@@ -155,6 +155,7 @@ def test_any_name_is_read_and_shown_on_one_line(
     options: dict[str, Any] = {"memory_limit": memory_limit, "workers": 0, "unreadable": "skip"}
     data = ready(image_folder(root, **options))
     assert len(data.images) == 6
+    assert data.fingerprint.startswith("6 ")
     assert all(text.encode().decode().isprintable() for text in data.class_names)
     assert len(data.class_names) == 3
     assert len(ready(image_folder(folder, **options)).images) == 1  # shown beside the bar
