@@ -225,7 +225,7 @@ def _check_conditional(config: DictConfig, choices: dict[str, Any]) -> None:
     if config.model.get("conditional") and not any("conditional" in player for player in players):
         raise UsageError(
             f"model.conditional is true, but model={choices.get('model')} has no networks that take classes: choose "
-            "mlp, points, dcgan or resnet."
+            "mlp, points, dcgan, resnet or infogan."
         )
     if players[0].get("conditional_norm") and not players[0].get("conditional"):
         raise UsageError("model.generator.conditional_norm is for classes: give model.conditional=true with it.")

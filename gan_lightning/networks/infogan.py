@@ -3,6 +3,7 @@
 from torch import Tensor, cat, nn
 
 from gan_lightning.errors import UsageError
+from gan_lightning.networks.conditional import EMBEDDING, Conditioning, Joined, LayersByClass, discriminator_condition
 
 
 def smallest_map(sample_shape: tuple[int, ...]) -> tuple[int, int]:
@@ -20,28 +21,45 @@ def smallest_map(sample_shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 class Generator(nn.Module):
-    """Two linear layers and two transposed convolutions, each with BatchNorm, (N, latent_size) to tanh images."""
+    """Two linear layers and two transposed convolutions, each with BatchNorm, (N, latent_size) to tanh images.
 
-    def __init__(self, latent_size: int, sample_shape: tuple[int, ...], width: int = 64, units: int = 1024) -> None:
+    A ``conditional`` one takes the class joined to z, with ``conditional_norm`` by BatchNorm too.
+    """
+
+    def __init__(
+        self,
+        latent_size: int,
+        sample_shape: tuple[int, ...],
+        width: int = 64,
+        units: int = 1024,
+        classes: int = 0,
+        conditional: bool = False,
+        conditional_norm: bool = False,
+    ) -> None:
         super().__init__()
+        self.conditional = conditional
+        self.condition = Joined(classes) if conditional else None
+        latent_size += EMBEDDING * conditional
         height, breadth = smallest_map(sample_shape)
         features = 2 * width * height * breadth
-        self.layers = nn.Sequential(
+        layers = [
             *(nn.Linear(latent_size, units, bias=False), nn.BatchNorm1d(units), nn.ReLU()),
             *(nn.Linear(units, features, bias=False), nn.BatchNorm1d(features), nn.ReLU()),
             nn.Unflatten(1, (2 * width, height, breadth)),
             *(nn.ConvTranspose2d(2 * width, width, 4, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()),
             *(nn.ConvTranspose2d(width, sample_shape[0], 4, 2, 1), nn.Tanh()),
-        )
+        ]
+        self.layers = LayersByClass(layers, classes) if conditional and conditional_norm else nn.Sequential(*layers)
 
-    def forward(self, z: Tensor) -> Tensor:
-        return self.layers(z)
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.layers(z) if self.condition is None else self.condition(self.layers, z, y)
 
 
 class Discriminator(nn.Module):
     """Two strided convolutions and a linear layer; images to logits (N,), or (N, outputs).
 
-    The outputs after the first have a further linear layer of their own, as Q's in the paper.
+    The outputs after the first have a further linear layer of their own, as Q's in the paper. A ``conditional`` one
+    takes the class by ``conditioning``: projection, or joined to x as one more channel.
     """
 
     def __init__(
@@ -52,24 +70,42 @@ class Discriminator(nn.Module):
         slope: float = 0.1,
         outputs: int = 1,
         output_units: int = 128,
+        classes: int = 0,
+        conditional: bool = False,
+        conditioning: Conditioning = "projection",
     ) -> None:
         super().__init__()
+        self.conditional = conditional
+        is_joined = conditional and conditioning == "joined"
         height, breadth = smallest_map(sample_shape)
-        self.body = nn.Sequential(
-            *(nn.Conv2d(sample_shape[0], width, 4, 2, 1), nn.LeakyReLU(slope)),
+        features = 2 * width * height * breadth
+        self.layers = nn.Sequential(
+            *(nn.Conv2d(sample_shape[0] + is_joined, width, 4, 2, 1), nn.LeakyReLU(slope)),
             *(nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False), nn.BatchNorm2d(2 * width), nn.LeakyReLU(slope)),
             nn.Flatten(),
-            *(nn.Linear(2 * width * height * breadth, units, bias=False), nn.BatchNorm1d(units), nn.LeakyReLU(slope)),
+            *(nn.Linear(features, units, bias=False), nn.BatchNorm1d(units), nn.LeakyReLU(slope)),
+            Outputs(units, outputs, output_units, slope),
         )
-        self.logit = nn.Linear(units, 1)
+        shape = (1, *sample_shape[1:])
+        self.condition = discriminator_condition(conditioning, classes, units, shape) if conditional else None
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        outputs = self.layers(x) if self.condition is None else self.condition(self.layers, x, y)
+        return outputs.squeeze(1)
+
+
+class Outputs(nn.Module):
+    """A linear logit, and the other outputs through a layer of their own, (N, features) to (N, outputs)."""
+
+    def __init__(self, features: int, outputs: int, units: int, slope: float) -> None:
+        super().__init__()
+        self.logit = nn.Linear(features, 1)
         self.others = None
         if outputs > 1:
-            self.others = nn.Sequential(
-                *(nn.Linear(units, output_units, bias=False), nn.BatchNorm1d(output_units), nn.LeakyReLU(slope)),
-                nn.Linear(output_units, outputs - 1),
-            )
+            norm = nn.BatchNorm1d(units)
+            hidden = (nn.Linear(features, units, bias=False), norm, nn.LeakyReLU(slope))
+            self.others = nn.Sequential(*hidden, nn.Linear(units, outputs - 1))
 
-    def forward(self, x: Tensor) -> Tensor:
-        features = self.body(x)
-        logits = self.logit(features)
-        return logits.squeeze(1) if self.others is None else cat([logits, self.others(features)], 1)
+    def forward(self, features: Tensor) -> Tensor:
+        logit = self.logit(features)
+        return logit if self.others is None else cat([logit, self.others(features)], 1)

@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from gan_lightning.errors import UsageError
-from gan_lightning.networks import dcgan, mlp, resnet
+from gan_lightning.networks import dcgan, infogan, mlp, resnet
 from gan_lightning.networks.conditional import ClassEmbedding, ConditionalBatchNorm, LayersByClass
 
 K, N = 4, 6
@@ -22,12 +22,14 @@ GENERATORS: dict[str, Callable[..., nn.Module]] = {
     "mlp": lambda **o: mlp.Generator(5, IMAGE, [8, 9], **o),
     "dcgan": lambda **o: dcgan.Generator(5, IMAGE, 4, **o),
     "resnet": lambda **o: resnet.Generator(5, IMAGE, 4, **o),
+    "infogan": lambda **o: infogan.Generator(5, IMAGE, 4, 8, **o),
 }
 DISCRIMINATORS: dict[str, Callable[..., nn.Module]] = {
     "points": lambda **o: mlp.Discriminator((2,), [8], **o),
     "mlp": lambda **o: mlp.Discriminator(IMAGE, [9, 8], **o),
     "dcgan": lambda **o: dcgan.Discriminator(IMAGE, 4, **o),
     "resnet": lambda **o: resnet.Discriminator(IMAGE, 4, **o),
+    "infogan": lambda **o: infogan.Discriminator(IMAGE, 4, 8, **o),
 }
 
 
@@ -71,7 +73,7 @@ def test_joined_classes_are_further_features_or_a_channel() -> None:
     critic = double(DISCRIMINATORS["mlp"], **GIVEN, conditioning="joined")
     x, e = samples("mlp"), critic.condition.weight[Y]
     assert_close(critic(x, Y), critic.layers(torch.cat([x.flatten(1), e], 1)).squeeze(1))
-    for name in ("dcgan", "resnet"):
+    for name in ("dcgan", "resnet", "infogan"):
         critic = double(DISCRIMINATORS[name], **GIVEN, conditioning="joined")
         channel = critic.condition.weight[Y].view(N, 1, 28, 28)
         assert_close(critic(x, Y), critic.layers(torch.cat([x, channel], 1)).flatten(1).squeeze(1))
@@ -116,14 +118,14 @@ def test_batch_norm_by_class_by_hand(shape: tuple[int, ...]) -> None:
     assert_close(norm.eval()(x, Y), by_hand(*running))
 
 
-@pytest.mark.parametrize("name", ["mlp", "dcgan"])
+@pytest.mark.parametrize("name", ["mlp", "dcgan", "infogan"])
 def test_every_batch_norm_is_by_class_where_asked(name: str) -> None:
     generator = double(GENERATORS[name], **GIVEN, conditional_norm=True)
     assert not [layer for layer in generator.layers if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]
     plain = double(GENERATORS[name], **GIVEN)
     norms = [layer for layer in plain.layers if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]
     found = [layer for layer in generator.layers if isinstance(layer, ConditionalBatchNorm)]
-    assert len(found) == len(norms) == 2
+    assert len(found) == len(norms) == (3 if name == "infogan" else 2)
     z = torch.randn(N, 5, dtype=torch.double)
     before = generator(z, Y)
     nn.init.constant_(found[-1].shift.weight[2], 3.0)
@@ -133,7 +135,7 @@ def test_every_batch_norm_is_by_class_where_asked(name: str) -> None:
 
 @pytest.mark.parametrize("name", GENERATORS)
 def test_weights_of_classes_mix_them(name: str) -> None:
-    options = {"conditional_norm": True} if name in ("mlp", "dcgan") else {}
+    options = {"conditional_norm": True} if name in ("mlp", "dcgan", "infogan") else {}
     generator, z = double(GENERATORS[name], **GIVEN, **options).eval(), torch.randn(N, 5, dtype=torch.double)
     one_hot = functional.one_hot(Y, K).double()
     assert_close(generator(z, one_hot), generator(z, Y))

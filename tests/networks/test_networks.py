@@ -177,7 +177,7 @@ def test_the_first_of_infogans_outputs_is_the_logit() -> None:
     images = torch.randn(5, 1, 28, 28)
     outputs = net(images)
     assert outputs.shape == (5, 13)
-    net.others = None
+    net.layers[-1].others = None
     assert torch.equal(net(images), outputs[:, 0])
 
 
