@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -60,19 +61,32 @@ def build_gan(config: DictConfig, sample_shape: tuple[int, ...], classes: int) -
 def build_game(config: DictConfig, parts: dict[str, Any], sample_shape: tuple[int, ...], classes: int) -> Game:
     """The game of a configuration over the networks that are parts of its model."""
     kind: type[Game] = located(config.game._target_)
+    check_parts(kind, parts)
     options = {k: v for k, v in config.game.items() if not str(k).startswith("_")}
+    prior = made(config.prior)
     networks = {
-        name: build_network(part, kind.network_options(name, sample_shape, classes, **options))
+        name: build_network(part, kind.network_options(name, sample_shape, classes, prior=prior, **options))
         for name, part in parts.items()
     }
     return made(
         config.game,
         **networks,
-        prior=made(config.prior),
+        prior=prior,
         loss=made(config.loss),
         regularizers=made_parts(config.regularizer),
         generator_regularizers=made_parts(config.generator_regularizer),
     )
+
+
+def check_parts(kind: type[Game], parts: Iterable[str]) -> None:
+    """Raise a UsageError where the model has a network that the game does not play with."""
+    takes = inspect.signature(kind).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values())
+    if others := [name for name in parts if name not in takes and not takes_any]:
+        raise UsageError(
+            f"model.{others[0]} is a network that {kind.__name__} does not play with: choose the game that the model "
+            "is made for, such as game=bigan for model=bigan, or another model."
+        )
 
 
 def build_network(config: Any, given: dict[str, Any]) -> nn.Module:

@@ -115,11 +115,13 @@ UNLIMITED = (lambda v: _is_whole(v) and (v >= 1 or v == -1), "a whole number, at
 # by the last part of an option's name, so that a new network or data set is checked as soon as its YAML is there
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("batch_size", "critic_steps", "latent_size", "rounds_per_batch", "rounds_per_epoch"), SIZE),
+    **dict.fromkeys(("categories", "output_units"), SIZE),
     **dict.fromkeys(("size", "width", "modes", "side", "interval", "n"), SIZE),
     **dict.fromkeys(("every_n_steps", "log_every_n_steps", "accumulate_grad_batches"), SIZE),
     **dict.fromkeys(("blocks", "pieces", "units", "unit_pieces", "saturate"), SIZE),
     "seed": SEED,
-    **dict.fromkeys(("workers", "validation_samples"), COUNT),
+    **dict.fromkeys(("workers", "validation_samples", "continuous"), COUNT),
+    **dict.fromkeys(("category_weight", "continuous_weight", "l1_weight", "adversarial_weight"), NOT_NEGATIVE),
     **dict.fromkeys(("lr", "memory_limit"), POSITIVE),
     **dict.fromkeys(("std", "sigma", "spacing", "radius"), SCALE),
     "mean": PLACE,

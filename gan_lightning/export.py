@@ -21,7 +21,7 @@ CHECKED = 64  # fresh latents
 class Sampler(nn.Module):
     """The part of a game that makes samples, from latents (n, latent_size) to (n, *sample_shape).
 
-    A conditional one takes labels (n,), too.
+    A conditional one takes labels (n,), or images (n, *sample_shape) to translate, too.
     """
 
     def __init__(self, game: Game) -> None:
@@ -51,7 +51,7 @@ def describe(gan: GAN, weights: str) -> dict[str, Any]:
 def trace(gan: GAN, raw: bool = False) -> ExportedProgram:
     """The generator in evaluation mode as a program from (n, latent_size) to (n, *sample_shape), for any n.
 
-    That of a conditional one is from these and labels, (n,).
+    That of a conditional one is from these and ``labels``, (n,), or the images to translate.
     """
     # two, because torch.export would take a size of one for a constant
     inputs = inputs_of(gan, torch.zeros(2, gan.game.prior.size))
@@ -61,8 +61,12 @@ def trace(gan: GAN, raw: bool = False) -> ExportedProgram:
 
 
 def inputs_of(gan: GAN, latents: Tensor) -> dict[str, Tensor]:
-    """What the program takes, by name: latents and, where the generator is conditional, the classes in turn."""
-    labels = gan.labels(len(latents))
+    """What the program takes, by name: latents and what a conditional generator is asked for.
+
+    These are the classes in turn or, to be translated, images of noise.
+    """
+    n, shape = len(latents), gan.described["sample_shape"]
+    labels = gan.labels(n, torch.rand(n, *shape) if gan.game.translates else None)
     return {"latents": latents} | ({} if labels is None else {"labels": labels})
 
 
@@ -74,7 +78,7 @@ def write_pt2(program: ExportedProgram, path: Path, description: dict[str, Any])
 
 def write_onnx(program: ExportedProgram, path: Path, description: dict[str, Any]) -> None:
     """The program from ``latents`` to ``samples`` in ONNX, each item of the description as JSON in its metadata."""
-    names = ["latents", "labels"] if "class_names" in description else ["latents"]
+    names = list(program.graph_signature.user_inputs)  # as the Sampler has them
     shapes = ({0: "n"}, {})[: len(names)]  # the same n, which may be named once
     onnx = torch.onnx.export(program, input_names=names, output_names=["samples"], dynamic_shapes=shapes, verbose=False)
     assert onnx is not None
@@ -98,7 +102,9 @@ def run(path: Path, inputs: Mapping[str, Tensor]) -> Tensor | None:
 def difference(path: Path, gan: GAN, raw: bool = False) -> float | None:
     """max |x' - x| / max(1, max |x|) of the program's samples x' and the GAN's, of fresh latents; None if not run."""
     latents = gan.game.prior.sample(CHECKED, torch.Generator())
-    samples, exported = gan.sample(CHECKED, latents=latents, raw=raw), run(path, inputs_of(gan, latents))
+    inputs = inputs_of(gan, latents)
+    samples = gan.sample(CHECKED, latents=latents, labels=inputs.get("labels"), raw=raw)
+    exported = run(path, inputs)
     if exported is None:
         return None
     return ((exported - samples).abs().max() / samples.abs().max().clamp(min=1)).item()

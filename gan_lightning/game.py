@@ -32,6 +32,7 @@ class Game(nn.Module):
     of its own or of its class, is called with the batch's y as its second argument.
     """
 
+    translates = False  # whether y is an image of the samples' shape, from which G makes another
     averaged: tuple[str, ...] = ("generator",)  # the modules that samples come from, whose weights may be averaged
 
     def __init__(
@@ -56,7 +57,9 @@ class Game(nn.Module):
     def network_options(
         cls, network: str, sample_shape: tuple[int, ...], classes: int, **options: Any
     ) -> dict[str, Any]:
-        """What the constructor of ``network`` is given besides its own options; ``options`` are the game's.
+        """What the constructor of ``network`` is given besides its own options.
+
+        ``options`` are the game's, and its ``prior``.
 
         Of ``sample_shape`` and ``classes`` a constructor takes those that it names; what a game adds it must take.
         """
@@ -74,6 +77,10 @@ class Game(nn.Module):
     def sampled(self) -> nn.ModuleDict:
         """The modules that samples come from."""
         return nn.ModuleDict({name: getattr(self, name) for name in self.averaged})
+
+    def prepare(self, real: Batch) -> Batch:
+        """A real batch as D learns from it, fixed before G steps where both step from where both were."""
+        return real
 
     def generate(self, z: Tensor, y: Tensor | None = None) -> Batch:
         """G's samples of latents z, (N, latent_size), under the conditions y, those of the real batch."""

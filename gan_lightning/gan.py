@@ -117,6 +117,8 @@ class GAN(LightningModule):
         """
         z = self.game.prior.sample(n, generator) if latents is None else latents
         y = self.labels(len(z), labels)
+        if y is not None and len(y) != len(z):
+            raise UsageError(f"labels are of {len(y)} samples, and {len(z)} are asked for: give as many.")
         z = z.to(self.device).to(self.dtype)
         with self.sampling(raw):
             return self.game.generate(z, None if y is None else y.to(self.device)).x

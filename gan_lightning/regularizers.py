@@ -30,8 +30,11 @@ def input_gradient(logits: Tensor, inputs: Tensor) -> Tensor:
     """d logit_i / d input_i, (logits, features), itself differentiable.
 
     Exact for critics that treat samples one by one; with batch statistics it is the gradient of the summed logits.
-    Where a critic judges m samples by one logit, the gradient is in all m of them.
+    Where a critic judges m samples by one logit, the gradient is in all m of them; where it gives a sample several
+    logits, one for each patch, it is that of their mean, (samples, features).
     """
+    if len(logits) > len(inputs):
+        logits = logits.view(len(inputs), -1).mean(1)
     (gradient,) = torch.autograd.grad(logits.sum(), inputs, create_graph=True)
     return gradient.reshape(len(logits), -1)
 

@@ -28,15 +28,18 @@ def check_networks(gan: GAN, data: RealData) -> None:
     n = data.batch_size
     eager = torch.compiler.set_stance("force_eager") if gan.game.is_compiled else nullcontext()
     with isolate_rng(), _unchanged(gan), eager:
+        y = data.conditions(n)
+        are_patches = y is not None and y.dim() > 1  # of which D may give a logit for each
+        _check_pairs(are_patches, gan.game.translates)
         if gan.game.is_conditional:
             _check_labels(data)
         z = gan.game.prior.sample(n).to(gan.device).to(gan.dtype)
-        y = data.conditions(n)
         y = y if y is None else y.to(z if y.is_floating_point() else gan.device)
         try:
             fake = gan.game.generate(z, y)
             _check_samples(fake, (n, *data.sample_shape))
-            _check_outputs(gan.game.read(fake), n, gan.game.loss.is_probability, y is not None and y.dim() > 1)
+            for sample in (fake, fake._replace(z=None)):  # the latter as a real one, which has no latents
+                _check_outputs(gan.game.read(sample), n, gan.game.loss.is_probability, are_patches)
         except ValueError as error:
             if not str(error).startswith(BATCH_NORM):
                 raise
@@ -44,6 +47,16 @@ def check_networks(gan: GAN, data: RealData) -> None:
                 f"data.batch_size is {n}: BatchNorm compares the samples of a batch, so give at least 2, or networks "
                 "without it."
             ) from error
+
+
+def _check_pairs(are_pairs: bool, translates: bool) -> None:
+    if are_pairs and not translates:
+        raise UsageError("The data are pairs of images, one to be made from the other: choose game=pix2pix.")
+    if translates and not are_pairs:
+        raise UsageError(
+            "game=pix2pix translates images, and the data are no pairs of them: choose data=paired_folder or "
+            "data=mnist_edges."
+        )
 
 
 def _check_labels(data: RealData) -> None:

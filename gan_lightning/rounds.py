@@ -59,8 +59,9 @@ class Round:
         first, last = step * self.critic_steps, len(reals) - 1  # of D's updates
         if self.order == "generator_first":
             shared = self._fakes(reals[0]) if self.reuse_fakes else None
+            prepared = self._prepared(reals[0]) if self.reuse_fakes else reals[0]
             self._update_generator(step, reals[0], shared)
-            self._update_discriminator(first, reals[0], shared)
+            self._update_discriminator(first, prepared, shared)
             for k, real in enumerate(reals[1:], 1):
                 self._update_discriminator(first + k, real)
             return
@@ -68,10 +69,10 @@ class Round:
             self._update_discriminator(first + k, real)
         shared = self._fakes(reals[-1]) if self.reuse_fakes else None
         if self.order == "simultaneous":
-            # D's gradient needs G only through its samples: draw them first, then G may step before D
-            fakes = shared or self._fakes(reals[-1], graph=False)
+            # D's gradient needs G only through what it is shown: make that first, then G may step before D
+            fakes, prepared = shared or self._fakes(reals[-1], graph=False), self._prepared(reals[-1])
             self._update_generator(step, reals[-1], shared)
-            self._update_discriminator(first + last, reals[-1], fakes)
+            self._update_discriminator(first + last, prepared, fakes)
         else:
             self._update_discriminator(first + last, reals[-1], shared)
             self._update_generator(step, reals[-1], shared)
@@ -123,6 +124,11 @@ class Round:
         z = to_device(joint(self.prior.sample, len(real.x)), self.device).to(self.dtype)
         with nullcontext() if graph else torch.no_grad():
             return self.game.generate(z, real.y)
+
+    def _prepared(self, reals: Sequence[Batch]) -> list[Batch]:
+        """The micro-batches of one update as D learns from them."""
+        with torch.no_grad():
+            return [self.game.prepare(real) for real in reals]
 
     def _fakes(self, reals: Sequence[Batch], graph: bool = True) -> list[Batch]:
         """New samples for all the micro-batches of one update."""

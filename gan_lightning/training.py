@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from gan_lightning import loggers
 from gan_lightning.build import build_data, build_gan, build_trainer, called, made_parts, plain
 from gan_lightning.callbacks.checkpoint import RunCheckpoint, checkpoints
+from gan_lightning.callbacks.game import GamePictures
 from gan_lightning.callbacks.hyperparameters import HyperParameters
 from gan_lightning.callbacks.summary import METRICS, Throughput, why_stopped, write_metrics
 from gan_lightning.checkpoints import last_checkpoint, read_checkpoint, tidy
@@ -86,6 +87,9 @@ def _train(
         trainer.fit_loop = ResumedLoop(trainer, stays_stopped(saved, changed), (folder / METRICS).exists)
     set_up(data, trainer, gan)
     check_networks(gan, data)
+    for callback in callbacks:
+        if isinstance(callback, GamePictures):
+            callback.rehearse(gan, data)
     if gan.game.is_conditional and trainer.is_global_zero:
         print(said(data.class_names))
     if saved:

@@ -157,8 +157,10 @@ def held_out_digest(data: "RealData") -> str | None:
     if not isinstance(data, ImageData):
         return None  # its options tell what it is
     digest = hashlib.blake2b(digest_size=4)
-    for images, *_ in data.val_dataloader():
+    for images, others, _ in data.val_dataloader():
         digest.update(to_bytes(images, data.value_range).numpy().tobytes())
+        if others is not None and others.is_floating_point():  # of pairs
+            digest.update(to_bytes(others, data.value_range).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -59,6 +59,7 @@ class Options:
     classes: Annotated[list[str], "of a conditional generator, by name or number; [] for all"] = field(
         default_factory=list
     )
+    inputs: Annotated[Path | None, "folder of images that a game=pix2pix generator translates"] = None
     frames: Annotated[int, "from one latent or class to the next, both counted"] = 16
     seed: Annotated[int, "of the latents"] = 0
     truncation: Annotated[float | None, "coordinates of a normal latent beyond it are drawn anew"] = None
@@ -117,6 +118,31 @@ def with_labels(gan: "GAN", options: Options, latents: "Tensor") -> "tuple[Tenso
     return latents, labels[:, None].expand(latents.shape[:-1]).contiguous()
 
 
+def images_of(options: Options, gan: "GAN", data: "RealData") -> "Tensor | None":
+    """What a generator that translates is given, (n, *sample_shape); None for the others.
+
+    Raises:
+        UsageError: it is not given, or cannot be used.
+    """
+    from gan_lightning.data.folder import ImageFolder
+    from gan_lightning.pixels import from_bytes
+
+    if not gan.game.translates:
+        if options.inputs is not None:
+            raise UsageError("inputs is for generators that translate images, of game=pix2pix: leave it out.")
+        return None
+    if options.inputs is None or options.mode is not Mode.samples:
+        raise UsageError("This generator translates images: give inputs=FOLDER, and no mode.")
+    channels, size, _ = data.sample_shape
+    folder = ImageFolder(str(options.inputs), 1, size, channels)
+    try:
+        images = folder.read(train=True)[0][: options.n]
+    except UsageError as error:
+        raise UsageError(str(error).replace("data.root", "inputs")) from error
+    assert data.value_range is not None
+    return from_bytes(images, data.value_range)
+
+
 def how_many(gan: "GAN", options: Options, data: "RealData") -> int:
     """Latents, where the options do not say."""
     classes = len(options.classes) or len(gan.class_names)
@@ -171,8 +197,10 @@ def sample(options: Options) -> None:
     gan = to_device(load(options.checkpoint, trust=options.trust), options.device)
     data = build_data(OmegaConf.create(gan.config))
     weights = Weights.raw if gan.average is None else options.weights
+    images = images_of(options, gan, data)
     n = options.n or how_many(gan, options, data)
-    latents, labels = with_labels(gan, options, draw_latents(gan.game.prior, options, n))
+    latents = draw_latents(gan.game.prior, options, n if images is None else len(images))
+    latents, labels = with_labels(gan, options, latents) if images is None else (latents, images)
     each = None if labels is None else labels.flatten(0, latents.dim() - 2)
     batches = generate(gan, latents.flatten(0, -2), options.batch_size, weights is Weights.raw, each)
     write(options, latents, labels, batches, data)

@@ -150,6 +150,14 @@ def test_input_gradient_is_per_sample() -> None:
     assert_close(input_gradient(x.pow(3).sum((1, 2)), x), (3 * x**2).flatten(1))
 
 
+def test_of_several_logits_a_sample_the_gradient_is_of_their_mean() -> None:
+    """As a discriminator gives one for each patch: here of the two halves of a sample."""
+    x = torch.randn(5, 4, dtype=torch.double, requires_grad=True)
+    logits = x.pow(2).unflatten(1, (2, 2)).sum(2).flatten()
+    assert logits.shape == (10,)
+    assert_close(input_gradient(logits, x), x)
+
+
 @pytest.mark.parametrize("penalty", PENALTIES)
 @pytest.mark.parametrize("interval", [1, 3, 16])
 def test_an_interval_keeps_the_mean_strength(penalty: type[Regularizer], interval: int) -> None:

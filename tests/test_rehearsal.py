@@ -10,6 +10,7 @@ from helpers import GivenData, small_gan
 from torch import Tensor, nn
 
 from gan_lightning.errors import UsageError
+from gan_lightning.game import Game
 from gan_lightning.losses import LeastSquares
 from gan_lightning.rehearsal import check_networks, ends_in_sigmoid
 
@@ -98,3 +99,16 @@ def test_nothing_changes() -> None:
     assert (random.getstate(), str(np.random.get_state())) == states[1:]
     assert [module.training for module in network] == [True, False, True, True, True]
     assert all(weight.grad is None for weight in gan.parameters())
+
+
+def test_pairs_are_translated_and_nothing_else_is() -> None:
+    pairs = GivenData(torch.randn(4, 4, 2), 4)
+    pairs.conditions = lambda n: torch.zeros(n, 2)  # type: ignore[method-assign]
+    with pytest.raises(UsageError, match=r"are pairs of images, .* choose game=pix2pix"):
+        check_networks(small_gan(), pairs)
+
+    class Translating(Game):
+        translates = True
+
+    with pytest.raises(UsageError, match="no pairs of them: choose data=paired_folder"):
+        check_networks(small_gan(Translating), GivenData(torch.randn(4, 4, 2), 4))

@@ -4,9 +4,13 @@ from pathlib import Path
 
 import torch
 from lightning import LightningModule, Trainer
+from torch import Tensor
 
 from gan_lightning.batch import Batch, apply
 from gan_lightning.callbacks.periodic import Periodic
+from gan_lightning.data.loader import RealData
+from gan_lightning.errors import UsageError
+from gan_lightning.game import Game
 from gan_lightning.gan import GAN
 from gan_lightning.loggers import log_picture
 from gan_lightning.pictures import write_png
@@ -22,20 +26,41 @@ class GamePictures(Periodic):
         self._latents = torch.empty(0)
         self._real = Batch(torch.empty(0))
 
+    def rehearse(self, module: GAN, data: RealData) -> None:
+        """Make the rows once, before anything is trained or written.
+
+        Raises:
+            UsageError: the game has none, or the data no samples for them.
+        """
+        if type(module.game).illustrate is Game.illustrate:
+            raise UsageError(
+                f"callbacks.{self.name} shows what is particular to a game, and {type(module.game).__name__} has "
+                f"nothing of the kind: leave it out by ~callbacks.{self.name}."
+            )
+        self._begin(module, data)
+        self._rows(module)
+
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, GAN)
-        self._real = trainer.datamodule.held_out_samples(self.n)  # type: ignore[attr-defined]
-        noise = torch.Generator().manual_seed(torch.initial_seed())
-        self._latents = module.game.prior.sample(len(self._real.x), noise)
+        self._begin(module, trainer.datamodule)  # type: ignore[attr-defined]
         super().on_train_start(trainer, module)
 
+    def _begin(self, module: GAN, data: RealData) -> None:
+        self._real = data.held_out_samples(self.n)
+        noise = torch.Generator().manual_seed(torch.initial_seed())
+        self._latents = module.game.prior.sample(len(self._real.x), noise)
+
     @torch.no_grad()
-    def draw(self, trainer: Trainer, module: LightningModule) -> None:
-        assert isinstance(module, GAN)
+    def _rows(self, module: GAN) -> Tensor:
+        """(rows, columns, *sample_shape), of the averaged networks."""
         z = self._latents.to(module.device).to(module.dtype)
         real = apply(lambda part: part.to(z) if part.is_floating_point() else part.to(z.device), self._real)
         with module.sampling():
-            rows = module.game.illustrate(z, real).float().cpu()
+            return module.game.illustrate(z, real).float().cpu()
+
+    def draw(self, trainer: Trainer, module: LightningModule) -> None:
+        assert isinstance(module, GAN)
+        rows = self._rows(module)
         if not rows.isfinite().all():
             return  # the generator has diverged, which the next line of the log or checkpoint says
         picture = trainer.datamodule.picture(Batch(rows.flatten(0, 1)), rows.shape[1])  # type: ignore[attr-defined]

@@ -21,6 +21,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+SKIP = ", or pass over such files with data.unreadable=skip"
 PHOTOMETRIC, BITS_PER_SAMPLE = 262, 258  # TIFF's tags
 SPREAD = {"L;2": 85, "L;4": 17}  # Pillow spreads these PNG samples over [0, 255], but not their transparent value
 
@@ -41,10 +42,7 @@ def read_image(path: Path, sample_shape: tuple[int, ...]) -> Tensor:
             image = decoded(path).convert("L" if channels == 1 else "RGB")
             data = bytearray(scaled(image, size).tobytes())
     except Exception as error:  # Pillow raises whatever a decoder meets, from struct.error to MemoryError
-        raise UsageError(
-            f"{named(path)} is not a readable image ({_reason(error)}): remove it, or pass over such files with "
-            "data.unreadable=skip."
-        ) from error
+        raise UsageError(f"{named(path)} is not a readable image ({_reason(error)}): remove it{SKIP}.") from error
     return torch.frombuffer(data, dtype=torch.uint8).view(size, size, channels).permute(2, 0, 1).contiguous()
 
 
@@ -78,6 +76,13 @@ def upright(file: Image.Image) -> Image.Image:
         orientation = _orientation(file)
     turn = TURNS.get(orientation) if isinstance(orientation, int) else None
     return file if turn is None else file.transpose(turn)
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Width and height of a readable image as it is looked at."""
+    with warnings.catch_warnings(), path.open("rb") as stream, Image.open(stream) as file:
+        warnings.simplefilter("ignore")  # of metadata, as above
+        return file.size[::-1] if _orientation(file) in range(5, 9) else file.size
 
 
 def _orientation(file: Image.Image) -> object:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from gan_lightning.batch import Batch
 from gan_lightning.cache import cache_folder, cached, say
 from gan_lightning.data.decode import named, read_image
 from gan_lightning.data.fetch import read_ahead
@@ -20,6 +21,18 @@ from gan_lightning.data.listing import IMAGE_ENDINGS, list_images
 from gan_lightning.errors import UsageError
 
 VERSION = 2  # of what becomes of a file's pixels, by which caches are told apart
+
+
+def check_apart(root: Path, held_out: Path | None) -> None:
+    """Raise a UsageError where held-out images would be trained on."""
+    if held_out is None:
+        return
+    train, test = root.resolve(), held_out.resolve()
+    if train.is_relative_to(test) or test.is_relative_to(train):
+        raise UsageError(
+            f"data.held_out={held_out} and data.root={root} have images in common, which would be trained on: "
+            "give two folders of which none is in the other."
+        )
 
 
 class ImageFolder(ImageData):
@@ -49,13 +62,7 @@ class ImageFolder(ImageData):
         self.unreadable = unreadable
         self.memory_limit = memory_limit
         self.held_out = None if held_out is None else Path(held_out).expanduser()
-        if self.held_out is not None:
-            train, test = self.root.resolve(), self.held_out.resolve()
-            if train.is_relative_to(test) or test.is_relative_to(train):
-                raise UsageError(
-                    f"data.held_out={held_out} and data.root={root} have images in common, which would be trained on: "
-                    "give two folders of which none is in the other."
-                )
+        check_apart(self.root, self.held_out)
 
     def setup(self, stage: str | None = None) -> None:
         if not hasattr(self, "images"):
@@ -90,6 +97,11 @@ class ImageFolder(ImageData):
     def all_class_names(self) -> Sequence[str]:
         parents = {file.parent for file in self._training_files}
         return () if parents == {self.root} else sorted({named(parent.name) for parent in parents})
+
+    def held_out_samples(self, n: int) -> Batch:
+        if self.held_out is None:
+            return self.training_samples(min(n, len(self.images)), seed=0)  # type: ignore[arg-type]
+        return super().held_out_samples(n)
 
     def names(self) -> list[str]:
         """The files' paths in ``root``, in the order of ``read``."""

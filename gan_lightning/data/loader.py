@@ -213,5 +213,9 @@ class RealData(LightningDataModule):
         """n real samples that are none of validation's."""
         raise TypeError(f"{type(self).__name__} must define training_samples")
 
+    def held_out_samples(self, n: int) -> Batch:
+        """The first n samples that are not trained on, or, where there are none, n that are."""
+        return self.training_samples(n, seed=0)
+
     def train_dataloader(self) -> RoundLoader:
         return RoundLoader(self.fetcher(), self.rounds_per_epoch, self.rounds_per_batch, self.trainer)

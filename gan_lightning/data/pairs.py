@@ -1,6 +1,6 @@
 """Pairs of images, to translate one into the other: two folders, or MNIST's digits and their edges."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,7 +10,8 @@ from torch.nn.functional import max_pool2d
 from torchmetrics import Metric
 
 from gan_lightning.batch import Batch, Rounds, apply
-from gan_lightning.data.folder import ImageFolder
+from gan_lightning.data.decode import SKIP, upright_size
+from gan_lightning.data.folder import ImageFolder, check_apart
 from gan_lightning.data.images import HeldOut, ImageData
 from gan_lightning.data.torchvision import MNIST
 from gan_lightning.errors import UsageError
@@ -90,28 +91,46 @@ class Pairs(ImageData):
 class PairedFolder(Pairs):
     """The images of ``root``/A as inputs and those of ``root``/B as targets, paired by their names in the two folders.
 
-    Each is read as ``ImageFolder`` does. ``held_out`` is another such folder; without it the training pairs are shown.
+    Each is read as ``ImageFolder`` does, up to ``memory_limit`` GiB of either. ``held_out`` is another such folder;
+    without it the training pairs are shown.
     """
 
     def __init__(
-        self, root: str, batch_size: int, size: int, channels: int = 3, held_out: str | None = None, **options: Any
+        self,
+        root: str,
+        batch_size: int,
+        size: int,
+        channels: int = 3,
+        memory_limit: float = 4.0,
+        held_out: str | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(root, batch_size, **options)
         self.sample_shape = (channels, size, size)
+        self.memory_limit = memory_limit
         self.held_out = None if held_out is None else Path(held_out).expanduser()
+        check_apart(self.root, self.held_out)
 
     def read(self, train: bool) -> tuple[Tensor, Tensor]:
-        root = self.root if train else self.held_out
+        option, root = ("root", self.root) if train else ("held_out", self.held_out)
         if root is None:
             raise UsageError("data.held_out is not set: give a folder with A and B whose pairs are not trained on.")
-        channels, size, _ = self.sample_shape
-        sides = [
-            ImageFolder(str(root / side), self.batch_size, size, channels, memory_limit=float("inf"), cache=self.cache)
-            for side in "AB"
-        ]
-        check_names(root, *(side.names() for side in sides))
-        images = torch.cat([side.read(train=True)[0] for side in sides], 1)
+        try:
+            images = torch.cat(self._sides(root), 1)
+        except UsageError as error:  # which names the options of one folder
+            sentence = str(error).replace("data.root=", f"data.{option}=").replace(SKIP, "")
+            raise UsageError(sentence) from error
         return images, torch.full((len(images),), -1)
+
+    def _sides(self, root: Path) -> list[Tensor]:
+        """The inputs and the targets, in the same order."""
+        channels, size, _ = self.sample_shape
+        options: dict[str, Any] = {"memory_limit": self.memory_limit, "cache": self.cache}
+        a, b = (ImageFolder(str(root / side), self.batch_size, size, channels, **options) for side in "AB")
+        check_names(root, a.names(), b.names())
+        images = [side.read(train=True)[0] for side in (a, b)]
+        check_shapes(root, a.names())
+        return images
 
     def held_out_samples(self, n: int) -> Batch:
         if self.held_out is None:
@@ -131,6 +150,21 @@ def check_names(root: Path, inputs: list[str], targets: list[str]) -> None:
             f"{root / there} has {others[0]}, which {root / absent} has not, so that they are no pairs "
             f"({len(others)} such files): give both folders files of the same names."
         )
+
+
+def check_shapes(root: Path, names: Sequence[str]) -> None:
+    """Refuse pairs that no longer lie on each other once both are cropped to a square.
+
+    Raises:
+        UsageError: the images of a pair have different shapes.
+    """
+    for name in names:
+        a, b = (upright_size(root / side / name) for side in "AB")
+        if a[0] * b[1] != a[1] * b[0]:
+            raise UsageError(
+                f"{root / 'A' / name} has {a[0]} x {a[1]} pixels, and the one in B {b[0]} x {b[1]}: give pairs of the "
+                "same shape, since both are cropped at their centre."
+            )
 
 
 class MNISTEdges(Pairs):

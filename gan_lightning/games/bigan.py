@@ -1,4 +1,4 @@
-"""BiGAN, also ALI: D judges pairs (x, E(x)) and (G(z), z) (Donahue et al. 2017; Dumoulin et al. 2017)."""
+"""BiGAN: D judges pairs (x, E(x)) and (G(z), z) (Donahue et al. 2017; ALI with a deterministic encoder)."""
 
 import math
 from typing import Any
@@ -12,47 +12,57 @@ from gan_lightning.game import Game, Terms
 from gan_lightning.metrics.reconstruction import Reconstruction
 
 
+class Pair(Batch):
+    """Samples and their latents as one vector x, (N, features + latent_size)."""
+
+
 class BiGAN(Game):
     """An encoder E, (N, *sample_shape) to (N, latent_size), plays with G: at the optimum it inverts it (theorem 2).
 
     Its term is G's with the roles of real and fake exchanged: D's output on (x, E(x)), mirrored about the threshold.
+    Penalties on D's gradient are in both halves of a pair.
     """
 
     averaged = ("generator", "encoder")
 
-    def __init__(
-        self, *args: Any, encoder: nn.Module | None = None, latent_size: int | None = None, **kwargs: Any
-    ) -> None:
+    def __init__(self, *args: Any, encoder: nn.Module | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if encoder is None:
             raise UsageError("game=bigan trains an encoder, and this model has none: choose model=bigan.")
         self.encoder = encoder
+        if self.is_conditional:
+            raise UsageError("game=bigan has no classes to ask for: leave out model.conditional.")
 
     @classmethod
     def network_options(
-        cls, network: str, sample_shape: tuple[int, ...], classes: int, latent_size: int = 1, **options: Any
+        cls, network: str, sample_shape: tuple[int, ...], classes: int, **options: Any
     ) -> dict[str, Any]:
         given = super().network_options(network, sample_shape, classes, **options)
         if network == "encoder":
-            return given | {"outputs": latent_size}
-        joined = (math.prod(sample_shape) + latent_size,)
+            return given | {"outputs": options["prior"].size}
+        joined = (math.prod(sample_shape) + options["prior"].size,)
         return given | ({"sample_shape": joined} if network == "discriminator" else {})
 
     def players(self) -> dict[str, list[nn.Module]]:
         return {"generator": [self.generator, self.encoder], "discriminator": [self.discriminator]}
 
+    def prepare(self, real: Batch) -> Batch:
+        """The pair (x, E(x)) of samples, or (x, z) where they have their latents."""
+        if isinstance(real, Pair):
+            return real
+        z = self.encoder(real.x) if real.z is None else real.z
+        return Pair(torch.cat([real.x.flatten(1), z], 1), real.y, z)
+
     def read(self, sample: Batch) -> Tensor:
-        """D's outputs on the samples joined to their latents, which E gives where there are none."""
-        z = self.encoder(sample.x) if sample.z is None else sample.z
-        return super().read(sample._replace(x=torch.cat([sample.x.flatten(1), z], 1)))
+        return super().read(self.prepare(sample))
 
     def discriminator_terms(self, real: Batch, fake: Batch, update: int) -> Terms:
         with torch.no_grad():  # E has no gradient where D learns
-            real = real._replace(z=self.encoder(real.x))
+            real, fake = self.prepare(real), self.prepare(fake)
         return super().discriminator_terms(real, fake, update)
 
     def generator_terms(self, real: Batch, fake: Batch, update: int) -> Terms:
-        real = real._replace(z=self.encoder(real.x))
+        real, fake = self.prepare(real), self.prepare(fake)
         terms = super().generator_terms(real, fake, update)
         if not self.loss.generator_needs_real:  # else E has its gradient already
             mirrored = 2 * self.loss.threshold - self.judge(real)

@@ -17,7 +17,7 @@ ROWS = 4  # latents that each continuous code is varied for
 
 
 class Codes(Prior):
-    """z = (one-hot category, codes from U(-1, 1), noise from N(0, 1)), all independent (section 7.1)."""
+    """z = (one-hot category, codes from U(-1, 1), noise from N(0, 1)), all independent."""
 
     def __init__(self, size: int, categories: int = 10, continuous: int = 2) -> None:
         super().__init__(size)
@@ -37,6 +37,18 @@ class Codes(Prior):
         return torch.cat([one_hot(category, self.categories).float(), 2 * codes - 1, rest], 1)
 
 
+def codes(prior: Prior) -> Codes:
+    """The prior, if it has codes.
+
+    Raises:
+        UsageError: it has none.
+    """
+    if not isinstance(prior, Codes):
+        name = type(prior).__name__.lower()
+        raise UsageError(f"game=infogan recovers codes, which prior={name} does not have: choose prior=codes.")
+    return prior
+
+
 class InfoGAN(Game):
     """Both players also maximize E log Q(c | G(z)), a lower bound of the information I(c; G(z)) (equations 4 and 5).
 
@@ -44,34 +56,22 @@ class InfoGAN(Game):
     Gaussians of unit variance, whose constant is left out.
     """
 
-    def __init__(
-        self,
-        *args: Any,
-        categories: int = 10,
-        continuous: int = 2,
-        category_weight: float = 1.0,
-        continuous_weight: float = 0.1,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *args: Any, category_weight: float = 1.0, continuous_weight: float = 0.1, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if not isinstance(self.prior, Codes):
-            name = type(self.prior).__name__.lower()
-            raise UsageError(f"game=infogan recovers codes, which prior={name} does not have: choose prior=codes.")
-        self.categories, self.continuous = categories, continuous
+        prior = codes(self.prior)
+        self.categories, self.continuous = prior.categories, prior.continuous
         self.category_weight, self.continuous_weight = category_weight, continuous_weight
+        if self.is_conditional:
+            raise UsageError("game=infogan finds categories by itself: leave out model.conditional.")
 
     @classmethod
     def network_options(
-        cls,
-        network: str,
-        sample_shape: tuple[int, ...],
-        classes: int,
-        categories: int = 10,
-        continuous: int = 2,
-        **options: Any,
+        cls, network: str, sample_shape: tuple[int, ...], classes: int, **options: Any
     ) -> dict[str, Any]:
         given = super().network_options(network, sample_shape, classes, **options)
-        return given | ({"outputs": 1 + categories + continuous} if network == "discriminator" else {})
+        prior = codes(options["prior"])
+        outputs = 1 + prior.categories + prior.continuous
+        return given | ({"outputs": outputs} if network == "discriminator" else {})
 
     def discriminator_terms(self, real: Batch, fake: Batch, update: int) -> Terms:
         terms = super().discriminator_terms(real, fake, update)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from gan_lightning.batch import Batch
-from gan_lightning.game import Game, Terms
+from gan_lightning.errors import UsageError
+from gan_lightning.game import Game, Terms, is_conditional
 
 
 class Pix2Pix(Game):
@@ -15,8 +16,15 @@ class Pix2Pix(Game):
     Both networks are conditional, y is an image of the samples' shape.
     """
 
+    translates = True
+
     def __init__(self, *args: Any, l1_weight: float = 100.0, adversarial_weight: float = 1.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if not all(map(is_conditional, (self.generator, self.discriminator))):
+            raise UsageError(
+                "game=pix2pix translates the image that both networks are given: choose model=pix2pix, or networks of "
+                "your own that say conditional = True."
+            )
         self.l1_weight, self.adversarial_weight = l1_weight, adversarial_weight
 
     def generator_terms(self, real: Batch, fake: Batch, update: int) -> Terms:

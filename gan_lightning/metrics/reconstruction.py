@@ -9,7 +9,7 @@ from torchmetrics import Metric
 from gan_lightning.batch import Batch
 from gan_lightning.pixels import to_bytes
 
-BLOCK = 500  # images whose distances to all training images are held at once
+BLOCK = 5000  # training images that are compared at once
 
 
 class L1(Metric):
@@ -22,15 +22,15 @@ class L1(Metric):
     def __init__(self, value_range: tuple[float, float]) -> None:
         super().__init__()
         self.width = value_range[1] - value_range[0]
-        self.add_state("total", default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("total", default=torch.zeros(()), dist_reduce_fx="sum")
         self.add_state("seen", default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, generated: Batch, real: Batch) -> None:
-        self.total += (generated.x - real.x).abs().flatten(1).mean(1).double().sum() / self.width
+        self.total += (generated.x - real.x).float().abs().flatten(1).mean(1).sum() / self.width
         self.seen += len(real.x)
 
     def compute(self) -> Tensor:
-        return (self.total / self.seen).float()
+        return self.total / self.seen
 
 
 class Reconstruction(Metric):
@@ -54,7 +54,7 @@ class Reconstruction(Metric):
         self.found: list[Tensor] = []  # the errors of the nearest ones, batch by batch
         self.batches = 0
         for name in ("total", "nearest"):
-            self.add_state(name, default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_state(name, default=torch.zeros(()), dist_reduce_fx="sum")
         self.add_state("seen", default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, generated: Batch, real: Batch) -> None:
@@ -62,15 +62,15 @@ class Reconstruction(Metric):
         error = (self.reconstruct(real.x) - real.x).float() / width
         if len(self.found) == self.batches:
             self.found.append(nearest_error(to_bytes(real.x, self.value_range), self.training_images))
-        self.total += error.square().flatten(1).mean(1).double().sum()
-        self.nearest += self.found[self.batches].double().sum()
+        self.total += error.square().flatten(1).mean(1).sum()
+        self.nearest += self.found[self.batches].sum()
         self.seen += len(real.x)
         self.batches += 1
 
     def compute(self) -> dict[str, Tensor]:
         return {
-            "reconstruction_error": (self.total / self.seen).float(),
-            "nearest_error": (self.nearest / self.seen).float(),
+            "reconstruction_error": self.total / self.seen,
+            "nearest_error": self.nearest / self.seen,
         }
 
     def reset(self) -> None:
@@ -80,6 +80,6 @@ class Reconstruction(Metric):
 
 def nearest_error(images: Tensor, training: Tensor) -> Tensor:
     """min over training images t of the mean of (x - t)^2, pixels in [0, 1]; uint8 (N, ...) and (M, ...) to (N,)."""
-    others = training.to(images.device).flatten(1).float() / 255
-    blocks = (images.flatten(1).float() / 255).split(BLOCK)
-    return torch.cat([torch.cdist(block, others).amin(1).square() / others.shape[1] for block in blocks])
+    rows = images.flatten(1).float() / 255
+    least = [torch.cdist(rows, block.to(rows.device).flatten(1) / 255).amin(1) for block in training.split(BLOCK)]
+    return torch.stack(least).amin(0).square() / rows.shape[1]

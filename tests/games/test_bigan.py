@@ -1,6 +1,9 @@
 """BiGAN: every term against its formula, who gets which gradient, and an encoder that inverts G by construction."""
 
 from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +18,7 @@ from gan_lightning.errors import UsageError
 from gan_lightning.game import Game
 from gan_lightning.games.bigan import BiGAN
 from gan_lightning.priors import Normal
+from gan_lightning.regularizers import R1, R2, GradientPenalty
 
 N = 6
 
@@ -44,7 +48,7 @@ class Shaped(nn.Linear):
 
 def bigan(loss: losses.Loss | None = None) -> BiGAN:
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).double()
-    return BiGAN(Shaped(2, 4).double(), Joint(), Normal(2), loss, encoder=encoder, latent_size=2)
+    return BiGAN(Shaped(2, 4).double(), Joint(), Normal(2), loss, encoder=encoder)
 
 
 def batches(game: Game) -> tuple[Batch, Batch]:
@@ -129,9 +133,62 @@ def test_samples_and_codes_come_from_the_averages() -> None:
 def test_a_model_without_an_encoder_is_refused() -> None:
     with pytest.raises(UsageError, match="this model has none: choose model=bigan"):
         BiGAN(nn.Linear(2, 4), Joint(), Normal(2))
+    asks = nn.Linear(2, 4)
+    asks.conditional = True
+    with pytest.raises(UsageError, match=r"game=bigan has no classes to ask for: leave out model\.conditional\."):
+        BiGAN(asks, Joint(), Normal(2), encoder=nn.Linear(4, 2))
+
+
+class Bilinear(nn.Module):
+    """D(x, z) = w . (x, z): its gradient in a pair is w, in x alone the first four of w."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([1.0, -2.0, 0.5, 3.0, -1.0, 2.0], dtype=torch.double))
+
+    def forward(self, pair: Tensor) -> Tensor:
+        return pair @ self.weight
+
+
+def test_penalties_look_at_both_halves_of_a_pair() -> None:
+    squared = 1 + 4 + 0.25 + 9 + 1 + 4
+    penalties = {"r1": R1(1.0), "r2": R2(1.0), "gp": GradientPenalty(1.0)}
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).double()
+    game = BiGAN(Shaped(2, 4).double(), Bilinear(), Normal(2), encoder=encoder, regularizers=penalties)
+    terms = game.discriminator_terms(*batches(game), 0).losses
+    for name, expected in (("r1", squared / 2), ("r2", squared / 2), ("gp", (squared**0.5 - 1) ** 2)):
+        assert_close(terms[name], torch.tensor(expected, dtype=torch.double))
+    sum(terms.values()).backward()
+    assert all(weight.grad is None for weight in encoder.parameters())
+
+
+@pytest.mark.parametrize("options", [{"order": "simultaneous"}, {"order": "generator_first", "reuse_fakes": True}])
+def test_d_learns_from_codes_of_before_where_both_step_from_where_both_were(options: dict[str, Any]) -> None:
+    """One step by SGD against the gradients of both players at the same weights."""
+    sgd = partial(torch.optim.SGD, lr=0.1)
+    torch.manual_seed(0)
+    gan = small_gan(
+        BiGAN,
+        generator=nn.Linear(3, 2),
+        discriminator=nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 1), nn.Flatten(0)),
+        encoder=nn.Linear(2, 3),
+        generator_optimizer=sgd,
+        discriminator_optimizer=sgd,
+        **options,
+    )
+    game, seen = deepcopy(gan.game), []
+    gan.game.discriminator.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].detach()))
+    real = torch.randn(1, 4, 2, dtype=torch.double)
+    fit(gan, GivenData(real, 4), 1)
+    game.double()
+    pair = torch.cat([real[0], game.encoder(real[0])], 1).detach()
+    shown = [batch for batch in seen if torch.allclose(batch[:, :2].double(), real[0])]
+    assert len(shown) == 2  # once where G learns, once where D does
+    for batch in shown:
+        assert_close(batch.double(), pair)
 
 
 def test_what_the_networks_are_given() -> None:
-    given = {name: BiGAN.network_options(name, (1, 8, 8), 10, latent_size=5) for name in ("encoder", "discriminator")}
+    given = {n: BiGAN.network_options(n, (1, 8, 8), 10, prior=Normal(5)) for n in ("encoder", "discriminator")}
     assert given["encoder"] == {"sample_shape": (1, 8, 8), "classes": 10, "outputs": 5}
     assert given["discriminator"] == {"sample_shape": (69,), "classes": 10}

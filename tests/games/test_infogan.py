@@ -23,8 +23,6 @@ def infogan(**options: Any) -> InfoGAN:
         nn.Linear(SIZE, 4).double(),
         nn.Linear(4, 1 + K + C).double(),
         Codes(SIZE, K, C),
-        categories=K,
-        continuous=C,
         **options,
     )
 
@@ -51,6 +49,10 @@ def test_codes_that_do_not_fit_are_refused() -> None:
         Codes(4, 3, 2)
     with pytest.raises(UsageError, match="prior=uniform does not have: choose prior=codes"):
         InfoGAN(nn.Linear(3, 4), nn.Linear(4, 13), Uniform(3))
+    asks = nn.Linear(SIZE, 4)
+    asks.conditional = True
+    with pytest.raises(UsageError, match=r"finds categories by itself: leave out model\.conditional\."):
+        InfoGAN(asks, nn.Linear(4, 6), Codes(SIZE, K, C))
 
 
 def test_the_information_terms_are_negative_log_likelihoods() -> None:
@@ -76,9 +78,10 @@ def test_the_adversarial_term_has_the_first_output_alone() -> None:
 
 
 def test_what_the_discriminator_is_given() -> None:
-    given = InfoGAN.network_options("discriminator", (1, 8, 8), 10, categories=K, continuous=C, category_weight=1.0)
+    prior = Codes(SIZE, K, C)
+    given = InfoGAN.network_options("discriminator", (1, 8, 8), 10, prior=prior, category_weight=1.0)
     assert given == {"sample_shape": (1, 8, 8), "classes": 10, "outputs": 6}
-    assert "outputs" not in InfoGAN.network_options("generator", (1, 8, 8), 10)
+    assert "outputs" not in InfoGAN.network_options("generator", (1, 8, 8), 10, prior=prior)
 
 
 def test_a_picture_varies_one_code_a_row() -> None:
@@ -86,7 +89,7 @@ def test_a_picture_varies_one_code_a_row() -> None:
         def generate(self, z: Tensor, y: Tensor | None = None) -> Batch:
             return Batch(z, y, z)
 
-    game = Showing(nn.Identity(), nn.Identity(), Codes(SIZE, K, C), categories=K, continuous=C)
+    game = Showing(nn.Identity(), nn.Identity(), Codes(SIZE, K, C))
     z = game.prior.sample(9, torch.Generator().manual_seed(0))
     rows = game.illustrate(z, Batch(torch.empty(0)))
     assert rows.shape == (1 + C * ROWS, K, SIZE)

@@ -1,18 +1,24 @@
 """pix2pix: the L1 term, the patches of D, the U-Net, and what cannot be sampled without images."""
 
 import sys
+from contextlib import nullcontext
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers import load_script, trained
+from PIL import Image
 from test_configs import write_mnist
 from torch import Tensor, nn
 from torch.testing import assert_close
+from torchvision.transforms.functional import pil_to_tensor
 
 from gan_lightning.batch import Batch
 from gan_lightning.checkpoints import load
 from gan_lightning.errors import UsageError
+from gan_lightning.export import run as run_program
 from gan_lightning.games.pix2pix import Pix2Pix
 from gan_lightning.networks import pix2pix
 from gan_lightning.priors import Normal
@@ -107,8 +113,45 @@ def test_without_images_there_is_one_sentence(tmp_path: Path, monkeypatch: pytes
     assert gan.sample(2, labels=torch.zeros(2, 1, 28, 28)).shape == (2, 1, 28, 28)
     with pytest.raises(UsageError, match="labels="):
         gan.sample(2)
-    for script, out in (("sample", "samples.png"), ("export", "generator.pt2")):
-        monkeypatch.setattr(sys, "argv", [f"{script}.py", f"checkpoint={run}", f"out={tmp_path / out}"])
-        with pytest.raises(SystemExit, match="labels="):
-            load_script(script).main()
+    with pytest.raises(UsageError, match="labels are of 2 samples, and 3 are asked for"):
+        gan.sample(3, labels=torch.zeros(2, 1, 28, 28))
+    command(monkeypatch, "sample", run, tmp_path / "samples.png", refusal="give inputs=FOLDER")
+    empty = f"inputs={tmp_path / 'run' / 'checkpoints'}"
+    command(monkeypatch, "sample", run, tmp_path / "a.png", empty, refusal="inputs=.* has no image")
     assert {path.name for path in tmp_path.iterdir()} == {"data", "run"}
+
+
+def command(patch: pytest.MonkeyPatch, script: str, run: Path, out: Path, *options: str, refusal: str = "") -> None:
+    patch.setattr(sys, "argv", [f"{script}.py", f"checkpoint={run}", f"out={out}", *options])
+    with pytest.raises(SystemExit, match=refusal) if refusal else nullcontext():
+        load_script(script).main()
+
+
+def test_a_run_translates_folders_and_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On colours, where a channel in another's place would show."""
+    random = np.random.default_rng(0)
+    for side, name in product("AB", ("x/1.png", "2.png", "3.png", "4.jpg")):
+        (tmp_path / side / "x").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(tmp_path / side / name)
+    small = ["model.generator.width=4", "model.discriminator.width=4", "data.size=32", "data.batch_size=4"]
+    run = trained(
+        tmp_path / "run",
+        "data=paired_folder",
+        "game=pix2pix",
+        f"data.root={tmp_path}",
+        *small,
+        f"data.cache={tmp_path}",
+    )
+    command(monkeypatch, "sample", run, tmp_path / "out.npz", f"inputs={tmp_path / 'A'}")
+    found = np.load(tmp_path / "out.npz")
+    files = sorted((tmp_path / "A").rglob("*.*"))
+    given = torch.stack([pil_to_tensor(Image.open(file)) for file in files]).float() / 127.5 - 1
+    assert_close(torch.from_numpy(found["labels"]), given)
+    gan = load(run)
+    latents = torch.from_numpy(found["latents"])
+    assert_close(torch.from_numpy(found["samples"]), gan.sample(4, latents=latents, labels=given))
+    for ending in ("pt2", "onnx"):
+        command(monkeypatch, "export", run, tmp_path / f"generator.{ending}")
+        made = run_program(tmp_path / f"generator.{ending}", {"latents": latents, "labels": given})
+        assert_close(made, gan.sample(4, latents=latents, labels=given), atol=1e-5, rtol=0)
+    command(monkeypatch, "sample", run, tmp_path / "b.npz", "mode=walk", refusal="give inputs=FOLDER, and no mode")

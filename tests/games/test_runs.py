@@ -23,6 +23,7 @@ from gan_lightning.batch import Batch
 from gan_lightning.callbacks.game import GamePictures
 from gan_lightning.checkpoints import load
 from gan_lightning.data.loader import Batches
+from gan_lightning.errors import UsageError
 from gan_lightning.game import Game
 from gan_lightning.games.bigan import BiGAN
 from gan_lightning.games.infogan import Codes, InfoGAN
@@ -147,6 +148,12 @@ def test_reconstructions_are_compared_with_images_in_memory() -> None:
 def test_a_picture_that_a_game_does_not_have_is_said() -> None:
     with pytest.raises(TypeError, match="Game must define what a picture of it shows"):
         Game(nn.Identity(), nn.Identity(), Normal(2)).illustrate(torch.empty(0), Batch(torch.empty(0)))
+
+
+def test_a_picture_is_tried_before_training() -> None:
+    gan = small_gan()
+    with pytest.raises(UsageError, match=r"Game has nothing of the kind: leave it out by ~callbacks\.codes\."):
+        GamePictures("codes").rehearse(gan, GivenData(torch.randn(6, 4, 2), 4))
 
 
 def test_pictures_leave_the_training_alone(tmp_path: Path) -> None:
