@@ -42,6 +42,7 @@ def load(path: str | Path, gan: GAN | None = None, trust: Sequence[str] = ()) ->
     check_architecture(path, saved, gan)
     gan.load_state_dict(saved["state_dict"])
     gan.described = described
+    gan.seed = saved["gan"]["seed"]
     gan.loaded_step = saved["global_step"]
     return gan.eval()
 

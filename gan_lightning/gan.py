@@ -27,7 +27,7 @@ from gan_lightning.rebuilt import built, take_changes
 from gan_lightning.rounds import Order, Round
 from gan_lightning.strategy import Replicas
 from gan_lightning.streams import Streams
-from gan_lightning.validation import EQUILIBRIUM, SEED, Validation
+from gan_lightning.validation import EQUILIBRIUM, Validation
 
 OptimizerFactory = Callable[..., Optimizer]
 ADAM = partial(Adam, lr=2e-4, betas=(0.5, 0.999))  # Radford et al. 2015
@@ -46,7 +46,7 @@ class GAN(LightningModule):
 
     automatic_optimization: bool
     images_seen: Tensor  # real samples that D has seen, of all processes
-    validation_seed = SEED
+    validation_seed: int | None = None  # of validation's latents; None for the run's own
     loaded_step = 0  # of the checkpoint that was loaded
     log_step = -1  # of the last line of the log
     validated_step = -1  # of the last validation
@@ -236,7 +236,8 @@ class GAN(LightningModule):
         """Compare the averaged generator's samples with held-out real ones."""
         with self.sampling():
             rank, ranks = self.global_rank, self.trainer.world_size
-            self.validation.update(self.game, as_batch(batch), self.validation_seed, rank, ranks)
+            seed = self.seed if self.validation_seed is None else self.validation_seed
+            self.validation.update(self.game, as_batch(batch), seed, rank, ranks)
 
     def on_validation_epoch_end(self) -> None:
         values = self.validation.compute(self.game, self.device)

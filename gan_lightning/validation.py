@@ -10,10 +10,14 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from gan_lightning.batch import Batch
 from gan_lightning.game import Game
-from gan_lightning.streams import fixed_rows
+from gan_lightning.streams import fixed_rows, stream_seed
 
-SEED = 2014  # validation draws its latents from a stream of its own, the same at every step
 EQUILIBRIUM = -math.log(4)  # of the game's value
+
+
+def latents_seed(seed: int) -> int:
+    """Of the stream that validation draws its latents from."""
+    return stream_seed("validation", seed)
 
 
 class Validation(nn.Module):
@@ -29,9 +33,14 @@ class Validation(nn.Module):
         self.seen = 0  # samples of this process in this validation
 
     def update(self, game: Game, real: Batch, seed: int, rank: int, world_size: int) -> None:
-        """Compare as many samples; those of k processes are together the ones that one process would make."""
+        """Compare as many samples; those of k processes are together the ones that one process would make.
+
+        The latents are of a stream of their own, which follows from the seed: the same at every step of a run, others
+        in a run with another seed, so that the spread over seeds has their share.
+        """
         start, self.seen = self.seen, self.seen + len(real.x)
-        z = fixed_rows(game.prior.sample, seed, start * world_size, self.seen * world_size)[rank::world_size]
+        z = fixed_rows(game.prior.sample, latents_seed(seed), start * world_size, self.seen * world_size)
+        z = z[rank::world_size]
         fake = game.generate(z.to(real.x), real.y)
         if len(self.metrics):  # which measure by class where one was asked for
             self.metrics.update(fake if game.is_conditional else fake._replace(y=None), real)

@@ -1,6 +1,6 @@
 """All metrics that fit the data, of a trained generator: those of validation, by the same code.
 
-    python scripts/evaluate.py checkpoint=RUN_FOLDER [n=10000 seed=2014 features=own weights=raw floor=true]
+    python scripts/evaluate.py checkpoint=RUN_FOLDER [n=10000 seed=3 features=own weights=raw floor=true]
 
 Prints a table and writes it as evaluation.json in the run's folder. Without n and seed, synthetic data gets exactly the
 figures that validation logged. Image metrics (FID, KID, Inception Score, precision, recall, density, coverage, classes)
@@ -43,7 +43,7 @@ class FeatureNetwork(Enum):
 class Options:
     checkpoint: Annotated[Path, "folder of a run, or a checkpoint"] = MISSING
     n: Annotated[int | None, f"samples; null for as many as validation has, or up to {IMAGES} images"] = None
-    seed: Annotated[int, "of the latents; 2014 is validation's"] = 2014
+    seed: Annotated[int | None, "of the latents; null for validation's, which is the run's"] = None
     features: Annotated[FeatureNetwork | None, "own or inception; null for the run's own choice"] = None
     inception_weights: Annotated[str | None, "file with them; null for the run's own choice or a download"] = None
     root: Annotated[str | None, "folder of the data; null for where the run had it"] = None
@@ -109,6 +109,7 @@ def evaluate(options: Options) -> dict[str, Any]:
     path = checkpoints(path) / "last.ckpt" if path.is_dir() else path
     gan = load(path, trust=options.trust)
     config = OmegaConf.create(gan.config)
+    seed = gan.seed if options.seed is None else options.seed
     weights = Weights.raw if gan.average is None else options.weights
     if weights is Weights.raw:
         gan.average = None  # validation takes the averaged generator where there is one
@@ -128,9 +129,9 @@ def evaluate(options: Options) -> dict[str, Any]:
         data.prepare_data()
         data.setup("validate")
         data.measured_classes = data.class_names
-        gan.validation_seed = options.seed
+        gan.validation_seed = seed
         trainer.validate(gan, datamodule=data, verbose=False)
-        floors = floor(data, options.seed, gan.game.is_conditional) if options.floor else {}
+        floors = floor(data, seed, gan.game.is_conditional) if options.floor else {}
     except (ValueError, OSError) as error:
         # the data names its options as train.py does
         sentence = one_line(error).replace("data.validation_samples", "n")
@@ -140,7 +141,7 @@ def evaluate(options: Options) -> dict[str, Any]:
         "step": gan.loaded_step,
         "weights": weights.name,
         "n": data.validation_samples,
-        "seed": options.seed,
+        "seed": seed,
         "held_out": held_out_digest(data),
         "features": data.features_name,
         "accuracy": data.features_accuracy,

@@ -20,7 +20,7 @@ from gan_lightning.game import Game
 from gan_lightning.gan import GAN
 from gan_lightning.networks.mlp import Discriminator
 from gan_lightning.streams import Streams, fixed_rows
-from gan_lightning.validation import SEED
+from gan_lightning.validation import latents_seed
 
 LOG_4 = math.log(4)
 ROUNDS, CRITIC_STEPS, BATCH = 150, 12, 512
@@ -135,7 +135,7 @@ def test_the_logged_value_is_that_of_its_samples(case: str) -> None:
     """E log D(x) + E log(1 - D(G(z))) once more, in double precision, from the validation's samples and latents."""
     gan, logged = trained(case)
     distribution, _, mean, std = CASES[case]
-    latents = fixed_rows(gan.game.prior.sample, SEED, 0, 200_000)
+    latents = fixed_rows(gan.game.prior.sample, latents_seed(gan.seed), 0, 200_000)
     data = data_of(distribution)
     data.trainer = gan.trainer
     real_terms, fake_terms = [], []

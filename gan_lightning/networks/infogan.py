@@ -21,7 +21,7 @@ def smallest_map(sample_shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 class Generator(nn.Module):
-    """Two linear layers and two transposed convolutions, each with BatchNorm, (N, latent_size) to tanh images.
+    """Two linear layers and two transposed convolutions, BatchNorm in all but the last, from z to tanh images.
 
     A ``conditional`` one takes the class joined to z, with ``conditional_norm`` by BatchNorm too.
     """

@@ -122,6 +122,15 @@ def test_a_games_metrics_stand_beside_the_datas() -> None:
     assert not any(name.startswith("val/") for name in without.callback_metrics)
 
 
+def test_validations_latents_are_the_same_at_every_step_and_others_for_another_seed() -> None:
+    def latents(seed: int, steps: int) -> float:
+        torch.manual_seed(seed)
+        data = Measured(torch.randn(steps, 4, 2, dtype=torch.double), 4)
+        return fit(small_gan(Measuring), data, steps).callback_metrics["val/latents"].item()
+
+    assert latents(0, 2) == latents(0, 3) != latents(1, 2)
+
+
 def images_metric(accuracy: float | None) -> SimpleNamespace:
     metric = ImageMetrics(Features("any", nn.Identity(), accuracy))
     names = tuple("0123456789")
