@@ -89,6 +89,7 @@ MACHINE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT),
     *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
 }
+DATABASE = {3, 8, 10, 13, 14}  # SQLite's codes of the same: no permission, read-only, failing, full, not to be opened
 WARNED: set[str] = set()
 
 
@@ -105,6 +106,8 @@ def cause_in_the_machine(error: BaseException) -> OSError | None:
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno in MACHINE:
             return seen
+        if getattr(seen, "sqlite_errorcode", 0) & 0xFF in DATABASE:
+            return OSError(errno.EIO, str(seen))
         seen = seen.__cause__ or seen.__context__
     return None
 

@@ -34,7 +34,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        with written_aside(path) as aside:
+        with needed(path), written_aside(path) as aside:  # whichever callback asks for it
             with aside.open("wb") as file:
                 torch.save(checkpoint, file)
             if Path(path).name == "last.ckpt":
@@ -175,8 +175,7 @@ class RunCheckpoint(Checkpoint):
         path = checkpoints(trainer.default_root_dir) / name
         if not is_in_place(Path(trainer.default_root_dir)):
             raise Fault(f"{trainer.default_root_dir} has gone or was moved while it was trained in: resume it there.")
-        with needed(path):
-            trainer.save_checkpoint(path)
+        trainer.save_checkpoint(path)
 
     def _restore_handlers(self) -> None:
         for signum, handler in self._former_handlers.items():
