@@ -22,7 +22,8 @@ KINDS: dict[Any, str] = {
     **{int: "a whole number", float: "a number", bool: "true or false"},
     **{str: "a text", Path: "a path", list[Path]: "a path"},
 }
-PICTURES = (".png", ".pdf", ".svg")
+PIXELS = (".png", ".jpg", ".jpeg", ".webp")  # pictures that Pillow writes
+PICTURES = (*PIXELS, ".pdf", ".svg")  # that Matplotlib does
 AS_TYPED = (str, Path, list[Path])  # whatever is in them: of a folder called 007, YAML would make 7
 
 
@@ -94,7 +95,7 @@ def check_checkpoint(path: Path) -> None:
 
 def check_picture(path: Path) -> None:
     """Raise a UsageError where the ending is none of a picture."""
-    if path.suffix not in PICTURES:
+    if path.suffix.lower() not in PICTURES:
         raise UsageError(f"{path} is no picture that can be written: end its name in {', '.join(PICTURES)}.")
 
 

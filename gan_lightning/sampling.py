@@ -21,6 +21,7 @@ from gan_lightning.gan import GAN
 from gan_lightning.pixels import to_bytes
 
 SECONDS_PER_FRAME = 0.06
+LARGEST = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}  # pixels of a side
 
 
 def to_device(gan: GAN, device: str) -> GAN:
@@ -63,10 +64,26 @@ def write_arrays(
     if labels is not None:
         arrays["labels"] = labels
     with written_aside(path) as aside, aside.open("wb") as file:
-        if path.suffix == ".npz":
+        if path.suffix.lower() == ".npz":
             np.savez(file, seed=seed, **{name: array.numpy() for name, array in arrays.items()})  # type: ignore[arg-type]
         else:
             torch.save(arrays | {"seed": seed}, file)
+
+
+def write_picture(path: Path, picture: Tensor) -> None:
+    """A uint8 picture (3, height, width), in the format of its name's ending.
+
+    Raises:
+        UsageError: that format has no pictures as large.
+    """
+    with written_aside(path) as aside:
+        try:
+            Image.fromarray(picture.permute(1, 2, 0).numpy()).save(aside)
+        except (ValueError, OSError) as error:
+            size = picture.shape[2], picture.shape[1]
+            if max(size) <= LARGEST.get(path.suffix.lower(), math.inf):
+                raise
+            raise UsageError(f"{path} cannot hold {size[0]} x {size[1]} pixels: end its name in .png.") from error
 
 
 def write_images(folder: Path, batches: Iterable[Tensor], data: RealData) -> None:

@@ -30,7 +30,7 @@ COLORS = {"converges": "#1f77b4", "circles": "#d98200", "diverges": "#c0392b"}
 
 @dataclass
 class Options:
-    out: Annotated[Path, "picture, as .png, .pdf or .svg"] = Path("dynamics.png")
+    out: Annotated[Path, "picture, as .png, .jpg, .webp, .pdf or .svg"] = Path("dynamics.png")
 
     def __post_init__(self) -> None:
         check_picture(self.out)

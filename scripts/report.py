@@ -54,7 +54,7 @@ class Options:
     runs: Annotated[list[Path], "folder of runs; once for each folder"] = MISSING
     metrics: Annotated[list[str], "names as in metrics.json; [] for all val/..."] = field(default_factory=list)
     csv: Annotated[Path | None, "file for the table"] = None
-    figure: Annotated[Path | None, "picture of the table, as .png, .pdf or .svg"] = None
+    figure: Annotated[Path | None, "picture of the table, as .png, .jpg, .webp, .pdf or .svg"] = None
     curves: Annotated[Path | None, "picture of the learning curves; loss/... are among their metrics"] = None
     evaluation: Annotated[bool, "tabulate evaluation.json, not metrics.json"] = False
 

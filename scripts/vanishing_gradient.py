@@ -30,7 +30,7 @@ DATA_MEAN, STD = 3.0, 0.2
 
 @dataclass
 class Options:
-    out: Annotated[Path, "picture, as .png, .pdf or .svg"] = Path("vanishing_gradient.png")
+    out: Annotated[Path, "picture, as .png, .jpg, .webp, .pdf or .svg"] = Path("vanishing_gradient.png")
 
     def __post_init__(self) -> None:
         check_picture(self.out)

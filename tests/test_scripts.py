@@ -18,6 +18,7 @@ from test_configs import write_mnist
 from test_sample import command
 
 from gan_lightning.checkpoints import load
+from gan_lightning.options import PICTURES
 
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py") if path.name != "loops.py")
 ODD = "runs [a,b]=1, 'x' \"y\" #~ é"
@@ -48,7 +49,7 @@ REFUSED = [
     ("linear_floor.py", ["seed=-1"], "seed is -1: give a whole number from 0 to 4294967295."),
     ("linear_floor.py", ["--seed", "1"], "--seed is not an option: give name=value, such as seed=VALUE."),
     *(
-        (name, ["out=a.gif"], "a.gif is no picture that can be written: end its name in .png, .pdf, .svg.")
+        (name, ["out=a.gif"], f"a.gif is no picture that can be written: end its name in {', '.join(PICTURES)}.")
         for name in ("dynamics.py", "vanishing_gradient.py")
     ),
 ]
@@ -90,10 +91,10 @@ def test_the_gradient_vanishes_under_the_minimax_loss_alone(
 ) -> None:
     script = load_script("vanishing_gradient")
     monkeypatch.setattr(script, "UPDATES", 60)
-    run(script, f"out={tmp_path / 'a.svg'}")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.svg"]
+    run(script, f"out={tmp_path / 'a.SVG'}")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.SVG"]
     line, place = capsys.readouterr().out.splitlines()
-    assert place == str(tmp_path / "a.svg")
+    assert place == str(tmp_path / "a.SVG")
     d, minimax, non_saturating = map(float, re.findall(r" (\d[\d.e-]*)", line))
     # d/dl log(1 - D) = -D and d/dl -log D = -(1 - D), for samples on which D hardly differs
     assert d < 0.2
