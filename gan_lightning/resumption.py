@@ -40,7 +40,7 @@ def run_folder(typed: str) -> Path:
     Raises:
         UsageError: there is no such run.
     """
-    path = Path(typed).expanduser()
+    path = Path(os.path.expanduser(typed))
     if path.name in ("last.ckpt", "best.ckpt"):
         if not path.is_file():
             raise UsageError(f"resume={typed} does not exist: give the folder of a run.")

@@ -114,11 +114,11 @@ GOALS = {
 @dataclass
 class Options:
     workloads: Annotated[list[str], f"[] for all; {', '.join(WORKLOADS)}"] = field(default_factory=list)
-    data: Annotated[str | None, "folder that holds MNIST/raw"] = None
-    cifar: Annotated[str | None, f"folder that holds {OFFICIAL}, or images in a folder for each class"] = None
+    data: Annotated[Path | None, "folder that holds MNIST/raw"] = None
+    cifar: Annotated[Path | None, f"folder that holds {OFFICIAL}, or images in a folder for each class"] = None
     rounds: Annotated[int, "of every measurement; of quality, seeds"] = 5
     seconds: Annotated[float, "of one measurement, after its warm-up"] = 4.0
-    json: Annotated[str | None, "file for every number"] = None
+    json: Annotated[Path | None, "file for every number"] = None
     speed: Annotated[bool, "measure speed"] = True
     memory: Annotated[bool, "measure peak resident memory"] = False
     start: Annotated[bool, "measure the start of train.py"] = False
@@ -129,11 +129,11 @@ class Options:
         for name in self.workloads:
             if name not in WORKLOADS:
                 raise UsageError(f"workloads has {name!r}: choose from {', '.join(WORKLOADS)}.")
-        if self.data is not None and not (Path(self.data) / "MNIST" / "raw").is_dir():
+        if self.data is not None and not (self.data / "MNIST" / "raw").is_dir():
             raise UsageError(f"data={self.data} has no MNIST/raw: give the folder that holds it.")
-        if self.cifar is not None and not Path(self.cifar).is_dir():
+        if self.cifar is not None and not self.cifar.is_dir():
             raise UsageError(f"cifar={self.cifar} is no folder: give one that holds {OFFICIAL} or images.")
-        if self.json is not None and not Path(self.json).absolute().parent.is_dir():
+        if self.json is not None and not self.json.absolute().parent.is_dir():
             raise UsageError(f"json={self.json} cannot be written: there is no such folder.")
 
 
