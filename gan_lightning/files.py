@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 import socket
 import time
 import warnings
@@ -23,7 +24,8 @@ ABANDONED = 3600.0  # seconds after which nobody writes a file any more that ano
 def written_aside(path: str | Path) -> Iterator[Path]:
     """A hidden file to write beside ``path``, which takes its place at the end; if anything is raised, nothing changes.
 
-    A kill or a power cut leaves the former content or the new one, whole. Folders are made where they are missing.
+    It may be made a folder, whose place is free or an empty one. A kill or a power cut leaves the former content or the
+    new one, whole. Folders are made where they are missing.
     """
     path = Path(path)
     if path.exists() and not (path.is_file() or path.is_dir()):
@@ -39,7 +41,10 @@ def written_aside(path: str | Path) -> Iterator[Path]:
         with suppress(OSError):  # some network file systems cannot
             _sync(path.parent)
     finally:
-        aside.unlink(missing_ok=True)
+        if aside.is_dir():
+            shutil.rmtree(aside)
+        else:
+            aside.unlink(missing_ok=True)
 
 
 def is_damaged(path: Path) -> bool:

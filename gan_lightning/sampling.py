@@ -90,16 +90,19 @@ def write_images(folder: Path, batches: Iterable[Tensor], data: RealData) -> Non
     """Images (N, channels, height, width) as 00000.png, 00001.png, ... in a new folder, each as large as it is.
 
     Raises:
-        UsageError: the samples are no images, or the folder is not empty.
+        UsageError: the samples are no images, or the folder is not empty, or the current one.
     """
     if data.value_range is None:
         raise UsageError(f"{folder} has no ending, so it means a folder of images: for points give .png, .npz or .pt.")
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty: choose a new folder.")
-    folder.mkdir(parents=True, exist_ok=True)
-    for i, image in enumerate(image for images in batches for image in to_bytes(images, data.value_range)):
-        # of one channel without its dimension, which Pillow takes for gray
-        Image.fromarray(image.permute(1, 2, 0).squeeze(2).numpy()).save(folder / f"{i:05d}.png")
+    if folder.exists() and folder.samefile("."):
+        raise UsageError(f"{folder} is the current folder, whose place a new one takes: choose another.")
+    with written_aside(folder) as aside:
+        aside.mkdir()
+        for i, image in enumerate(image for images in batches for image in to_bytes(images, data.value_range)):
+            # of one channel without its dimension, which Pillow takes for gray
+            Image.fromarray(image.permute(1, 2, 0).squeeze(2).numpy()).save(aside / f"{i:05d}.png")
 
 
 def write_gif(path: Path, frames: Iterable[Tensor], data: RealData) -> None:

@@ -21,6 +21,11 @@ start    train.py --help, and train.py to its first update, as processes;
 quality  seconds and updates of ours to a validation that is good enough, over seeds.
 """
 
+from gan_lightning.interruption import end_at_once, listen
+
+if __name__ == "__main__":
+    listen(end_at_once)  # before what takes seconds to import
+
 import json
 import math
 import multiprocessing
@@ -44,7 +49,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
 
 from gan_lightning.config import POSITIVE, SIZE
-from gan_lightning.errors import UsageError
+from gan_lightning.errors import Stopped, UsageError
 from gan_lightning.files import written_aside
 from gan_lightning.options import check_values, read_options
 
@@ -196,8 +201,11 @@ def train_ours(config: "DictConfig", **hooks: Callable[..., None]) -> None:
 
     from gan_lightning.training import train
 
-    with tempfile.TemporaryDirectory() as folder, redirect_stdout(Terminal()):
-        train(config, Path(folder), extra_callbacks=[LambdaCallback(**hooks)])
+    try:
+        with tempfile.TemporaryDirectory() as folder, redirect_stdout(Terminal()):
+            train(config, Path(folder), extra_callbacks=[LambdaCallback(**hooks)])
+    except Stopped as stopped:  # which says how to go on, in a folder that is gone
+        end_at_once(stopped.signum, None)
 
 
 def ours(kind: str, overrides: Sequence[str], watch: Stopwatch) -> None:

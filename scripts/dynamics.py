@@ -5,6 +5,11 @@
 Extragradient and optimistic descent are simulated; everything else is trained. The factors are closed forms.
 """
 
+from gan_lightning.interruption import end_at_once, listen
+
+if __name__ == "__main__":
+    listen(end_at_once)  # before what takes seconds to import
+
 import warnings
 from dataclasses import dataclass
 from pathlib import Path

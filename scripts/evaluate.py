@@ -9,6 +9,11 @@ by different features are not comparable: the table names them. Of a conditional
 the class asked for, and the FID within each class.
 """
 
+from gan_lightning.interruption import end_at_once, listen
+
+if __name__ == "__main__":
+    listen(end_at_once)  # before what takes seconds to import
+
 import hashlib
 import inspect
 import json

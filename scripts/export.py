@@ -9,6 +9,11 @@ in a .pt2 the extra file metadata.json, in ONNX the model's metadata, each value
 its samples of fresh latents are compared with the checkpoint's.
 """
 
+from gan_lightning.interruption import end_at_once, listen
+
+if __name__ == "__main__":
+    listen(end_at_once)  # before what takes seconds to import
+
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path

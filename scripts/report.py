@@ -13,6 +13,11 @@ of settings on the same data; nothing, where none differs. A setting of one seed
 bold, and nothing is where its mean is the best. Metrics that are not known to be better one way are not ranked.
 """
 
+from gan_lightning.interruption import end_at_once, listen
+
+if __name__ == "__main__":
+    listen(end_at_once)  # before what takes seconds to import
+
 import csv
 import math
 from collections import Counter, defaultdict

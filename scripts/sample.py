@@ -15,6 +15,11 @@ or .pt the arrays samples (float32, in the model's range), latents, labels of a 
 value_range, no ending a new folder of single images. The same seed gives the same samples, whatever the batch size.
 """
 
+from gan_lightning.interruption import end_at_once, listen
+
+if __name__ == "__main__":
+    listen(end_at_once)  # before what takes seconds to import
+
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum

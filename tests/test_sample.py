@@ -175,6 +175,31 @@ def test_a_folder_has_single_images(
         run(script, f"checkpoint={checkpoint}", f"out={folder}")
 
 
+def test_a_folder_of_images_is_whole_or_not_there(
+    script: ModuleType, gray: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = tmp_path / "images"
+    with monkeypatch.context() as patch:
+        saved: list[Path] = []
+
+        def save(image: Image.Image, path: Path) -> None:
+            saved.append(path)
+            path.write_bytes(b"half")
+            if len(saved) == 3:
+                raise OSError(28, "No space left on device")
+
+        patch.setattr(Image.Image, "save", save)
+        with pytest.raises(SystemExit, match=r"^Error: .*images cannot be written: .*No space left"):
+            run(script, f"checkpoint={gray}", "n=5", f"out={images}")
+    assert not list(tmp_path.iterdir())
+    images.mkdir()
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match="is the current folder"):  # noqa: PT012
+        patch.chdir(images)
+        run(script, f"checkpoint={gray}", "out=.")
+    run(script, f"checkpoint={gray}", "n=5", f"out={images}")
+    assert len(list(images.iterdir())) == 5
+
+
 @pytest.mark.parametrize("name", ["a.PNG", "a.jpg", "a.JPEG", "a.webp"])
 def test_a_picture_is_of_the_format_of_its_ending(script: ModuleType, gray: Path, tmp_path: Path, name: str) -> None:
     for out in ("a.png", name):
