@@ -65,6 +65,7 @@ class Options:
         default_factory=list
     )
     inputs: Annotated[Path | None, "folder of images that a game=pix2pix generator translates"] = None
+    cache: Annotated[str | None, "folder where those are kept as they were read; null for the run's own choice"] = None
     frames: Annotated[int, "from one latent or class to the next, both counted"] = 16
     seed: Annotated[int, "of the latents"] = 0
     truncation: Annotated[float | None, "coordinates of a normal latent beyond it are drawn anew"] = None
@@ -139,11 +140,11 @@ def images_of(options: Options, gan: "GAN", data: "RealData") -> "Tensor | None"
     if options.inputs is None or options.mode is not Mode.samples:
         raise UsageError("This generator translates images: give inputs=FOLDER, and no mode.")
     channels, size, _ = data.sample_shape
-    folder = ImageFolder(str(options.inputs), 1, size, channels)
+    folder = ImageFolder(str(options.inputs), 1, size, channels, cache=options.cache or data.cache)  # type: ignore[attr-defined]
     try:
         images = folder.read(train=True)[0][: options.n]
     except UsageError as error:
-        raise UsageError(str(error).replace("data.root", "inputs")) from error
+        raise UsageError(str(error).replace("data.root", "inputs").replace("data.cache", "cache")) from error
     assert data.value_range is not None
     return from_bytes(images, data.value_range)
 
