@@ -23,6 +23,7 @@ from gan_lightning.data.loader import RealData
 from gan_lightning.errors import UsageError
 from gan_lightning.game import Game
 from gan_lightning.gan import GAN
+from gan_lightning.loggers import WRITING, spare
 from gan_lightning.strategy import Replicas
 from gan_lightning.trust import is_defined
 
@@ -128,14 +129,18 @@ def build_loggers(config: DictConfig, folder: Path) -> list[Logger]:
             takes_folder = "save_dir" in inspect.signature(located(part._target_)).parameters
             own_folder = {"save_dir": str(folder)} if takes_folder and part.get("save_dir") is None else {}
             found.append(made(part, **own_folder))
+            spare(found[-1], f"The log of {type(found[-1]).__name__}", WRITING)
     return found
 
 
 def _profiler(config: Any, folder: Path) -> Profiler | None:
     """The profiler, whose report goes into the run's folder."""
     if isinstance(config, dict):
-        return made({"dirpath": str(folder), "filename": "profile", **config})
-    return PROFILERS[config](dirpath=folder, filename="profile") if config else None
+        profiler = made({"dirpath": str(folder), "filename": "profile", **config})
+    else:
+        profiler = PROFILERS[config](dirpath=folder, filename="profile") if config else None
+    spare(profiler, "The profile", ("describe", "teardown"))
+    return profiler
 
 
 def _plugins(config: Any) -> list[Any]:

@@ -50,9 +50,9 @@ def load(path: str | Path, gan: GAN | None = None, trust: Sequence[str] = ()) ->
 def tidy(folder: Path) -> None:
     """Remove the halves of files that processes of the run have left, which were killed while they wrote."""
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-        for place in (folder, folder / "samples", checkpoints(folder)):
+        for place in (folder, *(path for path in folder.iterdir() if path.is_dir())):  # of any callback
             for aside in leftovers(place):
-                aside.unlink()
+                aside.unlink(missing_ok=True)
 
 
 def last_checkpoint(folder: Path) -> Path | None:

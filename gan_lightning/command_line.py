@@ -1,5 +1,6 @@
 """What is typed after train.py, made ready for Hydra: paths as they are, and a resumed run apart."""
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from gan_lightning.resumption import option_names, run_folder
 AUTO = "auto"  # resume=auto: whatever hydra.run.dir needs
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "resume")  # which have one value in a sweep too
 PATHS = (*FOLDERS, *(f"data.{place}" for place in (*PLACES, "cache")))
+NAMING = ("save_dir", "log_dir", "dirpath", "filename", "tracking_uri")  # what loggers and callbacks call a path
 NAMED_ALL = "hydra.job.config.override_dirname.exclude_keys=[]"  # a sweep over data.root has it in its folders' names
 
 
@@ -109,6 +111,12 @@ def _name(argument: str) -> str:
     return argument.partition("=")[0].lstrip("+")
 
 
+def _is_path(name: str) -> bool:
+    """Whether an option of that dotted name is taken as typed."""
+    parts = name.split(".")
+    return name in PATHS or (parts[-1] in NAMING and parts[0] in ("callbacks", "logger", "trainer"))
+
+
 def _text(argument: str) -> str:
     """The value of name=value, without Hydra's quotes where it has them."""
     typed = argument.partition("=")[2]
@@ -138,7 +146,7 @@ def _quoted(argument: str, sweeps: bool) -> str:
         UsageError: it is empty.
     """
     name, equals, value = argument.partition("=")
-    if not equals or _name(argument) not in PATHS or argument.startswith("-"):
+    if not equals or not _is_path(_name(argument)) or argument.startswith("-"):
         return argument
     parts = _parts(argument) if sweeps and _name(argument) not in FOLDERS else [value]
     return f"{name}={','.join(_quoted_values(name, parts, sweeps))}"
@@ -152,4 +160,4 @@ def _quoted_values(name: str, values: Sequence[str], sweeps: bool) -> Iterator[s
         if value == "null" or "${" in value or is_expression or re.fullmatch(r"'.*'|\".*\"", value, re.DOTALL):
             yield value
         else:
-            yield quoted_path(Path(value).expanduser() if value.startswith("~") else value)
+            yield quoted_path(os.path.expanduser(value))

@@ -88,7 +88,7 @@ def write_onnx(program: ExportedProgram, path: Path, description: dict[str, Any]
 
 def run(path: Path, inputs: Mapping[str, Tensor]) -> Tensor | None:
     """The samples of a written program, (n, *sample_shape); None where ONNX Runtime is not installed."""
-    if path.suffix == ".pt2":
+    if path.suffix.lower() == ".pt2":
         return torch.export.load(path).module()(*inputs.values())
     if find_spec("onnxruntime") is None:
         return None

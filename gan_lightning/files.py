@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 import socket
 import time
 import warnings
@@ -23,7 +24,8 @@ ABANDONED = 3600.0  # seconds after which nobody writes a file any more that ano
 def written_aside(path: str | Path) -> Iterator[Path]:
     """A hidden file to write beside ``path``, which takes its place at the end; if anything is raised, nothing changes.
 
-    A kill or a power cut leaves the former content or the new one, whole. Folders are made where they are missing.
+    It may be made a folder, whose place is free or an empty one. A kill or a power cut leaves the former content or the
+    new one, whole. Folders are made where they are missing.
     """
     path = Path(path)
     if path.exists() and not (path.is_file() or path.is_dir()):
@@ -39,7 +41,10 @@ def written_aside(path: str | Path) -> Iterator[Path]:
         with suppress(OSError):  # some network file systems cannot
             _sync(path.parent)
     finally:
-        aside.unlink(missing_ok=True)
+        if aside.is_dir():
+            shutil.rmtree(aside)
+        else:
+            aside.unlink(missing_ok=True)
 
 
 def is_damaged(path: Path) -> bool:
@@ -89,6 +94,7 @@ MACHINE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT),
     *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
 }
+DATABASE = {3, 8, 10, 13, 14}  # SQLite's codes of the same: no permission, read-only, failing, full, not to be opened
 WARNED: set[str] = set()
 
 
@@ -105,6 +111,8 @@ def cause_in_the_machine(error: BaseException) -> OSError | None:
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno in MACHINE:
             return seen
+        if getattr(seen, "sqlite_errorcode", 0) & 0xFF in DATABASE:
+            return OSError(errno.EIO, str(seen))
         seen = seen.__cause__ or seen.__context__
     return None
 

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
 from time import time
@@ -31,6 +32,8 @@ CHARTS = {
         "gradient norms": ["Multiline", ["^gradient_norm/"]],
     }
 }
+# what loggers write with once a run has begun
+WRITING = ("log_metrics", "log_hyperparams", "log_image", "save", "finalize")
 
 
 class EventFile(TensorBoardLogger):
@@ -264,22 +267,26 @@ class MLflowRun(Logger):
     def experiment(self) -> Any:
         """The client, made and the run begun at the first use."""
         if self._client is None:
-            if self._artifacts:
-                os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-                Path(self._save_dir).mkdir(parents=True, exist_ok=True)
-            from mlflow import MlflowClient
-
-            logging.getLogger("mlflow").setLevel(logging.WARNING)
-            self._client = MlflowClient(self.tracking_uri)
-            if self.run_id is None:
-                self.run_id = self._begin()
+            with needed(self.tracking_uri):
+                self._client = self._begin()
         return self._client
 
-    def _begin(self) -> str:
-        experiment, name = self._names
-        found = self._client.get_experiment_by_name(experiment)
-        place = found.experiment_id if found else self._client.create_experiment(experiment, self._artifacts)
-        return str(self._client.create_run(place, run_name=name).info.run_id)
+    def _begin(self) -> Any:
+        """A client, which knows the run."""
+        if self._artifacts:
+            os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+            Path(self._save_dir).mkdir(parents=True, exist_ok=True)
+        from mlflow import MlflowClient
+
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        logging.getLogger("mlflow.store.db").setLevel(logging.CRITICAL)  # whose errors are said, or have a traceback
+        client = MlflowClient(self.tracking_uri)
+        if self.run_id is None:
+            experiment, name = self._names
+            found = client.get_experiment_by_name(experiment)
+            place = found.experiment_id if found else client.create_experiment(experiment, self._artifacts)
+            self.run_id = str(client.create_run(place, run_name=name).info.run_id)
+        return client
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -303,6 +310,25 @@ class MLflowRun(Logger):
     def go_on(self, step: int, version: str | None) -> None:
         """Add to the interrupted run."""
         self.run_id = version
+
+
+def spare(writer: Any, what: str, names: Iterable[str]) -> None:
+    """Let training go on, with a warning, where the machine does not let these methods of a logger or profiler write.
+
+    Whoever calls them: callbacks of Lightning's and Lightning itself do, too.
+    """
+
+    def sparing(method: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(method)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with spared(what):
+                return method(*args, **kwargs)
+
+        return call
+
+    for name in names:
+        if method := getattr(writer, name, None):
+            setattr(writer, name, sparing(method))
 
 
 def _need(package: str) -> None:
@@ -371,7 +397,8 @@ def finish(loggers: Iterable[Logger]) -> None:
     """End what would go on into the next run of this process."""
     for logger in loggers:
         if isinstance(logger, WandbLogger) and logger._experiment is not None:
-            logger.experiment.finish()
+            with spared(type(logger).__name__):
+                logger.experiment.finish()
 
 
 def where(logger: Logger, folder: Path) -> str:

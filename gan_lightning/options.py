@@ -22,7 +22,8 @@ KINDS: dict[Any, str] = {
     **{int: "a whole number", float: "a number", bool: "true or false"},
     **{str: "a text", Path: "a path", list[Path]: "a path"},
 }
-PICTURES = (".png", ".pdf", ".svg")
+PIXELS = (".png", ".jpg", ".jpeg", ".webp")  # pictures that Pillow writes
+PICTURES = (*PIXELS, ".pdf", ".svg")  # that Matplotlib does
 AS_TYPED = (str, Path, list[Path])  # whatever is in them: of a folder called 007, YAML would make 7
 
 
@@ -37,9 +38,9 @@ def read_options(options: type[T], doc: str) -> T:
     """The dataclass ``options`` with the values of the command line's name=value pairs.
 
     Each annotation carries the option's description, as in ``n: Annotated[int, "number of samples"] = 64``; an option
-    whose default is omegaconf.MISSING must be given. Text and paths are taken as typed, other values are YAML's; an
-    option of type ``list[Path]`` is given once for each path. A ``__post_init__`` that raises UsageError refuses
-    values.
+    whose default is omegaconf.MISSING must be given. Text and paths are taken as typed, but for the ~ of a home
+    folder in a path; other values are YAML's; an option of type ``list[Path]`` is given once for each path. A
+    ``__post_init__`` that raises UsageError refuses values.
     ``--help`` prints ``doc`` and the options; what cannot be used ends the script with one sentence and exit status 1.
     """
     arguments = sys.argv[1:]
@@ -94,7 +95,7 @@ def check_checkpoint(path: Path) -> None:
 
 def check_picture(path: Path) -> None:
     """Raise a UsageError where the ending is none of a picture."""
-    if path.suffix not in PICTURES:
+    if path.suffix.lower() not in PICTURES:
         raise UsageError(f"{path} is no picture that can be written: end its name in {', '.join(PICTURES)}.")
 
 
@@ -151,7 +152,7 @@ def _read(config: Any, name: str, text: str, kind: Any) -> Any:
         raise UsageError("empty, as a shell variable that is not set")
     typed = [variant for variant in _variants(kind) if variant in AS_TYPED]
     if typed and not (text == "null" and type(None) in _variants(kind)):
-        return text if str in typed else Path(text)
+        return text if str in typed else Path(os.path.expanduser(text))
     config[name] = OmegaConf.from_dotlist([f"value={text}"]).value
     value = config[name]  # ${...} is read only now
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value

@@ -40,7 +40,7 @@ def run_folder(typed: str) -> Path:
     Raises:
         UsageError: there is no such run.
     """
-    path = Path(typed).expanduser()
+    path = Path(os.path.expanduser(typed))
     if path.name in ("last.ckpt", "best.ckpt"):
         if not path.is_file():
             raise UsageError(f"resume={typed} does not exist: give the folder of a run.")
@@ -148,9 +148,11 @@ def check_data(saved: Mapping[str, Any], fingerprint: str | None, config: DictCo
 
 
 def is_other_data(former: str | None, present: str | None) -> bool:
-    """Whether two fingerprints of one kind differ; files that were too large to read tell nothing of pixels."""
-    kinds = [re.sub(r"\d+ |, .*", "", fingerprint or "") for fingerprint in (former, present)]
-    return kinds[0] == kinds[1] and former != present
+    """Whether two fingerprints differ; files that were too large to read tell nothing of pixels but their number."""
+    if former is None or present is None:
+        return False
+    kinds = [re.sub(r"\d+ |, .*", "", fingerprint) for fingerprint in (former, present)]
+    return former != present if kinds[0] == kinds[1] else former.split()[0] != present.split()[0]
 
 
 def _can_change(name: str) -> bool:

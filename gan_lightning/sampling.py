@@ -21,6 +21,7 @@ from gan_lightning.gan import GAN
 from gan_lightning.pixels import to_bytes
 
 SECONDS_PER_FRAME = 0.06
+LARGEST = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}  # pixels of a side
 
 
 def to_device(gan: GAN, device: str) -> GAN:
@@ -63,26 +64,45 @@ def write_arrays(
     if labels is not None:
         arrays["labels"] = labels
     with written_aside(path) as aside, aside.open("wb") as file:
-        if path.suffix == ".npz":
+        if path.suffix.lower() == ".npz":
             np.savez(file, seed=seed, **{name: array.numpy() for name, array in arrays.items()})  # type: ignore[arg-type]
         else:
             torch.save(arrays | {"seed": seed}, file)
+
+
+def write_picture(path: Path, picture: Tensor) -> None:
+    """A uint8 picture (3, height, width), in the format of its name's ending.
+
+    Raises:
+        UsageError: that format has no pictures as large.
+    """
+    with written_aside(path) as aside:
+        try:
+            Image.fromarray(picture.permute(1, 2, 0).numpy()).save(aside)
+        except (ValueError, OSError) as error:
+            size = picture.shape[2], picture.shape[1]
+            if max(size) <= LARGEST.get(path.suffix.lower(), math.inf):
+                raise
+            raise UsageError(f"{path} cannot hold {size[0]} x {size[1]} pixels: end its name in .png.") from error
 
 
 def write_images(folder: Path, batches: Iterable[Tensor], data: RealData) -> None:
     """Images (N, channels, height, width) as 00000.png, 00001.png, ... in a new folder, each as large as it is.
 
     Raises:
-        UsageError: the samples are no images, or the folder is not empty.
+        UsageError: the samples are no images, or the folder is not empty, or the current one.
     """
     if data.value_range is None:
         raise UsageError(f"{folder} has no ending, so it means a folder of images: for points give .png, .npz or .pt.")
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty: choose a new folder.")
-    folder.mkdir(parents=True, exist_ok=True)
-    for i, image in enumerate(image for images in batches for image in to_bytes(images, data.value_range)):
-        # of one channel without its dimension, which Pillow takes for gray
-        Image.fromarray(image.permute(1, 2, 0).squeeze(2).numpy()).save(folder / f"{i:05d}.png")
+    if folder.exists() and folder.samefile("."):
+        raise UsageError(f"{folder} is the current folder, whose place a new one takes: choose another.")
+    with written_aside(folder) as aside:
+        aside.mkdir()
+        for i, image in enumerate(image for images in batches for image in to_bytes(images, data.value_range)):
+            # of one channel without its dimension, which Pillow takes for gray
+            Image.fromarray(image.permute(1, 2, 0).squeeze(2).numpy()).save(aside / f"{i:05d}.png")
 
 
 def write_gif(path: Path, frames: Iterable[Tensor], data: RealData) -> None:

@@ -21,6 +21,11 @@ start    train.py --help, and train.py to its first update, as processes;
 quality  seconds and updates of ours to a validation that is good enough, over seeds.
 """
 
+from gan_lightning.interruption import end_at_once, listen
+
+if __name__ == "__main__":
+    listen(end_at_once)  # before what takes seconds to import
+
 import json
 import math
 import multiprocessing
@@ -44,7 +49,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
 
 from gan_lightning.config import POSITIVE, SIZE
-from gan_lightning.errors import UsageError
+from gan_lightning.errors import Stopped, UsageError
 from gan_lightning.files import written_aside
 from gan_lightning.options import check_values, read_options
 
@@ -114,11 +119,11 @@ GOALS = {
 @dataclass
 class Options:
     workloads: Annotated[list[str], f"[] for all; {', '.join(WORKLOADS)}"] = field(default_factory=list)
-    data: Annotated[str | None, "folder that holds MNIST/raw"] = None
-    cifar: Annotated[str | None, f"folder that holds {OFFICIAL}, or images in a folder for each class"] = None
+    data: Annotated[Path | None, "folder that holds MNIST/raw"] = None
+    cifar: Annotated[Path | None, f"folder that holds {OFFICIAL}, or images in a folder for each class"] = None
     rounds: Annotated[int, "of every measurement; of quality, seeds"] = 5
     seconds: Annotated[float, "of one measurement, after its warm-up"] = 4.0
-    json: Annotated[str | None, "file for every number"] = None
+    json: Annotated[Path | None, "file for every number"] = None
     speed: Annotated[bool, "measure speed"] = True
     memory: Annotated[bool, "measure peak resident memory"] = False
     start: Annotated[bool, "measure the start of train.py"] = False
@@ -129,11 +134,11 @@ class Options:
         for name in self.workloads:
             if name not in WORKLOADS:
                 raise UsageError(f"workloads has {name!r}: choose from {', '.join(WORKLOADS)}.")
-        if self.data is not None and not (Path(self.data) / "MNIST" / "raw").is_dir():
+        if self.data is not None and not (self.data / "MNIST" / "raw").is_dir():
             raise UsageError(f"data={self.data} has no MNIST/raw: give the folder that holds it.")
-        if self.cifar is not None and not Path(self.cifar).is_dir():
+        if self.cifar is not None and not self.cifar.is_dir():
             raise UsageError(f"cifar={self.cifar} is no folder: give one that holds {OFFICIAL} or images.")
-        if self.json is not None and not Path(self.json).absolute().parent.is_dir():
+        if self.json is not None and not self.json.absolute().parent.is_dir():
             raise UsageError(f"json={self.json} cannot be written: there is no such folder.")
 
 
@@ -196,8 +201,11 @@ def train_ours(config: "DictConfig", **hooks: Callable[..., None]) -> None:
 
     from gan_lightning.training import train
 
-    with tempfile.TemporaryDirectory() as folder, redirect_stdout(Terminal()):
-        train(config, Path(folder), extra_callbacks=[LambdaCallback(**hooks)])
+    try:
+        with tempfile.TemporaryDirectory() as folder, redirect_stdout(Terminal()):
+            train(config, Path(folder), extra_callbacks=[LambdaCallback(**hooks)])
+    except Stopped as stopped:  # which says how to go on, in a folder that is gone
+        end_at_once(stopped.signum, None)
 
 
 def ours(kind: str, overrides: Sequence[str], watch: Stopwatch) -> None:

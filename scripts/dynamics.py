@@ -5,6 +5,11 @@
 Extragradient and optimistic descent are simulated; everything else is trained. The factors are closed forms.
 """
 
+from gan_lightning.interruption import end_at_once, listen
+
+if __name__ == "__main__":
+    listen(end_at_once)  # before what takes seconds to import
+
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +35,7 @@ COLORS = {"converges": "#1f77b4", "circles": "#d98200", "diverges": "#c0392b"}
 
 @dataclass
 class Options:
-    out: Annotated[Path, "picture, as .png, .pdf or .svg"] = Path("dynamics.png")
+    out: Annotated[Path, "picture, as .png, .jpg, .webp, .pdf or .svg"] = Path("dynamics.png")
 
     def __post_init__(self) -> None:
         check_picture(self.out)

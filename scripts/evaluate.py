@@ -9,6 +9,11 @@ by different features are not comparable: the table names them. Of a conditional
 the class asked for, and the FID within each class.
 """
 
+from gan_lightning.interruption import end_at_once, listen
+
+if __name__ == "__main__":
+    listen(end_at_once)  # before what takes seconds to import
+
 import hashlib
 import inspect
 import json
@@ -29,7 +34,7 @@ if TYPE_CHECKING:
     from gan_lightning.data.loader import RealData
 
 IMAGES = 10_000
-OF_DATA = ("root", "held_out", "features", "inception_weights")
+OF_DATA = ("root", "held_out", "features", "inception_weights", "cache")
 
 
 class FeatureNetwork(Enum):
@@ -48,6 +53,7 @@ class Options:
     inception_weights: Annotated[str | None, "file with them; null for the run's own choice or a download"] = None
     root: Annotated[str | None, "folder of the data; null for where the run had it"] = None
     held_out: Annotated[str | None, "folder of held-out images, for data=image_folder"] = None
+    cache: Annotated[str | None, "folder where feature networks are kept; null for the run's own choice"] = None
     weights: Annotated[Weights, "average or raw generator"] = Weights.average
     floor: Annotated[bool, "also the figures of real training data in the generated one's place"] = False
     trust: Annotated[list[str], "packages whose parts the checkpoint may use"] = field(default_factory=list)
@@ -73,6 +79,7 @@ def prepare(options: Options, config: DictConfig) -> "RealData":
         "held_out": options.held_out,
         "features": options.features and options.features.value,
         "inception_weights": options.inception_weights,
+        "cache": options.cache,
         "validation_samples": options.n,
     }
     changed = {name: value for name, value in changed.items() if value is not None}

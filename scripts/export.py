@@ -9,6 +9,11 @@ in a .pt2 the extra file metadata.json, in ONNX the model's metadata, each value
 its samples of fresh latents are compared with the checkpoint's.
 """
 
+from gan_lightning.interruption import end_at_once, listen
+
+if __name__ == "__main__":
+    listen(end_at_once)  # before what takes seconds to import
+
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,7 +37,7 @@ class Options:
     trust: Annotated[list[str], "packages whose parts the checkpoint may use"] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        suffix = self.out.suffix
+        suffix = self.out.suffix.lower()
         if suffix not in (".pt2", ".onnx"):
             raise UsageError(f"out is {self.out}: end it in .pt2 or .onnx.")
         if suffix == ".onnx" and not (find_spec("onnx") and find_spec("onnxscript")):
@@ -52,7 +57,7 @@ def export(options: Options) -> None:
     gan, out = load(options.checkpoint, trust=options.trust), options.out
     weights = Weights.raw if gan.average is None else options.weights
     raw = weights is Weights.raw
-    write = write_pt2 if out.suffix == ".pt2" else write_onnx
+    write = write_pt2 if out.suffix.lower() == ".pt2" else write_onnx
     with written_aside(out) as aside:
         write(trace(gan, raw), aside, describe(gan, weights.name))
         error = difference(aside, gan, raw)

@@ -6,6 +6,11 @@ Minimizes the Kolmogorov-Smirnov distance and, separately, the Wasserstein dista
 by Nelder and Mead from several starts, on 10,000 fixed samples. No adversarial training of that layer can do better.
 """
 
+from gan_lightning.interruption import end_at_once, listen
+
+if __name__ == "__main__":
+    listen(end_at_once)  # before what takes seconds to import
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated

@@ -38,18 +38,18 @@ def ring(n: int) -> Tensor:
     return torch.stack((angle.cos(), angle.sin()), 1) + 0.01 * torch.randn(n, 2)
 
 
-def mnist(folder: str) -> Dataset:
+def mnist(folder: Path) -> Dataset:
     from torchvision.datasets import MNIST
     from torchvision.transforms import ToTensor
 
     return MNIST(folder, transform=ToTensor())
 
 
-def cifar(folder: str) -> Dataset:
+def cifar(folder: Path) -> Dataset:
     from torchvision.datasets import CIFAR10, ImageFolder
     from torchvision.transforms import CenterCrop, Compose, Resize, ToTensor
 
-    if (Path(folder) / CIFAR10.base_folder).is_dir():
+    if (folder / CIFAR10.base_folder).is_dir():
         return CIFAR10(folder, transform=ToTensor())
     return ImageFolder(folder, transform=Compose([Resize(32), CenterCrop(32), ToTensor()]))
 

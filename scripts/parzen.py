@@ -6,6 +6,11 @@ The width is chosen on the last 10,000 training images' first 1,000; prints the 
 standard error, in nats. The paper has 225 +- 2 for its MNIST network.
 """
 
+from gan_lightning.interruption import end_at_once, listen
+
+if __name__ == "__main__":
+    listen(end_at_once)  # before what takes seconds to import
+
 import math
 from dataclasses import dataclass, field
 from pathlib import Path

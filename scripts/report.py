@@ -13,6 +13,11 @@ of settings on the same data; nothing, where none differs. A setting of one seed
 bold, and nothing is where its mean is the best. Metrics that are not known to be better one way are not ranked.
 """
 
+from gan_lightning.interruption import end_at_once, listen
+
+if __name__ == "__main__":
+    listen(end_at_once)  # before what takes seconds to import
+
 import csv
 import math
 from collections import Counter, defaultdict
@@ -54,7 +59,7 @@ class Options:
     runs: Annotated[list[Path], "folder of runs; once for each folder"] = MISSING
     metrics: Annotated[list[str], "names as in metrics.json; [] for all val/..."] = field(default_factory=list)
     csv: Annotated[Path | None, "file for the table"] = None
-    figure: Annotated[Path | None, "picture of the table, as .png, .pdf or .svg"] = None
+    figure: Annotated[Path | None, "picture of the table, as .png, .jpg, .webp, .pdf or .svg"] = None
     curves: Annotated[Path | None, "picture of the learning curves; loss/... are among their metrics"] = None
     evaluation: Annotated[bool, "tabulate evaluation.json, not metrics.json"] = False
 

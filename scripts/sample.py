@@ -10,10 +10,15 @@ mode=classes        from each class to the next, n rows of one latent each.
 A conditional generator makes the classes, or those of classes=[cat,dog], by their names or numbers: samples and
 interpolations in turn, a picture with a row for each, and a walk within the first.
 
-What is written follows from the ending of out: .png one picture, .gif a film, but of mode=samples, .npz or .pt
-the arrays samples (float32, in the model's range), latents, labels of a conditional generator, seed and value_range, no
-ending a new folder of single images. The same seed gives the same samples, whatever the batch size.
+What is written follows from the ending of out: .png, .jpg or .webp one picture, .gif a film, but of mode=samples, .npz
+or .pt the arrays samples (float32, in the model's range), latents, labels of a conditional generator, seed and
+value_range, no ending a new folder of single images. The same seed gives the same samples, whatever the batch size.
 """
+
+from gan_lightning.interruption import end_at_once, listen
+
+if __name__ == "__main__":
+    listen(end_at_once)  # before what takes seconds to import
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -25,7 +30,7 @@ from omegaconf import MISSING, OmegaConf
 
 from gan_lightning.config import POSITIVE, SEED, SIZE
 from gan_lightning.errors import UsageError
-from gan_lightning.options import Weights, check_checkpoint, check_values, read_options, refusals
+from gan_lightning.options import PIXELS, Weights, check_checkpoint, check_values, read_options, refusals
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +39,7 @@ if TYPE_CHECKING:
     from gan_lightning.gan import GAN
     from gan_lightning.priors import Prior
 
-ENDINGS = (".png", ".gif", ".npz", ".pt", "")
+ENDINGS = (*PIXELS, ".gif", ".npz", ".pt", "")
 
 
 class Mode(Enum):
@@ -60,6 +65,7 @@ class Options:
         default_factory=list
     )
     inputs: Annotated[Path | None, "folder of images that a game=pix2pix generator translates"] = None
+    cache: Annotated[str | None, "folder where those are kept as they were read; null for the run's own choice"] = None
     frames: Annotated[int, "from one latent or class to the next, both counted"] = 16
     seed: Annotated[int, "of the latents"] = 0
     truncation: Annotated[float | None, "coordinates of a normal latent beyond it are drawn anew"] = None
@@ -74,9 +80,9 @@ class Options:
             raise UsageError(f"frames is {self.frames}: give at least 2, the two ends.")
         if self.mode is Mode.walk and self.n == 1:
             raise UsageError("n is 1: a walk visits at least 2 latents.")
-        suffix = self.out.suffix
+        suffix = self.out.suffix.lower()
         if suffix not in ENDINGS:
-            raise UsageError(f"out is {self.out}: end it in .png, .gif, .npz or .pt, or in nothing for a folder.")
+            raise UsageError(f"out is {self.out}: end it in {', '.join(ENDINGS[:-1])}, or in nothing for a folder.")
         if suffix == ".gif" and self.mode is Mode.samples:
             raise UsageError(f"out is {self.out}: a film is of mode=interpolation, mode=walk or mode=classes.")
         check_checkpoint(self.checkpoint)
@@ -134,11 +140,11 @@ def images_of(options: Options, gan: "GAN", data: "RealData") -> "Tensor | None"
     if options.inputs is None or options.mode is not Mode.samples:
         raise UsageError("This generator translates images: give inputs=FOLDER, and no mode.")
     channels, size, _ = data.sample_shape
-    folder = ImageFolder(str(options.inputs), 1, size, channels)
+    folder = ImageFolder(str(options.inputs), 1, size, channels, cache=options.cache or data.cache)  # type: ignore[attr-defined]
     try:
         images = folder.read(train=True)[0][: options.n]
     except UsageError as error:
-        raise UsageError(str(error).replace("data.root", "inputs")) from error
+        raise UsageError(str(error).replace("data.root", "inputs").replace("data.cache", "cache")) from error
     assert data.value_range is not None
     return from_bytes(images, data.value_range)
 
@@ -166,18 +172,17 @@ def write(
 
     from gan_lightning import sampling
     from gan_lightning.batch import Batch
-    from gan_lightning.pictures import write_png
 
-    out = options.out
-    if not out.suffix:
+    out, suffix = options.out, options.out.suffix.lower()
+    if not suffix:
         return sampling.write_images(out, batches, data)
     samples = torch.cat(list(batches))
     rows = samples.unflatten(0, latents.shape[:-1])
-    if out.suffix == ".png":
+    if suffix in PIXELS:
         is_grid = options.mode is Mode.samples
         picture = data.picture(Batch(samples, labels)) if is_grid else data.picture(Batch(samples), latents.shape[1])
-        write_png(picture, out)
-    elif out.suffix == ".gif":
+        sampling.write_picture(out, picture)
+    elif suffix == ".gif":
         sampling.write_gif(out, film(rows, options.mode), data)
     else:
         sampling.write_arrays(out, rows, latents, labels, options.seed, data)

@@ -7,6 +7,11 @@ optimum by the real GAN. With the logit l, d/dl log(1 - D) = -D and d/dl -log D 
 D under the minimax loss and by 1 - D under the non-saturating one (Goodfellow et al. 2014, section 3).
 """
 
+from gan_lightning.interruption import end_at_once, listen
+
+if __name__ == "__main__":
+    listen(end_at_once)  # before what takes seconds to import
+
 import warnings
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +35,7 @@ DATA_MEAN, STD = 3.0, 0.2
 
 @dataclass
 class Options:
-    out: Annotated[Path, "picture, as .png, .pdf or .svg"] = Path("vanishing_gradient.png")
+    out: Annotated[Path, "picture, as .png, .jpg, .webp, .pdf or .svg"] = Path("vanishing_gradient.png")
 
     def __post_init__(self) -> None:
         check_picture(self.out)

@@ -221,7 +221,7 @@ def test_images_are_the_same_for_both_loops_and_all_of_them_in_every_epoch(
     script: ModuleType, loops: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))  # where the package caches images
-    options = script.Options(cifar=str(picture_folder(tmp_path / "pictures")))
+    options = script.Options(cifar=picture_folder(tmp_path / "pictures"))
     system = script.replace(script.build_system(script.WORKLOADS["cifar_dcgan"], options), batch_size=5)
     assert system.images.shape == (10, 3, 32, 32)
     expected = in_order([2 * image[None] / 255 - 1 for image in system.images.float()])
@@ -234,14 +234,14 @@ def test_images_are_the_same_for_both_loops_and_all_of_them_in_every_epoch(
 
 
 def test_mnist_is_the_same_for_both_loops(script: ModuleType, mnist_root: Path) -> None:
-    system = script.build_system(script.WORKLOADS["mnist_mlp"], script.Options(data=str(mnist_root)))
+    system = script.build_system(script.WORKLOADS["mnist_mlp"], script.Options(data=mnist_root))
     assert system.images.shape == (60_000, 1, 28, 28)
     for i in (0, 1, 59_999):
         assert_close(system.dataset[i][0], system.images[i] / 255)
 
 
 def test_images_come_from_the_folder_that_is_given(script: ModuleType, tmp_path: Path) -> None:
-    options = script.Options(cifar=str(tmp_path))
+    options = script.Options(cifar=tmp_path)
     workload = script.WORKLOADS["cifar_dcgan"]
     folder = ["data=image_folder", "data.size=32"]
     assert workload.located(options) == ["experiment=dcgan_cifar10", *folder, f"data.root='{tmp_path}'"]
@@ -383,7 +383,7 @@ def test_memory_gives_each_loop_its_own_form_of_the_data(
     seen: dict[str, Any] = {}
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(script, "ProcessPoolExecutor", Here)
-    options = script.Options(cifar=str(picture_folder(tmp_path / "pictures")))
+    options = script.Options(cifar=picture_folder(tmp_path / "pictures"))
     assert script.measure_memory("cifar_dcgan", options) == {
         "complete": 1.0,
         "ours": 2.0,

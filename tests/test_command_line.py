@@ -15,7 +15,11 @@ ODD = [
     *("007", "1e3", "true", "a~b", "%x", "*?", " spaces ", "-x", "+x", "é\u0301", "a\tb", "a;b", "a&b|c", "(x)"),
     *("choice(a)", "!x", "@x", "x" * 300),
 ]
-PATHS = ["data.root", "data.held_out", "data.inception_weights", "data.cache", "hydra.run.dir", "hydra.sweep.dir"]
+PATHS = [
+    *("data.root", "data.held_out", "data.inception_weights", "data.cache", "hydra.run.dir", "hydra.sweep.dir"),
+    *("logger.tensorboard.save_dir", "callbacks.mc.dirpath", "callbacks.mc.filename", "trainer.profiler.dirpath"),
+    "logger.mlflow.tracking_uri",
+]
 
 
 def values(argument: str) -> list[object]:
@@ -46,6 +50,7 @@ def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setenv("HOME", str(tmp_path))
     (argument,) = for_hydra(["data.root=~/data"])
     assert values(argument) == [f"{tmp_path}/data"]
+    assert for_hydra(["data.root=~no_such_user/data"]) == ["data.root='~no_such_user/data'"]
 
 
 @pytest.mark.parametrize(
@@ -110,11 +115,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_resumed_run_is_apart_with_its_changes_and_trust(folder: Path) -> None:
-    typed = [f"resume={folder}", "data.root=/a b", "trainer.max_steps=5", "~x", "trust=[my_lab, his]", "trust=hers"]
+    typed = [f"resume={folder}", "data.root=/a b", "+callbacks.mc.dirpath=/tmp/a=b", "trainer.max_steps=5", "~x"]
+    typed += ["trust=[my_lab, his]", "trust=hers"]
     found = resumption(typed)
     assert found is not None
     assert (found.folder, found.trust) == (folder, ["my_lab", "his", "hers"])
-    assert found.changes == ["data.root='/a b'", "trainer.max_steps=5", "~x"]
+    assert found.changes == ["data.root='/a b'", "+callbacks.mc.dirpath='/tmp/a=b'", "trainer.max_steps=5", "~x"]
     assert resumption(["trainer.max_steps=5", "resume=null"]) is None
     assert resumption([f"resume={folder}", "--help"]) is None
 

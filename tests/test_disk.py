@@ -14,6 +14,9 @@ import torch
 from conftest import ROOT
 from helpers import load_script, trained
 from hydra import compose, initialize_config_dir
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.profilers import SimpleProfiler
 from tensorboard.summary.writer.record_writer import RecordWriter
 from test_endings import SMALL, Disk, _forget_warnings  # noqa: F401  a fixture
 
@@ -61,9 +64,27 @@ def call(owner: Any, name: str, first: int = 0, times: int = 1) -> Refuse:
     return refuse
 
 
-def composed() -> Any:
+class OwnLogger(Logger):
+    """One's own, which writes what it is given."""
+
+    name, version = "own", 0
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        self.write()
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        self.write()
+
+    def finalize(self, status: str) -> None:
+        self.write()
+
+    def write(self) -> None:
+        pass
+
+
+def composed(*others: str) -> Any:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("config", overrides=list(RUN))
+        return compose("config", overrides=[*RUN, *others])
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +111,14 @@ GOES_ON = {
     "scalars": (call(RecordWriter, "write", 4), errno.EIO),
     "metrics.csv": (call(loggers._Rows, "save", 1, 3), errno.ENOSPC),
     "new columns of metrics.csv": (call(loggers, "_write_rows"), errno.ENOSPC),
+}
+OTHERS = {  # of Lightning's or one's own
+    "one's own logger": (f"+logger.own._target_={__name__}.OwnLogger", call(OwnLogger, "write", 0, 99)),
+    "Lightning's metrics.csv": (
+        "+logger.table._target_=lightning.pytorch.loggers.CSVLogger",
+        call(ExperimentWriter, "save", 0, 9),
+    ),
+    "a profile": ("trainer.profiler=simple", call(SimpleProfiler, "summary", 0, 9)),
 }
 RESUMED = {
     "its event file": call(os, "truncate"),
@@ -125,12 +154,44 @@ def test_training_goes_on_without_what_only_shows_it(tmp_path: Path, point: str,
     (sentence,) = {str(warning.message) for warning in told if "cannot be written" in str(warning.message)}
     assert_a_sentence(sentence, code)
     assert sentence.endswith(": training goes on without, and tries again.")
-    weights, expected = (
-        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for folder in (tmp_path, run)
-    )
-    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert_same_weights(tmp_path, run)
     assert (tmp_path / "metrics.json").exists()
     assert metrics
+
+
+@pytest.mark.parametrize("point", OTHERS)
+def test_training_goes_on_without_what_others_write(tmp_path: Path, point: str, run: Path) -> None:
+    option, refuse = OTHERS[point]
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        refuse(patch, fault(errno.ENOSPC))
+        training.train(composed("logger=none", option), tmp_path)
+    (sentence,) = {str(warning.message) for warning in told if "cannot be written" in str(warning.message)}
+    assert_a_sentence(sentence, errno.ENOSPC)
+    assert_same_weights(tmp_path, run)
+    assert (tmp_path / "metrics.json").exists()
+
+
+def test_a_bug_of_ones_own_logger_keeps_its_traceback(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyError, match="mine"):  # noqa: PT012
+        call(OwnLogger, "write", 3)(patch, KeyError("mine"))  # type: ignore[arg-type]
+        training.train(composed("logger=none", f"+logger.own._target_={__name__}.OwnLogger"), tmp_path)
+
+
+def test_a_checkpoint_of_lightnings_callback_is_needed_too(tmp_path: Path) -> None:
+    option = "+callbacks.mine._target_=lightning.pytorch.callbacks.ModelCheckpoint"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Fault) as ended:  # noqa: PT012
+        written(r"\.epoch=")(patch, fault(errno.ENOSPC))
+        training.train(composed(option), tmp_path)
+    assert_a_sentence(str(ended.value), errno.ENOSPC)
+    assert not files.is_damaged(tmp_path / "checkpoints" / "last.ckpt")
+
+
+def assert_same_weights(folder: Path, run: Path) -> None:
+    weights, expected = (
+        torch.load(place / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for place in (folder, run)
+    )
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
 @pytest.mark.parametrize("point", RESUMED)

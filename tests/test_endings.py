@@ -15,7 +15,7 @@ import pytest
 import torch
 from conftest import ROOT
 from helpers import TOY, trained
-from lightning import Callback
+from lightning import Callback, Trainer
 from omegaconf import DictConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.record_writer import RecordWriter
@@ -340,6 +340,16 @@ def test_an_error_in_mid_run_keeps_what_was_trained_and_its_traceback(
     train(resumption.resume(run), run)
     for key in ("state_dict", "optimizer_states", "global_step"):
         assert_same_state(checkpoint(run)[key], checkpoint(whole)[key], key)
+
+
+def test_of_several_devices_none_saves_where_one_fails(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others wait for it in an exchange, and a checkpoint is one of all."""
+    with pytest.raises(Broken), monkeypatch.context() as patch:  # noqa: PT012
+        patch.setattr(Trainer, "world_size", property(lambda trainer: 2 if trainer.global_step >= 16 else 1))
+        train(configure(*SMALL, NEVER), tmp_path / "run", Once(16, fail))
+    assert not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
 
 
 # ------------------------------------------------------------------------------------------- faults of the machine

@@ -22,6 +22,7 @@ from gan_lightning.data.synthetic import sample_from
 from gan_lightning.distributions import gaussian
 from gan_lightning.metrics import features
 from gan_lightning.metrics.distribution import kolmogorov_smirnov
+from gan_lightning.resumption import resume
 from gan_lightning.streams import stream_seed
 from gan_lightning.training import train
 
@@ -174,11 +175,13 @@ def test_image_metrics_of_validation_and_of_the_script(
     assert result["features"].startswith("mnist-cnn-")
     (cached,) = (tmp_path / "cache").iterdir()
     assert result["accuracy"] == torch.load(cached, weights_only=True)["content"]["accuracy"]
-    assert evaluate(script, run, "floor=true") == result
+    assert evaluate(script, run, "floor=true", f"cache={tmp_path / 'other'}") == result
+    assert [path.name for path in (tmp_path / "other").iterdir()] == [cached.name]
     assert 0 <= result["floor"]["val/fid"] < result["metrics"]["val/fid"]
     best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     (state,) = (s for name, s in best["callbacks"].items() if name.startswith("RunCheckpoint"))
-    assert state["measured_by"] == [result["features"], 100]
+    features_name, samples, digest = state["measured_by"]
+    assert (features_name, samples, len(digest)) == (result["features"], 100, 32)
     result = evaluate(script, run / "checkpoints" / "best.ckpt")
     assert result["metrics"]["val/fid"] == state["best"]
     assert Path(result["checkpoint"]).name == "best.ckpt"
@@ -238,6 +241,23 @@ def test_held_out_images_are_known_by_their_digest(
     assert evaluate(script, run, f"held_out={pictures / 'other'}", "n=20")["held_out"] not in digests
 
 
+def test_scores_of_other_held_out_images_do_not_rank_checkpoints(
+    configure: Configure, pictures: Path, tmp_path: Path
+) -> None:
+    def state() -> dict[str, Any]:
+        return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]["RunCheckpoint"]
+
+    run, options = tmp_path / "run", ("data.validation_samples=20", f"data.held_out={pictures / 'test'}")
+    train(configure(*small_folder(pictures, *options)), run)
+    first = state()["measured_by"]
+    change(run, lambda saved: saved["callbacks"]["RunCheckpoint"].update(best=-1.0))  # that no other comes near
+    train(resume(run, ["trainer.max_steps=30"]), run)
+    assert (state()["best"], state()["measured_by"]) == (-1.0, first)
+    train(resume(run, ["trainer.max_steps=40", f"data.held_out={pictures / 'other'}"]), run)
+    assert state()["best"] >= 0
+    assert (state()["measured_by"][:2], state()["measured_by"] == first) == (first[:2], False)
+
+
 def test_a_run_from_before_there_were_held_out_images(
     configure: Configure, script: ModuleType, pictures: Path, tmp_path: Path
 ) -> None:
@@ -278,6 +298,9 @@ def test_what_images_cannot_give_is_one_sentence(
     assert refusal(script, run, "n=9") == "Error: n is 9: give at least 10 images."
     assert f"MNIST is not in root={tmp_path}/gone" in refusal(script, run, f"root={tmp_path}/gone")
     assert "held_out is no option of this run's data" in refusal(script, run, "held_out=here")
+    (tmp_path / "file").touch()
+    sentence = f"Error: cache={tmp_path / 'file'} cannot be written (File exists): give another folder by cache=FOLDER."
+    assert refusal(script, run, f"cache={tmp_path / 'file'}") == sentence
     assert "features is 'other': give one of own, inception or null" in refusal(script, run, "features=other")
     monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
     assert "Error: features=inception needs the package torch-fidelity: pip install" in refusal(

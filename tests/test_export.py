@@ -137,22 +137,22 @@ def test_the_metadata_describe_the_program(exported: Path, name: str, ending: st
 
 
 def test_the_raw_generator(script: ModuleType, runs: Path, tmp_path: Path) -> None:
-    run(script, f"checkpoint={runs / 'mlp'}", "weights=raw", f"out={tmp_path / 'raw.pt2'}")
+    run(script, f"checkpoint={runs / 'mlp'}", "weights=raw", f"out={tmp_path / 'raw.PT2'}")
     latents = torch.randn(4, 5)
     gan = load(runs / "mlp")
     with torch.no_grad():
-        found = torch.export.load(tmp_path / "raw.pt2").module()(latents)
+        found = torch.export.load(tmp_path / "raw.PT2").module()(latents)
         torch.testing.assert_close(found, gan.game.generator(latents), atol=1e-5, rtol=0)
         assert (found - gan(latents)).abs().max() > 1e-3
 
 
 def test_what_the_user_sees(runs: Path, tmp_path: Path) -> None:
     """One line, and none of torch's warnings and greetings."""
-    result = command("export.py", f"checkpoint={runs / 'dcgan'}", "out=deep/generator.onnx", cwd=tmp_path)
+    result = command("export.py", f"checkpoint={runs / 'dcgan'}", "out=deep/generator.ONNX", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     line, _ = result.stdout.splitlines()
-    assert line.startswith("averaged generator of step 12 in deep/generator.onnx, checked: differs by at most ")
-    assert [path.name for path in tmp_path.rglob("*.*")] == ["generator.onnx"]
+    assert line.startswith("averaged generator of step 12 in deep/generator.ONNX, checked: differs by at most ")
+    assert [path.name for path in tmp_path.rglob("*.*")] == ["generator.ONNX"]
 
 
 @pytest.mark.parametrize("ending", ["onnx", "pt2"])

@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,8 +23,9 @@ from gan_lightning import sampling, training
 from gan_lightning.callbacks.animation import animate
 from gan_lightning.callbacks.checkpoint import AtomicCheckpointIO
 from gan_lightning.callbacks.curves import draw_losses
+from gan_lightning.checkpoints import tidy
 from gan_lightning.errors import Fault
-from gan_lightning.files import leftovers, written_aside
+from gan_lightning.files import HOST, cause_in_the_machine, leftovers, why, written_aside
 from gan_lightning.pictures import image_grid, write_png
 
 NOBODY = 9_999_999  # no process of Linux or macOS has this number
@@ -204,3 +206,29 @@ def test_a_full_disk_leaves_the_former_file(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(os, "getpid", lambda: NOBODY)
     WRITERS[name](path)
     assert path.read_bytes() == once  # nothing of the hidden name is in it
+
+
+def test_a_full_database_is_a_fault_of_the_machine_and_a_wrong_query_is_none(tmp_path: Path) -> None:
+    database = sqlite3.connect(tmp_path / "a.db")
+    with pytest.raises(sqlite3.OperationalError) as wrong:
+        database.execute("select * from nothing")
+    assert cause_in_the_machine(wrong.value) is None
+    database.execute("pragma max_page_count = 2")
+    database.execute("create table t (x)")
+    try:
+        database.execute("insert into t values (zeroblob(100000))")
+    except sqlite3.OperationalError as full:
+        hidden = RuntimeError("as MLflow hides it")
+        hidden.__cause__ = full
+    cause = cause_in_the_machine(hidden)
+    assert cause is not None
+    assert why(cause) == "database or disk is full"
+
+
+def test_every_folder_of_a_run_is_tidied(tmp_path: Path) -> None:
+    for name in ("", "samples", "checkpoints", "discriminator", "mine"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / f".0000001.{NOBODY}@{HOST}.png").touch()
+        (tmp_path / name / ".mine").touch()
+    tidy(tmp_path)
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {".mine"}

@@ -47,8 +47,7 @@ PATHS = [
         "a: b",
         "#a",
         "a #b",
-        "~",
-        "~/a",
+        "a~",
         "'a'",
         '"a',
         "&a",
@@ -68,6 +67,14 @@ PATHS = [
 def test_text_and_paths_are_taken_as_typed(path: str) -> None:
     options = parse(Options, [f"checkpoint={path}", f"out={path}", f"folders={path}"])
     assert (options.checkpoint, options.out, options.folders) == (path, Path(path), [Path(path)])
+
+
+@pytest.mark.parametrize("typed", ["~", "~/a b"])
+def test_a_tilde_is_the_home_folder(typed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    options = parse(Options, [f"checkpoint={typed}", f"out={typed}", f"folders={typed}", "folders=~no_such_user/a"])
+    path = Path(typed.replace("~", "/home/me"))
+    assert (options.checkpoint, options.out, options.folders) == (typed, path, [path, Path("~no_such_user/a")])
 
 
 def test_a_list_of_paths_is_given_one_by_one() -> None:

@@ -629,6 +629,8 @@ def test_the_figure_has_means_errors_and_seeds(report: Script, drawn: dict[str, 
     write_group(tmp_path, "d", [8.0, 8.0], "val/modes")
     report(tmp_path, f"figure={tmp_path / 'f.png'}")
     assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
+    report(tmp_path, f"figure={tmp_path / 'f.JPG'}")
+    assert (tmp_path / "f.JPG").read_bytes().startswith(b"\xff\xd8")
     ks, modes = drawn["f.png"].axes
     assert (ks.get_title(loc="left"), modes.get_title(loc="left")) == ("ks ↓", "modes ↑")
     assert [label.get_text() for label in ks.get_yticklabels()] == ["a", "b", "c", "d"]

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gan_lightning.config import check
 from gan_lightning.errors import UsageError
-from gan_lightning.resumption import check_length, is_same_run, resume, run_folder
+from gan_lightning.resumption import check_length, is_other_data, is_same_run, resume, run_folder
 
 Configure = Callable[..., DictConfig]
 
@@ -231,3 +231,22 @@ def test_a_run_folder_is_compared_as_plain_data(
     text = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(text.replace("swordfish", "${oc.env:SECRET}"))
     assert not is_same_run(configure("name=swordfish"), folder)
+
+
+@pytest.mark.parametrize(
+    ("former", "present", "is_other"),
+    [
+        ("6 images in memory, digest a", "6 images in memory, digest a", False),
+        ("6 images in memory, digest a", "6 images in memory, digest b", True),
+        ("6 files, digest a", "6 files, digest b", True),
+        ("6 images in memory, digest a", "6 files, digest b", False),
+        ("6 images in memory, digest a", "7 files, digest a", True),
+        ("6 files, digest a", "16 images in memory, digest a", True),
+        (None, "6 files, digest a", False),
+        (None, None, False),
+    ],
+)
+def test_data_are_others_by_their_digest_or_at_least_by_their_number(
+    former: str | None, present: str | None, is_other: bool
+) -> None:
+    assert is_other_data(former, present) == is_other

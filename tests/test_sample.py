@@ -19,6 +19,8 @@ from test_cli import WRAPPER
 from gan_lightning.batch import Batch
 from gan_lightning.build import build_data
 from gan_lightning.checkpoints import load
+from gan_lightning.errors import UsageError
+from gan_lightning.sampling import write_picture
 
 SIDE = 16
 MLP = [
@@ -173,6 +175,53 @@ def test_a_folder_has_single_images(
         run(script, f"checkpoint={checkpoint}", f"out={folder}")
 
 
+def test_a_folder_of_images_is_whole_or_not_there(
+    script: ModuleType, gray: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = tmp_path / "images"
+    with monkeypatch.context() as patch:
+        saved: list[Path] = []
+
+        def save(image: Image.Image, path: Path) -> None:
+            saved.append(path)
+            path.write_bytes(b"half")
+            if len(saved) == 3:
+                raise OSError(28, "No space left on device")
+
+        patch.setattr(Image.Image, "save", save)
+        with pytest.raises(SystemExit, match=r"^Error: .*images cannot be written: .*No space left"):
+            run(script, f"checkpoint={gray}", "n=5", f"out={images}")
+    assert not list(tmp_path.iterdir())
+    images.mkdir()
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match="is the current folder"):  # noqa: PT012
+        patch.chdir(images)
+        run(script, f"checkpoint={gray}", "out=.")
+    run(script, f"checkpoint={gray}", "n=5", f"out={images}")
+    assert len(list(images.iterdir())) == 5
+
+
+@pytest.mark.parametrize("name", ["a.PNG", "a.jpg", "a.JPEG", "a.webp"])
+def test_a_picture_is_of_the_format_of_its_ending(script: ModuleType, gray: Path, tmp_path: Path, name: str) -> None:
+    for out in ("a.png", name):
+        run(script, f"checkpoint={gray}", "n=9", f"out={tmp_path / out}")
+    with Image.open(tmp_path / name) as found, Image.open(tmp_path / "a.png") as expected:
+        assert found.format == {".jpg": "JPEG", ".jpeg": "JPEG"}.get(Path(name).suffix.lower(), name[2:].upper())
+        assert np.abs(np.asarray(found.convert("RGB"), float) - np.asarray(expected)).mean() < 8
+
+
+@pytest.mark.parametrize("name", ["a.NPZ", "a.PT"])
+def test_arrays_may_end_in_capitals(script: ModuleType, gray: Path, tmp_path: Path, name: str) -> None:
+    run(script, f"checkpoint={gray}", "n=5", f"out={tmp_path / name}")
+    found = np.load(tmp_path / name) if name == "a.NPZ" else torch.load(tmp_path / name, weights_only=True)
+    assert found["samples"].shape == (5, 1, SIDE, SIDE)
+
+
+def test_a_format_without_pictures_as_large_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"a\.webp cannot hold 16384 x 1 pixels: end its name in \.png\."):
+        write_picture(tmp_path / "a.webp", torch.zeros(3, 1, 16384, dtype=torch.uint8))
+    assert not list(tmp_path.iterdir())
+
+
 def test_points_are_drawn_as_in_training(script: ModuleType, ring: Path, tmp_path: Path) -> None:
     written = arrays(script, tmp_path, ring)
     assert written["samples"].shape == (10_000, 2)
@@ -305,7 +354,11 @@ REFUSED = [
     (["truncation=0"], "truncation is 0.0: give a number above 0."),
     (["truncation=nan"], "truncation is nan: give a number above 0."),
     (["mode=walk", "n=1"], "n is 1: a walk visits at least 2 latents."),
-    (["out=x.jpg"], "out is x.jpg: end it in .png, .gif, .npz or .pt, or in nothing for a folder."),
+    (
+        ["out=x.bmp"],
+        "out is x.bmp: end it in .png, .jpg, .jpeg, .webp, .gif, .npz, .pt, or in nothing for a folder.",
+    ),
+    (["out=x.GIF"], "out is x.GIF: a film is of mode=interpolation, mode=walk or mode=classes."),
     (["out=x.gif"], "out is x.gif: a film is of mode=interpolation, mode=walk or mode=classes."),
     (["mode=run"], "mode is 'run': give one of samples, interpolation, walk, classes."),
     (["weights=best"], "weights is 'best': give one of average, raw."),

@@ -2,6 +2,8 @@
 
 import math
 import re
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +20,7 @@ from test_configs import write_mnist
 from test_sample import command
 
 from gan_lightning.checkpoints import load
+from gan_lightning.options import PICTURES
 
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py") if path.name != "loops.py")
 ODD = "runs [a,b]=1, 'x' \"y\" #~ é"
@@ -48,7 +51,7 @@ REFUSED = [
     ("linear_floor.py", ["seed=-1"], "seed is -1: give a whole number from 0 to 4294967295."),
     ("linear_floor.py", ["--seed", "1"], "--seed is not an option: give name=value, such as seed=VALUE."),
     *(
-        (name, ["out=a.gif"], "a.gif is no picture that can be written: end its name in .png, .pdf, .svg.")
+        (name, ["out=a.gif"], f"a.gif is no picture that can be written: end its name in {', '.join(PICTURES)}.")
         for name in ("dynamics.py", "vanishing_gradient.py")
     ),
 ]
@@ -62,6 +65,58 @@ def test_what_cannot_be_used_is_one_sentence_without_torch(
     assert (result.returncode, result.stderr) == (1, f"Error: {sentence}\n")
     assert result.stdout == "imported torch: False\n"
     assert not list(tmp_path.iterdir())
+
+
+STOPPED = """
+import os, runpy, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            os.kill(os.getpid(), int(sys.argv[2]))
+
+sys.meta_path.insert(0, Finder())
+runpy.run_path(sys.argv[3], run_name="__main__")
+"""
+WRITING = """
+import os, runpy, sys
+from PIL import Image
+
+signum = int(sys.argv[1])
+del sys.argv[:2]
+save = Image.Image.save
+
+def stopped(image, path, *args, **kwargs):
+    save(image, path, *args, **kwargs)
+    os.kill(os.getpid(), signum)
+
+Image.Image.save = stopped
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_signal_while_a_script_starts_is_one_line(tmp_path: Path, name: str, signum: signal.Signals) -> None:
+    code = [sys.executable, "-c", STOPPED, "omegaconf", str(int(signum)), str(ROOT / "scripts" / name)]
+    ended = subprocess.run(code, cwd=tmp_path, capture_output=True, text=True, check=False)
+    line = f"Stopped by {'Ctrl-C' if signum == signal.SIGINT else signum.name}.\n"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (128 + signum, "", line)
+
+
+@pytest.mark.parametrize("out", ["a.png", "folder"])
+def test_a_signal_in_the_middle_of_writing_leaves_no_half(tmp_path: Path, out: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (20, 16, 16), dtype=np.uint8)
+    (tmp_path / "pictures").mkdir()
+    for i, image in enumerate(noise):
+        Image.fromarray(image).save(tmp_path / "pictures" / f"{i}.png")
+    data = ["data=image_folder", f"data.root={tmp_path / 'pictures'}", "data.size=16", "data.channels=1"]
+    checkpoint = trained(tmp_path / "run", "model=mlp", *data)
+    program = [sys.executable, "-c", WRITING, str(int(signal.SIGTERM)), str(ROOT / "scripts" / "sample.py")]
+    command = [*program, f"checkpoint={checkpoint}", "n=4", f"out={out}"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (143, "Stopped by SIGTERM.\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pictures", "run"]
 
 
 def run(script: ModuleType, *arguments: str) -> None:
@@ -90,10 +145,10 @@ def test_the_gradient_vanishes_under_the_minimax_loss_alone(
 ) -> None:
     script = load_script("vanishing_gradient")
     monkeypatch.setattr(script, "UPDATES", 60)
-    run(script, f"out={tmp_path / 'a.svg'}")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.svg"]
+    run(script, f"out={tmp_path / 'a.SVG'}")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.SVG"]
     line, place = capsys.readouterr().out.splitlines()
-    assert place == str(tmp_path / "a.svg")
+    assert place == str(tmp_path / "a.SVG")
     d, minimax, non_saturating = map(float, re.findall(r" (\d[\d.e-]*)", line))
     # d/dl log(1 - D) = -D and d/dl -log D = -(1 - D), for samples on which D hardly differs
     assert d < 0.2

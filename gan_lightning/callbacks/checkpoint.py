@@ -34,7 +34,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        with written_aside(path) as aside:
+        with needed(path), written_aside(path) as aside:  # whichever callback asks for it
             with aside.open("wb") as file:
                 torch.save(checkpoint, file)
             if Path(path).name == "last.ckpt":
@@ -66,7 +66,7 @@ class RunCheckpoint(Checkpoint):
             )
         self.every_seconds = every_seconds
         self.best: float | None = None
-        self.measured_by: list[Any] | None = None  # the best: features and number of samples
+        self.measured_by: list[Any] | None = None  # the best: features, number of samples, digest of the held-out
         self.stopped = False  # whether the run ends here before its length
         self._saved_at = 0.0
         self._saved: tuple[int, float | None] | None = None  # the step and the best of the last checkpoint
@@ -153,9 +153,9 @@ class RunCheckpoint(Checkpoint):
         if monitor is None or monitor[0] not in trainer.callback_metrics:
             return False
         data = trainer.datamodule  # type: ignore[attr-defined]
-        measured_by = [data.features_name, data.validation_samples]
+        measured_by = [data.features_name, data.validation_samples, data.held_out_digest]
         if self.measured_by not in (None, measured_by):
-            self.best = None  # scores by other features, or of more samples, are not compared
+            self.best = None  # scores by other features, or of more or other samples, are not compared
         self.measured_by = measured_by
         name, mode = monitor
         value = trainer.callback_metrics[name].item()
@@ -175,8 +175,7 @@ class RunCheckpoint(Checkpoint):
         path = checkpoints(trainer.default_root_dir) / name
         if not is_in_place(Path(trainer.default_root_dir)):
             raise Fault(f"{trainer.default_root_dir} has gone or was moved while it was trained in: resume it there.")
-        with needed(path):
-            trainer.save_checkpoint(path)
+        trainer.save_checkpoint(path)
 
     def _restore_handlers(self) -> None:
         for signum, handler in self._former_handlers.items():

@@ -1,6 +1,7 @@
 """One image file as bytes: whatever its mode, metadata and shape, it is read as it looks, or refused by name."""
 
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 SKIP = ", or pass over such files with data.unreadable=skip"
+STRIP = 2**20  # pixels that are converted at once: the whole image takes many times its own bytes on the way
 PHOTOMETRIC, BITS_PER_SAMPLE = 262, 258  # TIFF's tags
 SPREAD = {"L;2": 85, "L;4": 17}  # Pillow spreads these PNG samples over [0, 255], but not their transparent value
 
@@ -39,7 +41,9 @@ def read_image(path: Path, sample_shape: tuple[int, ...]) -> Tensor:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of metadata, which does not matter here
-            image = decoded(path).convert("L" if channels == 1 else "RGB")
+            image = decoded(path)
+            mode = "L" if channels == 1 else "RGB"
+            image = image if image.mode == mode else image.convert(mode)
             data = bytearray(scaled(image, size).tobytes())
     except Exception as error:  # Pillow raises whatever a decoder meets, from struct.error to MemoryError
         raise UsageError(f"{named(path)} is not a readable image ({_reason(error)}): remove it{SKIP}.") from error
@@ -110,19 +114,41 @@ def scaled(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
+def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """The image's rows, some at a time, each with its top."""
+    rows = max(1, STRIP // image.width)
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _converted(image: Image.Image, mode: str, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """The image of what is made of each strip, which has that mode."""
+    whole = Image.new(mode, image.size)
+    for top, strip in _strips(image):
+        whole.paste(convert(strip), (0, top))
+    return whole
+
+
 def _eight_bits(image: Image.Image, file: Image.Image) -> Image.Image:
     """Grey values of more bits, or floats in [0, 1], reduced to bytes."""
     tags = getattr(file, "tag_v2", {})
     largest = _largest(file, tags)
-    values = np.asarray(image, dtype=np.float64)
-    if not (values.min() >= 0 and values.max() <= largest):  # false of NaN, too
-        raise ValueError(f"mode {image.mode} with values from {values.min():g} to {values.max():g}, not 0 to {largest}")
-    grey = np.rint(values * (255 / largest))
-    if tags.get(PHOTOMETRIC) == 0:  # white is zero
-        grey = 255 - grey
-    if (transparent := file.info.get("transparency")) is not None:
-        grey[values == transparent] = BACKGROUND
-    return Image.fromarray(grey.astype(np.uint8))
+    ends = np.array([(values.min(), values.max()) for values in (np.asarray(strip) for _, strip in _strips(image))])
+    low, high = ends.min(), ends.max()
+    if not (low >= 0 and high <= largest):  # false of NaN, too
+        raise ValueError(f"mode {image.mode} with values from {low:g} to {high:g}, not 0 to {largest}")
+    transparent = file.info.get("transparency")
+
+    def reduced(strip: Image.Image) -> Image.Image:
+        values = np.asarray(strip, dtype=np.float64)
+        grey = np.rint(values * (255 / largest))
+        if tags.get(PHOTOMETRIC) == 0:  # white is zero
+            grey = 255 - grey
+        if transparent is not None:
+            grey[values == transparent] = BACKGROUND
+        return Image.fromarray(grey.astype(np.uint8))
+
+    return _converted(image, "L", reduced)
 
 
 def _largest(file: Image.Image, tags: dict[int, tuple[int, ...]]) -> int:
@@ -146,10 +172,14 @@ def _opaque(image: Image.Image, layout: str) -> Image.Image:
         image.info["transparency"] = key * SPREAD[layout]
     elif layout.startswith("RGB;16") and key is not None:
         raise ValueError("mode RGB of 16 bits with a transparent colour, whose lower bytes Pillow does not keep")
-    if image.mode == "La":
-        image = image.convert("LA")
-    background = Image.new("RGBA", image.size, (BACKGROUND,) * 3 + (255,))
-    return Image.alpha_composite(background, image.convert("RGBA")).convert("RGB")
+
+    def on_background(strip: Image.Image) -> Image.Image:
+        if strip.mode == "La":
+            strip = strip.convert("LA")
+        background = Image.new("RGBA", strip.size, (BACKGROUND,) * 3 + (255,))
+        return Image.alpha_composite(background, strip.convert("RGBA")).convert("RGB")
+
+    return _converted(image, "RGB", on_background)
 
 
 def _reason(error: Exception) -> str:

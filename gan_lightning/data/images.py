@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from torchmetrics import Metric
 
 from gan_lightning.batch import Batch, Rounds, apply
-from gan_lightning.cache import cache_folder
+from gan_lightning.cache import cache_folder, digest_of
 from gan_lightning.data.fetch import MemoryFetcher, RoundOrder, WorkerFetcher
 from gan_lightning.data.loader import Batches, RealData
 from gan_lightning.errors import UsageError
@@ -111,6 +111,7 @@ class ImageData(RealData):
             self.images, self.labels, *_ = self._of_chosen_classes(*self.read(train=True))
         if self.validation_samples and not hasattr(self, "_metric"):
             self._held_out = self._validation_images()
+            self.held_out_digest = digest_of(self._held_out)
             features = self._feature_network()
             self.features_name, self.features_accuracy = features.name, features.accuracy
             self._metric = ImageMetrics(features, self.value_range, self._chosen_classes())

@@ -6,10 +6,21 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from PIL import features
+
 from gan_lightning.data.decode import named
 from gan_lightning.errors import UsageError
 
-IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+IMAGE_ENDINGS = {
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".j2k", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".tga"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+    *([".avif"] if "avif" in features.modules and features.check_module("avif") else []),  # not every Pillow
+}
+OTHER_ENDINGS = {
+    *(".avif", ".heic", ".heif", ".jxl", ".jxr", ".svg", ".svgz", ".eps", ".psd", ".xcf", ".ico", ".pcx", ".dds"),
+    *(".exr", ".hdr", ".pfm", ".fits", ".dcm", ".qoi", ".sgi", ".xbm", ".xpm", ".apng", ".mpo", ".jpx", ".jpf", ".j2c"),
+    *(".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
+} - IMAGE_ENDINGS  # which are not read
 MAC = "__MACOSX"  # a folder of a Mac's zip, whose files have the images' names
 
 
@@ -77,10 +88,13 @@ def _kind(path: Path) -> str:
         mode = path.stat().st_mode
     except OSError:  # a dead link or a link to itself
         mode = 0
-    if not stat.S_ISDIR(mode) and path.suffix.lower() not in IMAGE_ENDINGS:
+    ending = path.suffix.lower()
+    if not stat.S_ISDIR(mode) and ending not in IMAGE_ENDINGS | OTHER_ENDINGS:
         return ""
     if path.name.startswith(".") or path.name == MAC:
         return "hidden files or folders"
     if stat.S_ISDIR(mode):
         return "folder"
+    if ending in OTHER_ENDINGS and stat.S_ISREG(mode):
+        return "images in formats that are not read"
     return "image" if stat.S_ISREG(mode) else "pipes, sockets, devices" if mode else "dead links"

@@ -131,6 +131,7 @@ class RealData(LightningDataModule):
     features_name: str | None = None  # of the network whose features image metrics compare
     features_accuracy: float | None = None  # of its classes on held-out images
     fingerprint: str | None = None  # of the samples that are trained on; None where the options tell all of them
+    held_out_digest: str | None = None  # of what validation compares with; None where the options tell all of it
     validation_samples = 0
     measured_classes: Sequence[str] = ()  # the names of the classes, where metrics by class tell each class's own, too
 

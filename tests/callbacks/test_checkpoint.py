@@ -149,7 +149,7 @@ def test_best_is_the_epoch_with_the_best_metric_and_last_the_end(
     assert saved(tmp_path, "best")["global_step"] == 4 * best
     assert saved(tmp_path)["global_step"] == 20
     (state,) = (s for name, s in saved(tmp_path)["callbacks"].items() if name.startswith("RunCheckpoint"))
-    assert state == {"best": script[best - 1], "measured_by": [None, 0], "stopped": False}
+    assert state == {"best": script[best - 1], "measured_by": [None, 0, None], "stopped": False}
 
 
 def test_the_sanity_check_of_untrained_weights_is_no_validation(tmp_path: Path) -> None:
@@ -302,13 +302,16 @@ def test_a_stop_at_a_validation_keeps_its_best(tmp_path: Path) -> None:
     assert [state["best"] for state in states] == [2.0, 2.0]
 
 
-@pytest.mark.parametrize(("features", "samples", "best"), [("a", 4, 1.0), ("b", 4, 5.0), ("a", 8, 5.0)])
+@pytest.mark.parametrize(
+    ("features", "samples", "digest", "best"),
+    [("a", 4, "d", 1.0), ("b", 4, "d", 5.0), ("a", 8, "d", 5.0), ("a", 4, "e", 5.0)],
+)
 def test_scores_that_cannot_be_compared_do_not_rank_checkpoints(
-    tmp_path: Path, features: str, samples: int, best: float
+    tmp_path: Path, features: str, samples: int, digest: str, best: float
 ) -> None:
     callback = RunCheckpoint()
-    callback.load_state_dict({"best": 1.0, "measured_by": ["a", 4], "stopped": False})
+    callback.load_state_dict({"best": 1.0, "measured_by": ["a", 4, "d"], "stopped": False})
     data = JudgedData(rounds(4), [5.0], "min")
-    data.features_name, data.validation_samples = features, samples
+    data.features_name, data.validation_samples, data.held_out_digest = features, samples, digest
     run(tmp_path, callback, data=data)
     assert callback.best == best

@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zlib
 from pathlib import Path
@@ -465,3 +467,50 @@ def test_a_thread_takes_little_memory(tmp_path: Path, size: tuple[int, int], mon
     assert pixels.flatten(1).unique(dim=1).flatten().tolist() == [9, 8, 7]
     assert max(largest) <= (LONGEST + 1) * 256**2
     assert peak < 10 * 2**20
+
+
+LARGE = {  # an image: its mode, its file's ending and the bytes that Pillow has of each pixel
+    "grey of 16 bits": ("I;16", "png", 2),
+    "floats": ("F", "tif", 4),
+    "with alpha": ("RGBA", "png", 4),
+}
+READING = """
+import re, sys
+from pathlib import Path
+from gan_lightning.data.decode import read_image
+
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+
+read_image(Path(sys.argv[1]), (1, 16, 16))
+before = peak()
+read_image(Path(sys.argv[2]), (1, 16, 16))
+print(1024 * (peak() - before))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system has no /proc")
+@pytest.mark.parametrize("kind", LARGE)
+def test_a_large_image_takes_a_few_times_its_own_bytes(tmp_path: Path, kind: str) -> None:
+    mode, ending, size = LARGE[kind]
+    for name, side in (("small", 100), ("large", 4000)):
+        Image.new(mode, (side, side)).save(tmp_path / f"{name}.{ending}")
+    program = [sys.executable, "-c", READING, *(str(tmp_path / f"{name}.{ending}") for name in ("small", "large"))]
+    printed = subprocess.run(program, capture_output=True, text=True, check=True).stdout
+    assert int(printed) < 2.5 * size * 4000**2 + 40 * 2**20  # which a strip may take
+
+
+@pytest.mark.parametrize("mode", ["I;16", "F", "RGBA", "LA", "P"])
+def test_strips_are_the_whole_image(tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bands = len(Image.new(mode, (1, 1)).getbands())
+    dtype = {"I;16": np.uint16, "F": np.float32}.get(mode, np.uint8)
+    values = RANDOM.integers(0, 2 if mode == "F" else 256, (40, 32, bands)).astype(dtype)
+    image = Image.frombytes(mode, (32, 40), values.tobytes())
+    if mode == "P":
+        image.putpalette(bytes(RANDOM.integers(0, 256, 768).astype(np.uint8)))
+        image.info["transparency"] = bytes(range(256))
+    image.save(tmp_path / "a.tif" if mode == "F" else tmp_path / "a.png")
+    path = next(tmp_path.iterdir())
+    whole = [read_image(path, shape) for shape in (GREY, COLOUR)]
+    monkeypatch.setattr(decode, "STRIP", 100)  # three rows, and one at the end
+    assert all(torch.equal(read_image(path, x.shape), x) for x in whole)

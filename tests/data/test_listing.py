@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 from test_images import TINY, batches, image_folder, picture, ready
 
+from gan_lightning.data.decode import read_image
 from gan_lightning.data.folder import ImageFolder
-from gan_lightning.data.listing import list_images
+from gan_lightning.data.listing import IMAGE_ENDINGS, list_images
 from gan_lightning.errors import UsageError
 
 
@@ -186,8 +187,23 @@ def test_an_empty_root_is_refused() -> None:
         ImageFolder("", 2, 16)
 
 
-def test_every_ending_is_an_image(tmp_path: Path) -> None:
-    for ending in ("jpg", "JPEG", "Png", "bmp", "gif", "tif", "tiff", "webp", "ppm", "pgm"):
-        Image.new("L", (4, 4)).save(tmp_path / f"a.{ending}", "PPM" if ending in ("ppm", "pgm") else None)
+FORMATS = {".ppm": "PPM", ".pgm": "PPM", ".pbm": "PPM", ".pnm": "PPM"}  # which Pillow writes as colour otherwise
+
+
+@pytest.mark.parametrize("ending", [*sorted(IMAGE_ENDINGS), ".JPEG", ".Png", ".JFIF"])
+def test_every_ending_is_an_image_that_is_read(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a{ending}"
+    Image.new("1" if ending == ".pbm" else "L", (16, 16), 255).save(path, FORMATS.get(ending))
     (tmp_path / "a.txt").touch()
-    assert len(list_images(tmp_path).files) == 10
+    listing = list_images(tmp_path)
+    assert (listing.files, listing.others) == ([path], {})
+    assert read_image(path, (3, 16, 16)).min() > 250
+
+
+def test_images_that_are_not_read_are_counted(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.heic", "b.SVG", "c.jxl", "notes.txt", "index.csv"):
+        (root / "cats" / name).touch()
+    assert image_folder(root).names() == IMAGES
+    (line,) = capsys.readouterr().out.splitlines()
+    kind = "images in formats that are not read"
+    assert line == f"Passed over in {root}: 3 {kind} (a.heic), each with the first one's name."
