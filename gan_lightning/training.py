@@ -36,7 +36,7 @@ from gan_lightning.labels import said
 from gan_lightning.launcher import together
 from gan_lightning.lock import locked
 from gan_lightning.loops import ResumedLoop
-from gan_lightning.rehearsal import check_networks
+from gan_lightning.rehearsal import check_networks, check_optimizers
 from gan_lightning.resumption import (
     check_checkpoint,
     check_data,
@@ -101,6 +101,7 @@ def _train(
         trainer.fit_loop = ResumedLoop(trainer, is_stopped, (folder / METRICS).exists)
     set_up(data, trainer, gan)
     check_networks(gan, data)
+    check_optimizers(gan, trainer, data)
     for callback in callbacks:
         if isinstance(callback, GamePictures):
             callback.rehearse(gan, data)
