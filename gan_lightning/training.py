@@ -111,6 +111,8 @@ def _train(
         check_data(saved, data.fingerprint, config)
     if saved and trainer.is_global_zero:
         say_changes(changed, saved, data.fingerprint, data.joint_batch)
+    if trainer.is_global_zero:
+        loggers.claim(trainer.loggers, folder, is_new=not config.resume)
     if trainer.is_global_zero and not is_idle:  # a change would stand there that no step has followed
         write_config(config, folder)
     with together(trainer):
