@@ -227,6 +227,7 @@ def test_options_can_be_left_out(configure: Configure, tmp_path: Path) -> None:
 def test_a_run_that_restarts_before_its_first_checkpoint_forgets_all(configure: Configure, tmp_path: Path) -> None:
     train(configure(*TINY, "logger=[tensorboard,csv]", "trainer.max_steps=10"), tmp_path)
     shutil.rmtree(tmp_path / "checkpoints")
+    (tmp_path / "metrics.json").unlink()
     train(resumption.resume(str(tmp_path), ["trainer.max_steps=5"]), tmp_path)
     for curves in (of_tensorboard(tmp_path), of_csv(tmp_path)):
         assert list(curves["loss/generator"]) == [5]
