@@ -21,6 +21,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from gan_lightning.command_line import (
     AUTO,
@@ -30,8 +31,9 @@ from gan_lightning.command_line import (
     quoted_path,
     resumption,
     typed_option_names,
+    undecodable,
 )
-from gan_lightning.config import NULL_GROUP, as_typed, check, check_changes, choices_of, explain, one_line, options_of
+from gan_lightning.config import as_typed, check, check_changes, choices_of, explain, one_line, options_of
 from gan_lightning.errors import ENDINGS, Diverged, Stopped, UsageError
 from gan_lightning.lock import claimed, locked
 from gan_lightning.objective import objective, worst
@@ -54,7 +56,7 @@ def run(config: DictConfig) -> float | None:
     folder = Path(context.runtime.output_dir)
     if sweeps:
         print(announcement(), flush=True)
-    with refusals(sweeps, folder):
+    with refusals(sweeps, folder) as made:
         task = as_typed(context.overrides.task)  # type: ignore[arg-type]
         check(config, dict(context.runtime.choices))
         with open_dict(config):
@@ -70,6 +72,7 @@ def run(config: DictConfig) -> float | None:
         )
         is_named = sweeps or any(line.startswith("hydra.run.dir=") for line in context.overrides.hydra)
         with claimed(folder, others=not is_named) as place:
+            made.append(place)
             if (sweeps or config.resume == AUTO) and is_finished(config, place):
                 print(f"{place} is finished already")
             else:
@@ -120,19 +123,20 @@ def start(config: DictConfig, folder: Path, options: dict[str, Any]) -> None:
 
 
 @contextmanager
-def refusals(sweeps: bool = False, folder: Path | None = None) -> Iterator[None]:
+def refusals(sweeps: bool = False, *folders: Path) -> Iterator[list[Path]]:
     """End with one sentence and a status of its own where a run does not come to its end; without an empty folder.
 
-    A run of a sweep that has diverged lets the others go on.
+    Inside, folders that are made besides are added. A run of a sweep that has diverged lets the others go on.
     """
+    made = [*folders]
     try:
-        yield
+        yield made
     except Exception as error:
         if not isinstance(error, ENDINGS):
             if not is_lightnings(error):
                 raise
             error = UsageError(f"{one_line(error)}.")
-        if folder is not None:
+        for folder in made:
             remove_empty(folder)
         sys.stdout.flush()
         say(str(error) if isinstance(error, Stopped) else f"Error: {error}")  # also where nobody reads: a sweep ends
@@ -173,14 +177,24 @@ def reason(error: Exception) -> str | None:
     own = run.__wrapped__.__code__
     if any(frame.f_code is own for frame, _ in traceback.walk_tb(error.__traceback__)):
         return None
-    if isinstance(error, HydraException | OmegaConfBaseException) or NULL_GROUP in str(error):
+    if isinstance(error, UnicodeDecodeError) and (path := undecodable(sys.argv[1:], CONF)):
+        return f"{path} is not UTF-8: save it as such."
+    if isinstance(error, HydraException | OmegaConfBaseException | YAMLError) or is_hydras(error):
         return explain(error, partial(typed_option_names, sys.argv[1:], CONF))
+    if isinstance(error, OSError) and str(error.filename).endswith(".yaml"):
+        return f"{error.filename} cannot be read: {error.strerror}: change its permissions."
     if isinstance(error, OSError):
         return f"{error.filename} cannot be made: {error.strerror}: choose another hydra.run.dir."
     if type(error).__module__.startswith("submitit"):
         last = str(error).strip().splitlines()[-1]  # that the job said
         return last.removeprefix("Error: ") if last.startswith("Error: ") else None
     return None
+
+
+def is_hydras(error: Exception) -> bool:
+    """Whether Hydra refuses what it composes, as a group that is null, by an error of no kind of its own."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return isinstance(error, ValueError) and str(frame.f_globals.get("__name__")).startswith("hydra.")
 
 
 def main() -> None:
@@ -201,13 +215,13 @@ def main() -> None:
     try:
         run()
     except SystemExit as ended:
-        sys.exit(worst_status() or ended.code)
+        sys.exit(worst_status(ended.code) if isinstance(ended.code, int) else ended.code)
     except Exception as error:
         sentence = reason(error)
         if sentence is None:
             raise
         print(f"Error: {sentence}", file=sys.stderr)
-        sys.exit(worst_status() or UsageError.status)
+        sys.exit(worst_status(UsageError.status))
     sys.exit(worst_status())
 
 

@@ -59,13 +59,17 @@ def last_checkpoint(folder: Path) -> Path | None:
     """The run's last checkpoint; None where it was stopped before the first, so that it starts again.
 
     Raises:
-        UsageError: it is missing, but an earlier one is there.
+        UsageError: it is missing, but an earlier one is there, or the run was done.
     """
     last = checkpoints(folder) / "last.ckpt"
     # the first best one comes before the first last one; a kill in between loses little
     had_last = last.with_name("previous.ckpt").exists() or (folder / METRICS).exists()
     if not last.exists() and had_last and (earlier := _whole_beside(last)):
         raise UsageError(f"{last} is missing: {earlier}.")
+    if not last.exists() and (folder / METRICS).exists():
+        raise UsageError(
+            f"{folder} is done and has no {last.name} to go on from: for a longer run begin another, in another folder."
+        )
     return last if last.exists() else None
 
 

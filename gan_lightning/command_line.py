@@ -12,6 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
+from yaml import YAMLError
 
 from gan_lightning.config import PLACES
 from gan_lightning.errors import UsageError
@@ -40,14 +41,18 @@ def for_hydra(arguments: Sequence[str]) -> list[str]:
         UsageError: a path is empty, a folder of options does not exist, or trust has nothing to hold for.
     """
     given = get_args_parser().parse_args(list(arguments))
-    if given.config_dir is not None and not Path(given.config_dir).is_dir():
-        raise UsageError(f"--config-dir {given.config_dir} is not a folder: give one with your own YAML, as conf/ is.")
+    _check_config_dir(given.config_dir)
     ready = [_quoted(argument, given.multirun) for argument in arguments]
     if any(_name(argument) == "trust" for argument in arguments):
         raise UsageError("trust is about the file of a run: give it with resume=RUN_FOLDER.")
     if given.multirun and any(_name(item) == "data.root" and len(_parts(item)) > 1 for item in arguments):
         ready.append(NAMED_ALL)
     return ready
+
+
+def _check_config_dir(folder: str | None) -> None:
+    if folder is not None and not Path(folder).is_dir():
+        raise UsageError(f"--config-dir {folder} is not a folder: give one with your own YAML, as conf/ is.")
 
 
 def resumption(arguments: Sequence[str]) -> Resumption | None:
@@ -60,6 +65,7 @@ def resumption(arguments: Sequence[str]) -> Resumption | None:
     named = [argument for argument in given.overrides if _name(argument) == "resume" and argument != "resume=null"]
     if not named or given.help or given.hydra_help:
         return None
+    _check_config_dir(given.config_dir)
     if given.multirun:
         raise UsageError("resume goes on with one run: leave out -m, or give the sweep's own command again.")
     if _text(named[-1]) == AUTO:
@@ -70,6 +76,8 @@ def resumption(arguments: Sequence[str]) -> Resumption | None:
         return None
     if given.cfg or given.info:
         raise UsageError("resume goes on with a run whose options are in its config.yaml: look there.")
+    for option in options_alone(arguments)[::2]:
+        raise UsageError(f"{option} does not go with resume: the options of a run are in its config.yaml.")
     others = [argument for argument in given.overrides if _name(argument) != "resume"]
     for argument in others:
         if _name(argument).startswith("hydra"):
@@ -102,9 +110,23 @@ def typed_option_names(arguments: Sequence[str], conf: Path) -> list[str]:
         try:
             with initialize_config_dir(str(conf), version_base="1.3"):
                 return option_names(compose(given.config_name or "config", overrides=chosen))
-        except HydraException:
+        except (HydraException, YAMLError, ValueError, OSError):  # of files of options too
             continue
     return []
+
+
+def undecodable(arguments: Sequence[str], conf: Path) -> Path | None:
+    """The first file of options that is not UTF-8."""
+    given = get_args_parser().parse_args(list(arguments))
+    for place in (conf, *([Path(given.config_dir)] if given.config_dir else [])):
+        for path in sorted(place.rglob("*.yaml")):
+            try:
+                path.read_text(encoding="utf-8")
+            except UnicodeDecodeError:
+                return path
+            except OSError:
+                continue
+    return None
 
 
 def _name(argument: str) -> str:

@@ -12,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from gan_lightning.errors import UsageError
 from gan_lightning.trust import DOTTED, PACKAGE, find_source
@@ -110,6 +111,25 @@ PROFILER = (
     lambda v: v in ("simple", "advanced", "pytorch") or (isinstance(v, DictConfig) and "_target_" in v),
     "one of simple, advanced, pytorch, or the _target_ of a profiler",
 )
+UNITS = ("weeks", "days", "hours", "minutes", "seconds", "milliseconds", "microseconds")  # of datetime.timedelta
+_DURATION = "DD:HH:MM:SS or a mapping such as {hours: 1}"
+
+
+def _is_duration(value: Any) -> bool:
+    if isinstance(value, DictConfig):
+        return len(value) > 0 and all(key in UNITS and NOT_NEGATIVE[0](value[key]) for key in value)
+    return isinstance(value, str) and re.fullmatch(r"\d+(:\d\d){3}", value.strip(), re.ASCII) is not None
+
+
+DURATION = (_is_duration, _DURATION)
+CHECKS = (
+    lambda v: (_is_whole(v) and v >= 1) or (isinstance(v, float) and 0 < v <= 1) or _is_duration(v),
+    f"a whole number of batches, a share of an epoch above 0, at most 1, or {_DURATION}",
+)
+PLUGINS = (
+    lambda v: all(isinstance(p, DictConfig) and "_target_" in p for p in (v if isinstance(v, ListConfig) else [v])),
+    "the _target_ of a plugin, or a list of such",
+)
 UNLIMITED = (lambda v: _is_whole(v) and (v >= 1 or v == -1), "a whole number, at least 1, or -1 for no limit")
 
 # by the last part of an option's name, so that a new network or data set is checked as soon as its YAML is there
@@ -142,6 +162,18 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "weights": POSITIVES,
     "check_val_every_n_epoch": SIZE,
     **dict.fromkeys((f"limit_{stage}_batches" for stage in ("train", "val", "test", "predict")), LIMIT),
+    **dict.fromkeys(("min_steps", "min_epochs", "reload_dataloaders_every_n_epochs"), COUNT),
+    **dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary"), FLAG),
+    **dict.fromkeys(("enable_autolog_hparams", "use_distributed_sampler", "sync_batchnorm"), FLAG),
+    **dict.fromkeys(("benchmark", "inference_mode", "detect_anomaly", "barebones"), FLAG),
+    "deterministic": (lambda v: isinstance(v, bool) or v == "warn", "true, false or warn"),
+    "fast_dev_run": (lambda v: isinstance(v, bool) or COUNT[0](v), "true, false or a whole number of batches"),
+    "overfit_batches": LIMIT,
+    "num_sanity_val_steps": (lambda v: _is_whole(v) and v >= -1, "a whole number, at least 0, or -1 for all"),
+    "val_check_interval": CHECKS,
+    "max_time": DURATION,
+    "accelerator": _one_of("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
+    "plugins": PLUGINS,
     "gradient_clip_val": POSITIVE,
     "channels": _one_of(1, 3),
     "order": _one_of("discriminator_first", "generator_first", "simultaneous"),
@@ -161,7 +193,8 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 OPTIONAL = {
     *("gradient_clip_val", "gradient_clip_algorithm", "max_epochs", "n", "weights", "profiler", "threads"),
     *("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches"),
-    "check_val_every_n_epoch",
+    *("check_val_every_n_epoch", "val_check_interval", "max_time", "min_steps", "min_epochs"),
+    *("deterministic", "benchmark", "plugins"),
 }
 # arguments of the Trainer that have one value here: what to do instead of another
 LOGGER = "choose loggers by logger=csv, logger=[tensorboard,csv] or logger=none"
@@ -171,8 +204,20 @@ FIXED = {
     "model_registry": (None, "a run uploads nothing: its checkpoints are in its folder"),
 }
 PLACES = ("root", "held_out", "inception_weights")  # options of data that name files
-GROUPS = ("data", "model", "prior", "loss", "regularizer", "schedule", "trainer", "callbacks", "logger")
+# by the last part of an option's name: those that have any text, or none
+TEXTS = (*PLACES, "cache", "name", "objective", "resume", "gives", "needs", "save_dir", "experiment", "project")
+# keys of Hydra's, whosever the part is
+HYDRAS = {
+    **dict.fromkeys(("_partial_", "_recursive_"), FLAG),
+    "_convert_": _one_of("none", "partial", "object", "all"),
+}
+GROUPS = ("data", "model", "prior", "game", "loss", "regularizer", "schedule", "trainer", "callbacks", "logger")
 OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
+# the places of groups that are chosen by another name than the place's
+CHOICES = {
+    **{place: f"optimizer@{place}" for place in OPTIMIZERS},
+    "generator_regularizer": "regularizer@generator_regularizer",
+}
 
 EXTRAS = {"hydra/sweeper=optuna": "optuna"} | dict.fromkeys(
     ("hydra/launcher=submitit_local", "hydra/launcher=submitit_slurm"), "sweeps"
@@ -202,15 +247,7 @@ def check(config: DictConfig, choices: dict[str, Any]) -> None:
         if config.trainer.get(option, value) != value:
             raise UsageError(f"trainer.{option}={config.trainer[option]} is not possible here: {instead}.")
     for name, value, is_ruled in _options(config):
-        parent, _, key = name.rpartition(".")
-        if key == "_target_":
-            _check_target(name, value)
-        elif key in PLACES and parent == "data" and value == "":
-            raise UsageError(f"{name} is empty: give a path.")
-        elif is_ruled and parent not in COLLECTIONS and key in RULES and not (value is None and key in OPTIONAL):
-            fits, expected = RULES[key]
-            if not fits(value):
-                raise UsageError(f"{name} is {value!r}: give {expected}.")
+        _check_option(name, value, is_ruled)
     needs, gives = config.model.get("needs"), config.data.get("gives")
     if needs and needs != gives:
         raise UsageError(
@@ -219,6 +256,24 @@ def check(config: DictConfig, choices: dict[str, Any]) -> None:
             f"data={'mnist_edges' if needs == 'pairs' else 'mnist'}."
         )
     _check_conditional(config, choices)
+
+
+def _check_option(name: str, value: Any, is_ruled: bool) -> None:
+    parent, _, key = name.rpartition(".")
+    if key == "_target_":
+        _check_target(name, value)
+    elif key in PLACES and parent == "data" and value == "":
+        raise UsageError(f"{name} is empty: give a path.")
+    elif key in HYDRAS and not HYDRAS[key][0](value):
+        raise UsageError(f"{name} is {value!r}: give {HYDRAS[key][1]}.")
+    elif not is_ruled or parent in COLLECTIONS:
+        return
+    elif key in TEXTS and OmegaConf.is_config(value):
+        raise UsageError(f"{name} is {value!r}: give a text.")
+    elif key in RULES and not (value is None and key in OPTIONAL):
+        fits, expected = RULES[key]
+        if not fits(value):
+            raise UsageError(f"{name} is {value!r}: give {expected}.")
 
 
 def _check_conditional(config: DictConfig, choices: dict[str, Any]) -> None:
@@ -244,8 +299,10 @@ def check_changes(overrides: Iterable[Override], config: DictConfig, names: Call
     for override in overrides:
         name, line = override.key_or_group, override.input_line
         parent = name.rpartition(".")[0]
-        if override.is_delete() and name.partition(".")[0] in ("model", "trainer") and parent:
-            raise UsageError(f"{line} takes away what every run has: set it by {name}=VALUE.")
+        if override.is_delete():
+            _check_deletion(name, str(line))
+            continue
+        _check_chosen(name, str(line), config)
         node = OmegaConf.select(config, parent)
         is_part = isinstance(node, DictConfig) and "_target_" in node
         if parent == "model":  # whose _target_ has no other options than conf/ names, unless it is one's own
@@ -256,15 +313,36 @@ def check_changes(overrides: Iterable[Override], config: DictConfig, names: Call
             raise UsageError(f"{line} sets an option that nothing reads: {guess(name, names())}")
 
 
+def _check_deletion(name: str, line: str) -> None:
+    """Refuse to take away what every run has, and what says which part a part is."""
+    parent, _, last = name.rpartition(".")
+    is_everywhere = name.partition(".")[0] in ("model", "trainer") if parent else name not in (*GROUPS, *CHOICES)
+    if is_everywhere or (last.startswith("_") and last.endswith("_")):
+        raise UsageError(f"{line} takes away what every run has: set it by {name}=VALUE.")
+
+
+def _check_chosen(name: str, line: str, config: DictConfig) -> None:
+    """Refuse options of a part that is not there; an experiment's YAML may set them for whoever chooses the part."""
+    group, _, rest = name.partition(".")
+    key = rest.partition(".")[0]
+    part = config[group].get(key) if key and group in COLLECTIONS else None
+    if isinstance(part, DictConfig) and "_target_" not in part:
+        chosen = f"choose {CHOICES.get(group, group)}={key}" if group != "callbacks" else f"choose {group}=default"
+        raise UsageError(
+            f"{line} sets an option of {group}.{key}, which nothing has chosen: {chosen}, or give "
+            f"+{group}.{key}._target_=CLASS."
+        )
+
+
 def _check_parts(config: DictConfig) -> None:
     """Refuse a single value where a whole part of the configuration belongs."""
-    for group in (*GROUPS, *OPTIMIZERS):
+    for group in (*GROUPS, *CHOICES):
         if not isinstance(config.get(group), DictConfig):
-            option = f"optimizer@{group}" if group in OPTIMIZERS else group
+            option = CHOICES.get(group, group)
             raise UsageError(
                 f"{group} is {config.get(group)!r}: choose {option}=OPTION, which `python train.py --help` lists."
             )
-    for group in ("callbacks", "regularizer", "logger"):
+    for group in COLLECTIONS:
         for name, part in config[group].items():
             if not isinstance(part, DictConfig):
                 raise UsageError(f"{group}.{name} is {part!r}: leave it out by ~{group}.{name}, or give a _target_.")
@@ -365,6 +443,10 @@ def one_line(error: BaseException) -> str:
 def explain(error: Exception, names: Callable[[], Sequence[str]] = list) -> str:
     """One sentence for a composition error of Hydra's, which take several lines; ``names`` are the options."""
     text = str(error)
+    if not text and isinstance(error.__cause__, Exception):
+        return explain(error.__cause__, names)
+    if isinstance(error, YAMLError):
+        return f"A file of options is no YAML ({one_line(error)}): correct it there."
     if missing := re.search(r"Could not (?:find|load) '([^']+)'", text):
         group, _, option = missing[1].rpartition("/")
         if extra := EXTRAS.get(group + "=" + option):

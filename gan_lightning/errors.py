@@ -49,5 +49,6 @@ def signal_name(signum: int) -> str:
 
 
 def severity(status: int) -> int:
-    """By which the statuses of several runs are compared: diverged, refused, failed by the machine, stopped."""
-    return [FINISHED, Diverged.status, UsageError.status, Fault.status].index(status) if status < 128 else status
+    """By which the statuses of several runs are compared: diverged, refused, failed by the machine, others, stopped."""
+    order = [FINISHED, Diverged.status, UsageError.status, Fault.status]
+    return order.index(status) if status in order else max(status, len(order))

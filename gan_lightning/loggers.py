@@ -22,8 +22,9 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from gan_lightning.errors import UsageError
-from gan_lightning.files import needed, spared, written_aside
+from gan_lightning.files import needed, spared, why, written_aside
 
+OWNER = ".run"  # in a folder for curves that is not the run's own: the file that names the run
 # of TensorBoard's tab CUSTOM SCALARS: charts by their titles, with the curves that they show
 CHARTS = {
     "GAN": {
@@ -334,6 +335,47 @@ def spare(writer: Any, what: str, names: Iterable[str]) -> None:
 def _need(package: str) -> None:
     if find_spec(package) is None:
         raise UsageError(f"logger={package} needs a package that is not installed: pip install -e '.[{package}]'.")
+
+
+def claim(loggers: Iterable[Logger], run: Path, is_new: bool) -> None:
+    """Make folders of loggers that are not the run's own its alone: where it goes on, it cuts the files there.
+
+    Raises:
+        UsageError: another run has one, a new run would add to what is there, or it cannot be written.
+    """
+    for logger in loggers:
+        if isinstance(logger, EventFile | CSVFile):
+            place, own = Path(os.path.realpath(logger.log_dir)), Path(os.path.realpath(run))
+            if place != own:
+                _claim(place, own, is_new)
+
+
+def _claim(place: Path, run: Path, is_new: bool) -> None:
+    path = place / OWNER
+    advice = "give each run a save_dir of its own, or none, for the run's folder"
+    if (place / "config.yaml").exists():
+        raise UsageError(f"save_dir={place} is the folder of another run: {advice}.")
+    if is_new and (any(place.glob("events.out.tfevents.*")) or (place / "metrics.csv").exists()):
+        raise UsageError(f"save_dir={place} holds a run's curves already: {advice}.")
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        if not _is_begun(path, run):
+            owner = Path(path.read_text())
+            if owner != run and owner.exists():  # else the run was moved, and this is it, or it is gone
+                raise UsageError(f"save_dir={place} is another run's, {owner}: {advice}.")
+            path.write_text(str(run))
+    except OSError as error:
+        raise UsageError(f"save_dir={place} cannot be written ({why(error)}): choose another.") from error
+
+
+def _is_begun(path: Path, run: Path) -> bool:
+    """Whether the file that names the owner was made now; false where there is one, as of a run of the same second."""
+    try:
+        with path.open("x") as file:
+            file.write(str(run))
+    except FileExistsError:
+        return False
+    return True
 
 
 def marks(loggers: Iterable[Logger]) -> dict[str, Any]:

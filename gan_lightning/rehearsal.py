@@ -1,18 +1,24 @@
-"""One forward pass of the networks before training, to find in a sentence what they cannot be trained with."""
+"""Before training, to find in a sentence what it cannot be done with: a forward pass, and optimizers that are made."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from itertools import islice
+from types import SimpleNamespace
+from typing import Any
 
 import torch
+from lightning import Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from gan_lightning.batch import Batch, as_batch
+from gan_lightning.build import is_of_package
+from gan_lightning.config import one_line
 from gan_lightning.data.loader import RealData
 from gan_lightning.errors import UsageError
-from gan_lightning.gan import GAN
+from gan_lightning.gan import GAN, PLAYERS, total_steps
 
 BATCH_NORM = "Expected more than 1 value per channel when training"  # how torch's ValueError begins
 RESHAPES = {"View", "ReshapeAlias", "UnsafeView", "Squeeze", "Unsqueeze", "Flatten", "Select", "Alias", "ToCopy"}
@@ -47,6 +53,39 @@ def check_networks(gan: GAN, data: RealData) -> None:
                 f"data.batch_size is {n}: BatchNorm compares the samples of a batch, so give at least 2, or networks "
                 "without it."
             ) from error
+
+
+def check_optimizers(gan: GAN, trainer: Trainer, data: RealData) -> None:
+    """Make each player's optimizer and schedule, which Lightning does only when a run has begun, and forget them.
+
+    Raises:
+        UsageError: one that is not the user's own refuses its options, or a schedule has no length.
+    """
+    if type(gan).configure_optimizers is not GAN.configure_optimizers:
+        return  # one's own, which may make others
+    steps = 0
+    if gan.schedule is not None:
+        steps = total_steps(
+            SimpleNamespace(max_steps=trainer.max_steps, max_epochs=trainer.max_epochs, datamodule=data)
+        )
+    players = gan.game.players()
+    with isolate_rng():
+        for name in PLAYERS:
+            option = f"{name}_optimizer"
+            weights = [weight for network in players[name] for weight in network.parameters()]
+            optimizer = _made(option, getattr(gan, option), weights)
+            if gan.schedule is not None:
+                _made("schedule", gan.schedule, optimizer, steps)
+
+
+def _made(option: str, make: Callable[..., Any], *args: Any) -> Any:
+    kind = make.func if isinstance(make, partial) else make
+    try:
+        return make(*args)
+    except (ValueError, TypeError, RuntimeError) as error:
+        if not is_of_package(str(getattr(kind, "__module__", ""))):
+            raise
+        raise UsageError(f"{option} cannot be made ({one_line(error)}): correct its options.") from error
 
 
 def _check_pairs(are_pairs: bool, translates: bool) -> None:

@@ -26,6 +26,8 @@ SAID = re.compile(
     r"schedule\..+|(generator|discriminator)_optimizer\..+|(generator_)?regularizer\..+|data\.batch_size|"
     r"trainer\.(devices|num_nodes|precision|accumulate_grad_batches|gradient_clip_\w+)"
 )
+# those that a run has begun by elsewhere: the logger goes on with that one
+BEGUN = {"gan_lightning.loggers.MLflowRun": ("experiment", "name")}
 # config.yaml is resolved: the optimizers' options that came from one of the model's are found by their equal value
 LINKED = {"model.lr": "lr", "model.betas": "betas"}
 OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
@@ -79,16 +81,51 @@ def resume(folder: str | Path, overrides: Sequence[str] = (), trust: Sequence[st
     return config
 
 
-def check_length(config: DictConfig, step: int) -> None:
-    """Refuse to end before the step that the run has reached.
+def check_length(config: DictConfig, saved: Mapping[str, Any]) -> None:
+    """Refuse to end before the step or the epoch that the run has reached; ``saved`` is empty without a checkpoint.
 
     Raises:
-        UsageError: trainer.max_steps is below it.
+        UsageError: trainer.max_steps or trainer.max_epochs is below it.
     """
-    if 0 <= config.trainer.max_steps < step:
-        raise UsageError(
-            f"trainer.max_steps is {config.trainer.max_steps}, but the run is at step {step} already: give more steps."
-        )
+    reached = {"steps": saved.get("global_step", 0), "epochs": _epochs(saved)["started"]}
+    for what, count in reached.items():
+        limit = config.trainer[f"max_{what}"]
+        if limit is not None and 0 <= limit < count:
+            raise UsageError(
+                f"trainer.max_{what} is {limit}, but the run is at {what[:-1]} {count} already: give more {what}."
+            )
+
+
+def is_done(saved: Mapping[str, Any], config: DictConfig, is_stopped: bool) -> bool:
+    """Whether no step follows a checkpoint; ``is_stopped`` is a run that has ended before its length."""
+    step, epochs, trainer = saved["global_step"], _epochs(saved)["processed"], config.trainer
+    is_long = step >= (trainer.min_steps or 0) and epochs >= (trainer.min_epochs or 0)
+    limits = ((trainer.max_steps, step), (-1 if trainer.max_epochs is None else trainer.max_epochs, epochs))
+    is_over = any(0 <= limit <= count for limit, count in limits) or trainer.limit_train_batches == 0
+    return is_over or (is_stopped and is_long)
+
+
+def check_idle(saved: Mapping[str, Any], changed: Mapping[str, tuple[Any, Any]]) -> None:
+    """Refuse to change what training follows where no step follows.
+
+    Raises:
+        UsageError: that is changed.
+    """
+    for name, (_, value) in changed.items():
+        if SAID.fullmatch(name):
+            step = saved["global_step"]
+            raise UsageError(
+                f"{name}={value} would change nothing, since the run is done, at step {step}: give a greater length "
+                f"with it, such as trainer.max_steps={2 * step}."
+            )
+
+
+def _epochs(saved: Mapping[str, Any]) -> Mapping[str, int]:
+    """The epochs of a checkpoint, by how far they have come."""
+    if not saved:
+        return {"started": 0, "processed": 0}
+    counts: Mapping[str, int] = saved["loops"]["fit_loop"]["epoch_progress"]["current"]
+    return counts
 
 
 def check_checkpoint(path: Path, saved: Mapping[str, Any], config: DictConfig) -> dict[str, tuple[Any, Any]]:
@@ -210,7 +247,9 @@ def _check_change(config: DictConfig, override: Override) -> None:
         option = str(line).partition("=")[0]
         raise UsageError(f"{option} is not an option of this run: {guess(name, option_names(config))}")
     last = name.rpartition(".")[2]
-    if not single or override.package or not CHANGEABLE.fullmatch(name) or last.startswith("_"):
+    part = OmegaConf.select(config, name.rpartition(".")[0])
+    is_begun = OmegaConf.is_dict(part) and last in BEGUN.get(part.get("_target_"), ())
+    if not single or override.package or not CHANGEABLE.fullmatch(name) or last.startswith("_") or is_begun:
         raise UsageError(
             f"{line} cannot change a run that is resumed: change its length, learning rates, weights of penalties, the "
             "trainer, callbacks, loggers or where its data lies, such as trainer.max_steps=20000, or start a new run."

@@ -33,6 +33,7 @@ def to_device(gan: GAN, device: str) -> GAN:
     if device == "auto":
         return gan.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
     try:
+        torch.zeros(1, device=device).item()  # which meta cannot: it has shapes alone
         return gan.to(device)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"device={device} cannot be used ({one_line(error)}): give auto, cpu or cuda.") from error

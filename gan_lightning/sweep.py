@@ -1,6 +1,7 @@
 """A sweep as a whole: how many jobs it has, and the worst end of any, whatever process each runs in."""
 
 import os
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from gan_lightning.errors import FINISHED, severity
 # in the environment, which jobs in processes of their own get
 PLACE, JOBS, SWEPT = (f"GAN_LIGHTNING_SWEEP{name}" for name in ("", "_JOBS", "_OPTIONS"))
 
-BEGUN: list[Any] = []  # the sweeps of this process; those that are its jobs' have the environment alone
+BEGUN: set[int] = set()  # this process, where it has begun a sweep; a job's own has the environment alone
+STATUSES: list[int] = []  # of the jobs in this process
 
 
 class Outcome(Callback):
@@ -27,8 +29,10 @@ class Outcome(Callback):
         swept = [o for o in OverridesParser.create().parse_overrides(typed) if o.is_sweep_override()]
         jobs = config.hydra.sweeper.get("n_trials") or size(swept)
         names = [str(o.input_line).partition("=")[0] for o in swept]
-        BEGUN.append(self)
+        BEGUN.add(os.getpid())
         os.environ.update({PLACE: os.path.abspath(config.hydra.sweep.dir), JOBS: str(jobs), SWEPT: " ".join(names)})
+        with suppress(OSError):  # there is none, but for a sweep that was killed
+            _file().unlink()
 
 
 def size(swept: list[Override]) -> int | str:
@@ -47,16 +51,30 @@ def announcement() -> str:
 
 
 def record(status: int) -> None:
-    """How a job of the sweep has ended."""
-    with (Path(os.environ[PLACE]) / ".statuses").open("a") as file:
+    """How a job of the sweep has ended; of one in a process of its own by a file, where the disk takes it."""
+    if is_beginner():
+        STATUSES.append(status)
+        return
+    with suppress(OSError), _file().open("a") as file:
         file.write(f"{status}\n")
 
 
-def worst_status() -> int:
-    """The worst that the jobs of this sweep have recorded, which are then forgotten."""
-    path = Path(os.environ.get(PLACE, "")) / ".statuses"
-    if not BEGUN or not path.exists():
-        return FINISHED
-    statuses = [int(line) for line in path.read_text().split()]
-    path.unlink()
+def worst_status(own: int = FINISHED) -> int:
+    """The worst of how this process ends and what the jobs of its sweep have recorded, which is then forgotten."""
+    if not is_beginner():
+        return own
+    statuses = [own, *STATUSES]
+    STATUSES.clear()
+    with suppress(OSError):
+        statuses += [int(line) for line in _file().read_text().split() if line.isdecimal()]
+        _file().unlink()
     return max(statuses, key=severity)
+
+
+def is_beginner() -> bool:
+    """Whether this process has begun a sweep, and not the one that it was forked from."""
+    return os.getpid() in BEGUN
+
+
+def _file() -> Path:
+    return Path(os.environ[PLACE]) / ".statuses"

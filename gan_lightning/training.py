@@ -36,8 +36,16 @@ from gan_lightning.labels import said
 from gan_lightning.launcher import together
 from gan_lightning.lock import locked
 from gan_lightning.loops import ResumedLoop
-from gan_lightning.rehearsal import check_networks
-from gan_lightning.resumption import check_checkpoint, check_data, check_length, say_changes, stays_stopped
+from gan_lightning.rehearsal import check_networks, check_optimizers
+from gan_lightning.resumption import (
+    check_checkpoint,
+    check_data,
+    check_idle,
+    check_length,
+    is_done,
+    say_changes,
+    stays_stopped,
+)
 from gan_lightning.runs import read_mapping
 
 WORTH_SHARING = 10**8  # multiply-adds of a batch: the toys have a few millions, an MLP on MNIST 500 million
@@ -80,13 +88,20 @@ def _train(
     if config.trainer.enable_autolog_hparams:
         callbacks.append(HyperParameters(hyperparameters(config, options)))
     saved = read_checkpoint(checkpoint, gan) if checkpoint else {}
-    check_length(config, saved.get("global_step", 0))
+    check_length(config, saved)
     changed = check_checkpoint(checkpoint, saved, config) if checkpoint else {}
     trainer = build_trainer(config, folder, callbacks)
+    is_stopped = stays_stopped(saved, changed) if saved else False
+    is_idle = bool(saved) and is_done(saved, config, is_stopped)
+    if is_idle:
+        check_idle(saved, changed)
+    if is_idle and (folder / METRICS).exists():
+        return nothing_left(folder, saved["global_step"])
     if saved:
-        trainer.fit_loop = ResumedLoop(trainer, stays_stopped(saved, changed), (folder / METRICS).exists)
+        trainer.fit_loop = ResumedLoop(trainer, is_stopped, (folder / METRICS).exists)
     set_up(data, trainer, gan)
     check_networks(gan, data)
+    check_optimizers(gan, trainer, data)
     for callback in callbacks:
         if isinstance(callback, GamePictures):
             callback.rehearse(gan, data)
@@ -96,6 +111,10 @@ def _train(
         check_data(saved, data.fingerprint, config)
     if saved and trainer.is_global_zero:
         say_changes(changed, saved, data.fingerprint, data.joint_batch)
+    if trainer.is_global_zero:
+        loggers.claim(trainer.loggers, folder, is_new=not config.resume)
+    if trainer.is_global_zero and not is_idle:  # a change would stand there that no step has followed
+        write_config(config, folder)
     with together(trainer):
         metrics = _fit(config, folder, trainer, gan, data, throughput, saved)
     check_signals(trainer)
@@ -113,16 +132,12 @@ def _fit(
 ) -> dict[str, float]:
     """Train and measure, from a checkpoint's content on where there is one; what the run has then is written."""
     checkpoint = checkpoints(folder) / "last.ckpt" if saved else None
-    if trainer.is_global_zero:
-        write_config(config, folder)
-        if config.resume:
-            loggers.go_on(trainer.loggers, saved, was_done=(folder / METRICS).exists())
+    if trainer.is_global_zero and config.resume:
+        loggers.go_on(trainer.loggers, saved, was_done=(folder / METRICS).exists())
     try:
         threads = threads_for(gan, data, config.trainer.get("threads"))
         with told_where(trainer, folder), monitors_checked(trainer), threads:
             trainer.fit(gan, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        if saved and trainer.global_step == saved["global_step"] and (folder / METRICS).exists():
-            return nothing_left(folder, trainer)
         reason = why_stopped(trainer)
         metrics = final_metrics(trainer, gan, data)
         if trainer.is_global_zero and not config.trainer.fast_dev_run:
@@ -150,10 +165,9 @@ def told_where(trainer: Trainer, folder: Path) -> Iterator[None]:
         ) from None
 
 
-def nothing_left(folder: Path, trainer: Trainer) -> dict[str, float]:
+def nothing_left(folder: Path, step: int) -> dict[str, float]:
     """Say that a run was done, and how to train longer; returns the metrics that it ended with."""
-    step = trainer.global_step
-    if trainer.is_global_zero:
+    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         print(
             f"Nothing is left to train: the run is done, at step {step:,}; for longer give more, such as "
             f"python train.py resume={shlex.quote(os.path.relpath(folder))} trainer.max_steps={2 * step}"

@@ -121,6 +121,11 @@ WRONG = [
     (["nonsense"], "nonsense"),
     (["model.generator.widths=[1"], "[1"),
     (["--config-dir", "/nope"], "/nope"),
+    (["--config-dir", "/nope", "resume=nowhere"], "--config-dir /nope is not a folder"),
+    (["~game"], "game=OPTION"),
+    (["~data._target_"], "~data._target_ takes away"),
+    (["+regularizer.r1.weight=10"], "choose regularizer=r1"),
+    (["trainer.plugins=slurm"], "trainer.plugins is 'slurm'"),
     (["hydra.run.dir=/dev/null"], "/dev/null cannot be made"),
     (["hydra.run.dir=/dev/null/x"], "/dev/null/x cannot be made"),
     (["hydra.run.dir=/proc/x"], "/proc/x cannot be made"),
@@ -159,6 +164,44 @@ def test_a_wrong_command_line_ends_in_one_sentence_at_once(tmp_path: Path, argum
     assert str(ROOT) not in line
     left = [path for path in tmp_path.rglob("*") if path.is_file() or "-m" not in arguments]
     assert [path.name for path in left] == (["multirun.yaml"] if "seed=-1,-2" in arguments else [])
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"a:\n\t b: 1\n", "no YAML (while scanning for the next token found character '\\t'"),
+        (b"seed: 1\nseed: 2\n", "found duplicate key seed"),
+        (b"name: caf\xe9\n", "x.yaml is not UTF-8: save it as such."),
+        (b"name: \0\n", "unacceptable character #x0000"),
+        (b"defaults: 3\n", "defaults must be a list"),
+    ],
+)
+def test_ones_own_options_that_cannot_be_read_are_told_in_one_sentence(
+    tmp_path: Path, content: bytes, says: str
+) -> None:
+    path = tmp_path / "mine" / "experiment" / "x.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"# @package _global_\n" + content)
+    result = command("--config-dir", "mine", "experiment=x", cwd=tmp_path)
+    assert result.returncode == 1
+    assert without_torch(result) == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert says in line
+    assert [entry.name for entry in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_refused_run_that_had_to_take_another_folder_leaves_none(tmp_path: Path) -> None:
+    """As where two begin in one second."""
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    (tmp_path / "mine" / "experiment" / "x.yaml").write_text("# @package _global_\nhydra: {run: {dir: run}}\n")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").touch()
+    options = ("data=image_folder", "data.root=nowhere", *TINY[:2])
+    result = trained("--config-dir", "mine", "experiment=x", *options, cwd=tmp_path)
+    assert result.returncode == 1
+    assert "nowhere" in result.stderr
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["mine", "run"]
 
 
 # ---------------------------------------------------------------------------------------------------------- a run

@@ -141,6 +141,9 @@ def test_a_run_folder_has_any_name(folder: Path, name: str) -> None:
         (["--multirun", "seed=0,1"], "leave out -m"),
         (["--cfg", "job"], "config.yaml"),
         (["hydra.run.dir=x"], "hydra.run.dir=x does not go with resume"),
+        (["--config-dir", "/nope"], "--config-dir /nope is not a folder"),
+        (["--config-dir", "/tmp"], "--config-dir does not go with resume"),
+        (["--config-name", "mine"], "--config-name does not go with resume"),
         (["hydra/launcher=submitit_local"], "hydra/launcher=submitit_local does not go with resume"),
     ],
 )

@@ -77,6 +77,9 @@ REFUSED = [
     (["+callbacks.x=1"], "callbacks.x is 1", "a _target_"),
     (["regularizer=r1", "++regularizer.r1=2"], "regularizer.r1 is 2", "~regularizer.r1"),
     (["model.generator=5"], "model.generator is 5", "a _target_"),
+    (["++generator_regularizer.r1=1"], "generator_regularizer.r1 is 1", "~generator_regularizer.r1"),
+    (["~game"], "game is None", "game=OPTION"),
+    (["~regularizer@generator_regularizer"], "generator_regularizer is None", "regularizer@generator_"),
     # what is missing or cannot be read
     (["data=image_folder"], "data.root is not set", "data.root=VALUE"),
     (["model.lr=${nowhere}"], "model.lr cannot be read", "'nowhere' not found"),
@@ -90,6 +93,16 @@ REFUSED = [
     (["trainer.check_val_every_n_epoch=0"], "trainer.check_val_every_n_epoch is 0", "a whole number, at least 1"),
     (["trainer.limit_val_batches=0.0001"], "trainer.limit_val_batches is 0.0001", "a share of them from 0.01 to 1"),
     (["trainer.limit_train_batches=1.5"], "trainer.limit_train_batches is 1.5", "a whole number of batches"),
+    (["trainer.val_check_interval=0"], "trainer.val_check_interval is 0", "a whole number of batches"),
+    (["trainer.val_check_interval=1.5"], "trainer.val_check_interval is 1.5", "a share of an epoch"),
+    (["trainer.max_time={hour: 1}"], "trainer.max_time is {'hour': 1}", "a mapping such as {hours: 1}"),
+    (["trainer.max_time=1:00"], "trainer.max_time is '1:00'", "DD:HH:MM:SS"),
+    # what a trainer is made of
+    (["trainer.plugins=slurm"], "trainer.plugins is 'slurm'", "the _target_ of a plugin"),
+    (["trainer.plugins=[x]"], "trainer.plugins is ['x']", "the _target_ of a plugin"),
+    (["trainer.num_sanity_val_steps=-2"], "trainer.num_sanity_val_steps is -2", "or -1 for all"),
+    (["trainer.deterministic=maybe"], "trainer.deterministic is 'maybe'", "true, false or warn"),
+    (["trainer.accelerator=abacus"], "trainer.accelerator is 'abacus'", "one of auto, cpu, gpu"),
 ]
 
 NO_TARGETS = [
@@ -151,6 +164,8 @@ def test_every_rule_refuses_a_value_of_the_wrong_kind() -> None:
         ["data=mixture", "data.distribution.weights=[1,2,1]"],
         ["model.lr=1e-3", "model.betas=[0,0.9]", "model.generator.widths=[]"],
         ["seed=4294967295", "trainer.precision=16-mixed", "regularizer=[r1,r2]"],
+        ["trainer.max_time=00:01:00:00", "trainer.val_check_interval={minutes: 1.5}", "trainer.deterministic=warn"],
+        ["trainer.plugins=[]", "trainer.fast_dev_run=3", "trainer.num_sanity_val_steps=-1", "trainer.min_epochs=2"],
         ["~callbacks.samples"],
         ["+callbacks.stop._target_=lightning.pytorch.callbacks.DeviceStatsMonitor"],
         ["generator_optimizer._target_=torch.optim.AdamW"],
@@ -231,6 +246,17 @@ def changes(*lines: str) -> list[Override]:
         ("~trainer.devices", "set it by trainer.devices=VALUE."),
         ("~trainer.strategy", "set it by trainer.strategy=VALUE."),
         ("~model.lr", "set it by model.lr=VALUE."),
+        ("~seed", "set it by seed=VALUE."),
+        ("~data._target_", "set it by data._target_=VALUE."),
+        ("~loss._target_", "set it by loss._target_=VALUE."),
+        ("~prior._target_", "set it by prior._target_=VALUE."),
+        ("~callbacks.samples._target_", "set it by callbacks.samples._target_=VALUE."),
+        ("~generator_optimizer._partial_", "set it by generator_optimizer._partial_=VALUE."),
+        ("+regularizer.r1.weight=10", "choose regularizer=r1, or give +regularizer.r1._target_=CLASS."),
+        ("+regularizer.r1={weight: 10}", "choose regularizer=r1"),
+        ("++generator_regularizer.r2.weight=1", "choose regularizer@generator_regularizer=r2"),
+        ("+callbacks.stop.patience=3", "or give +callbacks.stop._target_=CLASS."),
+        ("+logger.csv.save_dir=x", "choose logger=csv"),
     ],
 )
 def test_what_nothing_reads_is_not_added_and_what_is_read_not_taken_away(
@@ -260,6 +286,18 @@ def test_parts_and_their_options_are_added_and_taken_away(configure: Configure, 
     names = option_names(configure())
     override = line if line != "+loss.label_smoothing=0.1" else f"+{line}"
     check_changes(changes(override), configure(override), lambda: names)
+
+
+def test_options_of_a_part_that_only_an_experiment_names_are_refused_on_the_command_line(configure: Configure) -> None:
+    """The experiment sets the weights of its penalties, whoever chooses them."""
+    names: Callable[[], list[str]] = list
+    chosen = ("experiment=ring_relativistic", "regularizer=none")
+    check(configure(*chosen), NONE)
+    with pytest.raises(UsageError, match=r"choose regularizer=r1"):
+        check_changes(changes("regularizer.r1.weight=1"), configure(*chosen, "regularizer.r1.weight=1"), names)
+    for others in (["~regularizer.r1"], ["+regularizer.r1._target_=gan_lightning.regularizers.R1"]):
+        check_changes(changes(*others), configure(*chosen, *others), names)
+    check_changes(changes("regularizer.r1.weight=1"), configure(chosen[0], "regularizer.r1.weight=1"), names)
 
 
 @pytest.mark.parametrize(

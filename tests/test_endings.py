@@ -144,16 +144,53 @@ def test_a_run_that_goes_on_is_not_done(configure: Configure, tmp_path: Path) ->
     assert not (run / "metrics.json").exists()
 
 
+def content(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("has_ended", [True, False])
+def test_a_change_that_no_step_would_follow_is_refused_and_not_written(
+    configure: Configure, tmp_path: Path, has_ended: bool
+) -> None:
+    """Also where the run was killed at its very end."""
+    run = tmp_path / "run"
+    train(configure(*SMALL), run)
+    if not has_ended:
+        (run / "metrics.json").unlink()
+    before = content(run)
+    for change, says in (
+        ("generator_optimizer.lr=0.5", r"generator_optimizer\.lr=0\.5 would change nothing, since the run is done"),
+        ("trainer.max_epochs=1", "trainer.max_epochs is 1, but the run is at epoch 2 already"),
+        ("trainer.max_steps=39", "trainer.max_steps is 39, but the run is at step 40 already"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            train(resumption.resume(run, [change]), run)
+        assert content(run) == before
+    train(resumption.resume(run, ["generator_optimizer.lr=0.5", "trainer.max_steps=48"]), run)
+    assert checkpoint(run)["global_step"] == 48
+    assert resumption.resume(run).generator_optimizer.lr == 0.5
+
+
+def test_a_finished_run_without_a_checkpoint_is_not_trained_again(configure: Configure, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(configure(*(option for option in SMALL if "callbacks" not in option), "callbacks=none"), run)
+    before = content(run)
+    with pytest.raises(UsageError, match=r"is done and has no last\.ckpt to go on from"):
+        train(resumption.resume(run), run)
+    assert content(run) == before
+
+
 def test_a_finished_run_says_that_nothing_is_left(configure: Configure, tmp_path: Path, capsys: Any) -> None:
     run = tmp_path / "run"
     metrics = train(configure(*SMALL), run)
-    before = (run / "metrics.json").read_bytes()
-    capsys.readouterr()
-    assert train(resumption.resume(run), run) == pytest.approx(metrics)
-    (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("Nothing is left to train: the run is done, at step 40; ")
-    assert line.endswith("trainer.max_steps=80")
-    assert (run / "metrics.json").read_bytes() == before
+    before = content(run)
+    for changes in ((), ("trainer.max_epochs=2",), ("name=other", "callbacks.samples.n=5")):
+        capsys.readouterr()
+        assert train(resumption.resume(run, changes), run) == pytest.approx(metrics)
+        (line,) = capsys.readouterr().out.splitlines()
+        assert line.startswith("Nothing is left to train: the run is done, at step 40; ")
+        assert line.endswith("trainer.max_steps=80")
+        assert content(run) == before
     (run / "metrics.json").unlink()  # as after a kill at the very end
     assert train(resumption.resume(run), run) == pytest.approx(metrics)
     assert json.loads((run / "metrics.json").read_text())["step"] == 40

@@ -23,7 +23,7 @@ from gan_lightning import resumption
 from gan_lightning.build import build_loggers
 from gan_lightning.config import check, explain, options_of
 from gan_lightning.errors import UsageError
-from gan_lightning.loggers import CSVFile, log_picture
+from gan_lightning.loggers import CSVFile, EventFile, claim, log_picture
 from gan_lightning.training import train
 
 Configure = Callable[..., DictConfig]
@@ -227,6 +227,7 @@ def test_options_can_be_left_out(configure: Configure, tmp_path: Path) -> None:
 def test_a_run_that_restarts_before_its_first_checkpoint_forgets_all(configure: Configure, tmp_path: Path) -> None:
     train(configure(*TINY, "logger=[tensorboard,csv]", "trainer.max_steps=10"), tmp_path)
     shutil.rmtree(tmp_path / "checkpoints")
+    (tmp_path / "metrics.json").unlink()
     train(resumption.resume(str(tmp_path), ["trainer.max_steps=5"]), tmp_path)
     for curves in (of_tensorboard(tmp_path), of_csv(tmp_path)):
         assert list(curves["loss/generator"]) == [5]
@@ -301,3 +302,49 @@ def test_rows_are_on_the_disk_as_soon_as_they_are_logged(tmp_path: Path) -> None
 def test_a_logger_of_ones_own_gets_no_picture_and_no_complaint(tmp_path: Path) -> None:
     log_picture([CSVLogger(tmp_path)], "samples", torch.zeros(3, 4, 5, dtype=torch.uint8), 0)
     assert not list(tmp_path.iterdir())
+
+
+# ------------------------------------------------------------------------------------------- folders that are shared
+
+
+BARE = (*(option for option in TINY if "callbacks" not in option), "callbacks=none", "trainer.max_steps=10")
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "csv"])
+def test_a_folder_for_curves_is_one_runs_alone(configure: Configure, tmp_path: Path, name: str) -> None:
+    """By whichever run it is asked for, a new one or one that goes on; what is there stays."""
+    place = tmp_path / "curves"
+    options = (*BARE, f"logger={name}", f"logger.{name}.save_dir={place}")
+    train(configure(*options, "callbacks=default"), tmp_path / "a")
+    train(configure(*BARE, f"logger={name}", "callbacks=default"), tmp_path / "b")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(UsageError, match="holds a run's curves already: give each run a save_dir of its own"):
+        train(configure(*options), tmp_path / "c")
+    changes = [f"logger.{name}.save_dir={place}", "trainer.max_steps=20"]
+    with pytest.raises(UsageError, match=rf"save_dir={place} is another run's, {tmp_path / 'a'}: "):
+        train(resumption.resume(tmp_path / "b", changes), tmp_path / "b")
+    with pytest.raises(UsageError, match="is the folder of another run"):
+        train(configure(*BARE, f"logger={name}", f"logger.{name}.save_dir={tmp_path / 'b'}"), tmp_path / "c")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    (tmp_path / "a").rename(tmp_path / "moved")
+    train(resumption.resume(tmp_path / "moved", ["trainer.max_steps=20"]), tmp_path / "moved")
+    curves = {"tensorboard": of_tensorboard, "csv": of_csv}[name](place)
+    assert list(curves["loss/generator"]) == [5, 10, 15, 20]
+
+
+def test_of_two_runs_that_begin_at_once_one_has_the_folder(tmp_path: Path) -> None:
+    """Before either has written a curve."""
+    runs = [tmp_path / "a", tmp_path / "b"]
+    for run in runs:
+        run.mkdir()
+    both = [CSVFile(str(tmp_path / "curves")), EventFile(str(tmp_path / "curves"))]
+    claim(both, runs[0], is_new=True)
+    claim(both, runs[0], is_new=True)
+    with pytest.raises(UsageError, match="is another run's"):
+        claim(both, runs[1], is_new=True)
+    runs[0].rmdir()
+    claim(both, runs[1], is_new=True)
+    claim([CSVFile(str(runs[1]))], runs[1], is_new=True)
+    assert list(runs[1].iterdir()) == []
+    with pytest.raises(UsageError, match=r"save_dir=/dev/null/x cannot be written \(not a directory\): choose another"):
+        claim([CSVFile("/dev/null/x")], runs[1], is_new=True)

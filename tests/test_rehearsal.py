@@ -1,6 +1,7 @@
 """What networks cannot be trained with is found before training, and looking for it changes nothing."""
 
 import random
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from gan_lightning.errors import UsageError
 from gan_lightning.game import Game
 from gan_lightning.losses import LeastSquares
-from gan_lightning.rehearsal import check_networks, ends_in_sigmoid
+from gan_lightning.rehearsal import check_networks, check_optimizers, ends_in_sigmoid
 
 
 def data(batch_size: int = 4) -> GivenData:
@@ -112,3 +113,41 @@ def test_pairs_are_translated_and_nothing_else_is() -> None:
 
     with pytest.raises(UsageError, match="no pairs of them: choose data=paired_folder"):
         check_networks(small_gan(Translating), GivenData(torch.randn(4, 4, 2), 4))
+
+
+# ------------------------------------------------------------------------------------------------------- optimizers
+
+
+def make(steps: int = 5, **options: Any) -> None:
+    trainer: Any = SimpleNamespace(max_steps=steps, max_epochs=-1)
+    check_optimizers(small_gan(**options), trainer, data())
+
+
+def test_an_error_in_ones_own_optimizer_keeps_its_traceback() -> None:
+    def mine(weights: Any) -> Any:
+        return torch.optim.SGD(weights, momentom=1)  # type: ignore[call-arg]
+
+    with pytest.raises(TypeError, match="momentom") as failed:
+        make(generator_optimizer=mine)
+    assert failed.traceback[-1].name == "mine"
+
+
+def test_making_optimizers_draws_no_random_numbers_and_changes_no_weight() -> None:
+    def drawing(weights: Any) -> Any:
+        torch.rand(3)
+        return torch.optim.SGD(weights, lr=random.random())
+
+    gan = small_gan(generator_optimizer=drawing, schedule=lambda o, n: torch.optim.lr_scheduler.ConstantLR(o, 0.1, n))
+    weights = {name: weight.clone() for name, weight in gan.state_dict().items()}
+    states = torch.get_rng_state(), random.getstate()
+    trainer: Any = SimpleNamespace(max_steps=5, max_epochs=-1)
+    check_optimizers(gan, trainer, data())
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert random.getstate() == states[1]
+    assert all(torch.equal(weight, weights[name]) for name, weight in gan.state_dict().items())
+
+
+def test_a_schedule_of_a_run_without_an_end_is_refused() -> None:
+    make(-1)
+    with pytest.raises(UsageError, match="A schedule needs the run's length"):
+        make(-1, schedule=lambda o, n: torch.optim.lr_scheduler.ConstantLR(o, 0.1, n))

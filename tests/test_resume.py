@@ -172,6 +172,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(configure: Config
     run = tmp_path / "run"
     in_parts(configure, run, RING, [20])
     (run / "checkpoints" / "last.ckpt").rename(run / "checkpoints" / ".last.9999999.ckpt")  # half written
+    (run / "metrics.json").unlink()
     beside = [run / ".config.9999999.yaml", run / "samples" / ".0000020.9999999.png"]
     for path in beside:
         path.touch()

@@ -3,13 +3,14 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from gan_lightning.config import check
 from gan_lightning.errors import UsageError
-from gan_lightning.resumption import check_length, is_other_data, is_same_run, resume, run_folder
+from gan_lightning.resumption import check_length, is_done, is_other_data, is_same_run, resume, run_folder
 
 Configure = Callable[..., DictConfig]
 
@@ -194,11 +195,47 @@ def test_a_resumed_run_has_the_length_that_was_asked_for_last(
     assert (trainer.max_steps, trainer.max_epochs) == (steps, epochs)
 
 
-def test_a_run_cannot_end_before_the_step_that_it_has_reached(folder: Path) -> None:
+def saved(step: int, started: int, processed: int) -> dict[str, Any]:
+    """What a checkpoint says of how far its run has come."""
+    progress = {"current": {"started": started, "processed": processed}}
+    return {"global_step": step, "loops": {"fit_loop": {"epoch_progress": progress}}}
+
+
+def test_a_run_cannot_end_before_what_it_has_reached(folder: Path) -> None:
     config = resume(folder, ["trainer.max_steps=50"])
-    assert "trainer.max_steps is 50, but the run is at step 51" in refusal(lambda: check_length(config, 51))
-    check_length(config, 50)
-    check_length(resume(folder, ["trainer.max_epochs=1"]), 1000)
+    message = refusal(lambda: check_length(config, saved(51, 9, 9)))
+    assert "trainer.max_steps is 50, but the run is at step 51" in message
+    check_length(config, saved(50, 9, 9))
+    shorter = resume(folder, ["trainer.max_epochs=1"])
+    message = refusal(lambda: check_length(shorter, saved(9, 2, 1)))
+    assert "trainer.max_epochs is 1, but the run is at epoch 2" in message
+    check_length(shorter, saved(1000, 1, 1))
+    check_length(shorter, {})
+
+
+@pytest.mark.parametrize(
+    ("length", "done"),
+    [
+        (["trainer.max_steps=50"], True),
+        (["trainer.max_steps=51"], False),
+        (["trainer.max_epochs=2"], True),
+        (["trainer.max_epochs=3"], False),
+        (["trainer.max_steps=51", "trainer.max_epochs=2"], True),
+        (["trainer.max_steps=-1", "trainer.max_epochs=null"], False),
+    ],
+)
+def test_a_run_is_done_by_either_limit(folder: Path, length: list[str], done: bool) -> None:
+    assert is_done(saved(50, 2, 2), resume(folder, length), is_stopped=False) == done
+    assert is_done(saved(50, 2, 2), resume(folder, length), is_stopped=True)
+    least = resume(folder, [*length, "trainer.min_epochs=3"])
+    assert is_done(saved(50, 2, 2), least, is_stopped=True) == done
+
+
+@pytest.mark.parametrize("option", ["experiment", "name"])
+def test_a_run_of_mlflow_stays_what_it_was_begun_as(configure: Configure, tmp_path: Path, option: str) -> None:
+    run = write(configure("logger=mlflow"), tmp_path / "run")
+    assert f"logger.mlflow.{option}=x cannot change" in refusal(lambda: resume(run, [f"logger.mlflow.{option}=x"]))
+    assert resume(run, ["logger.mlflow.save_dir=x"]).logger.mlflow.save_dir == "x"
 
 
 # ------------------------------------------------------------------------------------------------------- the same run

@@ -377,6 +377,7 @@ def test_what_cannot_be_used_is_one_sentence_without_torch(tmp_path: Path, argum
 LATE = [
     (["checkpoint=."], "checkpoints/last.ckpt does not exist: give a checkpoint or the folder of a run."),
     (["device=moon"], "device=moon cannot be used ("),
+    (["device=meta"], "device=meta cannot be used ("),
     (["out=file/x.png"], "file/x.png cannot be written: "),
 ]
 

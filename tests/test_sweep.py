@@ -22,6 +22,8 @@ CASES = [
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "BEGUN", set())
+    monkeypatch.setattr(sweep, "STATUSES", [])
     for name in (sweep.PLACE, sweep.JOBS, sweep.SWEPT):
         monkeypatch.setenv(name, "")
 
@@ -57,3 +59,42 @@ def test_the_worst_status_is_the_sweeps_and_is_forgotten(tmp_path: Path) -> None
     assert sweep.worst_status() == 4
     assert sweep.worst_status() == 0
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("jobs", "own", "worst"), [((3,), 130, 130), ((3,), 1, 1), ((4,), 1, 4), ((130,), 0, 130), ((3,), 2, 2), ((), 0, 0)]
+)
+def test_the_end_of_the_sweeps_own_process_counts(tmp_path: Path, jobs: tuple[int, ...], own: int, worst: int) -> None:
+    """As by a Ctrl-C between two jobs."""
+    begin(tmp_path, ["seed=0,1"])
+    for status in jobs:
+        sweep.record(status)
+    assert sweep.worst_status(own) == worst
+
+
+def test_jobs_in_processes_of_their_own_say_it_by_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin(tmp_path, ["seed=0,1"])
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(sweep, "BEGUN", set())
+        sweep.record(3)
+        assert sweep.worst_status(1) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [".statuses"]
+    assert sweep.worst_status() == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_sweep_has_left_is_not_the_next_ones(tmp_path: Path) -> None:
+    (tmp_path / ".statuses").write_text("4\n")
+    begin(tmp_path, ["seed=0,1"])
+    assert sweep.worst_status() == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_takes_no_status_changes_no_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a job in this process; of another's it is lost, without a traceback."""
+    begin(tmp_path / "gone", ["seed=0,1"])
+    sweep.record(4)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(sweep, "BEGUN", set())
+        sweep.record(130)
+    assert sweep.worst_status() == 4
