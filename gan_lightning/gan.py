@@ -1,16 +1,14 @@
 """The adversarial step: the one place where two optimizers train two players."""
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from lightning import LightningModule
-from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Adam, Optimizer
@@ -288,17 +286,6 @@ class GAN(LightningModule):
             "validated": measured(self.trainer) if self.validated_step == self.trainer.global_step else {},
         }
 
-    @_restricted_classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:  # noqa: N805
-        """The GAN of a checkpoint, made with the arguments of a GAN that are given by name.
-
-        Raises:
-            UsageError: the file is not as it was written.
-        """
-        if isinstance(checkpoint_path, str | os.PathLike):
-            refuse_damaged(Path(checkpoint_path))
-        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the run's own passengers back.
 
@@ -306,7 +293,9 @@ class GAN(LightningModule):
             UsageError: the file is not as it was written.
         """
         if self._trainer is not None:  # load_from_checkpoint has none
-            refuse_damaged(Path(self.trainer.ckpt_path or ""))
+            path = Path(self.trainer.ckpt_path or "")
+            if path.is_file() and is_damaged(path):
+                raise UsageError(f"{path} is damaged: go on from another checkpoint.")
             mend_epochs(checkpoint, self.trainer)
         self.seed = checkpoint["gan"]["seed"]
         self.described = checkpoint["gan"]["data"] | self.described
@@ -354,12 +343,6 @@ def check(gan: GAN) -> None:
         last = 0 if loader.drop_last or not hasattr(loader.dataset, "__len__") else len(loader.dataset)
         for n in (loader.batch_size, last % loader.batch_size):
             check_cut(n, gan.critic_steps, gan.accumulate_grad_batches)
-
-
-def refuse_damaged(path: Path) -> None:
-    """Raise a UsageError where a file of torch.save is not as it was written."""
-    if path.is_file() and is_damaged(path):
-        raise UsageError(f"{path} is damaged: go on from another checkpoint.")
 
 
 def measured(trainer: Any) -> dict[str, float]:

@@ -100,13 +100,7 @@ def _train(
     if saved:
         trainer.fit_loop = ResumedLoop(trainer, is_stopped, (folder / METRICS).exists)
     set_up(data, trainer, gan)
-    check_networks(gan, data)
-    check_optimizers(gan, trainer, data)
-    for callback in callbacks:
-        if isinstance(callback, GamePictures):
-            callback.rehearse(gan, data)
-    if gan.game.is_conditional and trainer.is_global_zero:
-        print(said(data.class_names))
+    rehearse(trainer, gan, data)
     if saved:
         check_data(saved, data.fingerprint, config)
     if saved and trainer.is_global_zero:
@@ -147,6 +141,21 @@ def _fit(
     finally:
         loggers.finish(trainer.loggers)
     return metrics
+
+
+def rehearse(trainer: Trainer, gan: GAN, data: RealData) -> None:
+    """Try once what a run does again and again, before anything is written.
+
+    Raises:
+        UsageError: networks, optimizers or pictures are impossible.
+    """
+    check_networks(gan, data)
+    check_optimizers(gan, trainer, data)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, GamePictures):
+            callback.rehearse(gan, data)
+    if gan.game.is_conditional and trainer.is_global_zero:
+        print(said(data.class_names))
 
 
 @contextmanager

@@ -195,21 +195,3 @@ def test_all_names_are_there() -> None:
         "import sys, gan_lightning; print(gan_lightning.__version__, 'torch' in sys.modules)",
     ]
     assert subprocess.run(ended, capture_output=True, text=True, check=True).stdout == "0.2.0 False\n"
-
-
-def test_lightnings_own_loading_refuses_damage(tmp_path: Path) -> None:
-    gan, path = small_gan(), tmp_path / "a.ckpt"
-    loop = trainer(max_epochs=1)
-    loop.fit(gan, DataLoader(TensorDataset(points()), N))
-    loop.save_checkpoint(path)
-    loaded = GAN.load_from_checkpoint(path, game=small_gan().game, weights_only=True)
-    assert_close(loaded.state_dict(), gan.state_dict(), rtol=0, atol=0)
-    with path.open("rb") as file:
-        assert GAN.load_from_checkpoint(file, game=small_gan().game, weights_only=True).seed == gan.seed
-    with pytest.raises(TypeError, match="cannot be called on an instance"):
-        gan.load_from_checkpoint(path, game=gan.game)
-    content = bytearray(path.read_bytes())
-    content[content.index(gan.game.generator[0].weight.detach().numpy().tobytes())] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(UsageError, match=r"a\.ckpt is damaged: go on from another checkpoint\."):
-        GAN.load_from_checkpoint(path, game=small_gan().game, weights_only=True)
