@@ -3,7 +3,7 @@ BIN := .venv/bin
 
 .PHONY: train test lint clean
 
-train: .venv/installed  ## train the default, a 1-D Gaussian, in half a minute
+train: .venv/installed  ## train the default, a 1-D Gaussian, in a minute
 	$(BIN)/python train.py
 
 test: .venv/installed  ## all tests; set GAN_LIGHTNING_DATA to a folder with MNIST/raw to run those that need it
