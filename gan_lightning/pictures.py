@@ -103,7 +103,9 @@ def scatter(samples: Tensor, distribution: Distribution | None = None, labels: T
         with own_stream(0):
             true = distribution.sample(torch.Size([SCATTERED])).flatten(1)
         axes.scatter(*true[:, :2].T, s=4, alpha=0.35, linewidths=0, color="black", label="true samples")
-    style: dict[str, Any] = {"color": "tab:blue"} if labels is None else {"c": labels[:SCATTERED], "cmap": "hsv"}
+    style: dict[str, Any] = {"color": "tab:blue"}
+    if labels is not None:  # the wheel of colours ends where it begins: the last class stops before
+        style = {"c": labels[:SCATTERED], "cmap": "hsv", "vmin": 0, "vmax": int(labels.max()) + 1}
     axes.scatter(*samples[:SCATTERED, :2].T, s=4, alpha=0.35, linewidths=0, label="samples", zorder=3, **style)
     axes.set_aspect("equal")
     dimensions = samples.shape[1]

@@ -171,3 +171,12 @@ def test_true_samples_leave_the_random_state_alone() -> None:
     first, second = (data.picture(Batch(torch.zeros(4, 2))) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(first, second)
+
+
+def test_all_classes_have_colours_of_their_own() -> None:
+    """The first and the last, too, between which a wheel of colours closes."""
+    figure = scatter(torch.zeros(8, 2), None, torch.arange(8))
+    (points,) = figure.axes[0].collections
+    points.update_scalarmappable()
+    colors = points.get_facecolor()[:, :3]
+    assert min(abs(colors[i] - colors[k]).max() for i in range(8) for k in range(i)) > 0.2
