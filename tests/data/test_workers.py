@@ -53,7 +53,7 @@ def test_an_image_that_is_gone_is_one_sentence(root: Path) -> None:
         f"{root}/07.png is not a readable image (No such file or directory): remove it, or pass over such files with "
         "data.unreadable=skip."
     )
-    assert set(active_children()) == others
+    assert set(active_children()) <= others  # some of which may end meanwhile
     (root / "gone").rename(root / "07.png")
     assert fetch(0, 20).x.shape == (20, 1, 1, 2, 3, 16, 16)
 
@@ -71,7 +71,7 @@ def test_a_worker_that_is_killed_is_one_sentence(root: Path) -> None:
     assert str(error).startswith("A process that reads images has died (DataLoader worker (pid")
     assert str(error).endswith("go on by resume=RUN_FOLDER, with fewer data.workers.")
     assert "\n" not in str(error)
-    assert set(active_children()) == others
+    assert set(active_children()) <= others  # some of which may end meanwhile
     assert signal.getsignal(signal.SIGCHLD) == handler
 
 
