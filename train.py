@@ -28,6 +28,7 @@ from gan_lightning.command_line import (
     Resumption,
     for_hydra,
     options_alone,
+    options_first,
     quoted_path,
     resumption,
     typed_option_names,
@@ -202,6 +203,7 @@ def main() -> None:
     sys.path.append(os.getcwd())  # one's own code may lie where the command is given
     try:
         check_text(sys.argv[1:])
+        sys.argv[1:] = options_first(sys.argv[1:])
         resumed = resumption(sys.argv[1:])
         if resumed is not None:
             return go_on(resumed)

@@ -34,6 +34,20 @@ class Resumption:
     trust: list[str]
 
 
+def options_first(arguments: Sequence[str]) -> list[str]:
+    """The arguments with what begins with a dash before name=value, wherever it was typed, as Hydra needs them."""
+    overrides = get_args_parser().parse_intermixed_args(list(arguments)).overrides
+    rest = iter(overrides)
+    following = next(rest, None)
+    options = []
+    for argument in arguments:
+        if argument == following:
+            following = next(rest, None)
+        else:
+            options.append(argument)
+    return [*options, *overrides]
+
+
 def for_hydra(arguments: Sequence[str]) -> list[str]:
     """The arguments with the values of paths in Hydra's quotes, but for the commas of a sweep.
 

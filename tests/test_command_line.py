@@ -1,12 +1,21 @@
 """What Hydra is given of what is typed."""
 
+from itertools import permutations
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from gan_lightning.command_line import NAMED_ALL, for_hydra, options_alone, resumption, typed_option_names
+from gan_lightning.command_line import (
+    NAMED_ALL,
+    for_hydra,
+    options_alone,
+    options_first,
+    resumption,
+    typed_option_names,
+)
 from gan_lightning.errors import UsageError
 
 ODD = [
@@ -180,3 +189,13 @@ def test_auto_goes_on_with_whatever_its_folder_needs() -> None:
 @pytest.mark.parametrize("given", [[], ["--config-dir", "/tmp"], ["--config-name", "mine", "--config-dir", "/tmp"]])
 def test_where_options_are_goes_to_every_process(given: list[str]) -> None:
     assert sorted(options_alone(["-m", *given, "seed=0,1"])) == sorted(given)
+
+
+@pytest.mark.parametrize("typed", list(permutations(["-m", "seed=0,1", "loss=hinge", ("--config-dir", "seed=0,1")])))
+def test_options_stand_anywhere(typed: tuple[str | tuple[str, str], ...]) -> None:
+    """Also one whose value is an override's text."""
+    arguments = [word for words in typed for word in ([words] if isinstance(words, str) else words)]
+    given = get_args_parser().parse_args(options_first(arguments))
+    assert given.multirun
+    assert given.config_dir == "seed=0,1"
+    assert given.overrides == [word for word in typed if word in ("seed=0,1", "loss=hinge")]
