@@ -34,18 +34,18 @@ class Resumption:
     trust: list[str]
 
 
+class _Word(str):
+    """An argument that is told from one of the same text."""
+
+    __slots__ = ()
+
+
 def options_first(arguments: Sequence[str]) -> list[str]:
     """The arguments with what begins with a dash before name=value, wherever it was typed, as Hydra needs them."""
-    overrides = get_args_parser().parse_intermixed_args(list(arguments)).overrides
-    rest = iter(overrides)
-    following = next(rest, None)
-    options = []
-    for argument in arguments:
-        if argument == following:
-            following = next(rest, None)
-        else:
-            options.append(argument)
-    return [*options, *overrides]
+    words = list(map(_Word, arguments))
+    overrides = get_args_parser().parse_intermixed_args(words).overrides
+    options = [word for word in words if not any(word is override for override in overrides)]
+    return [str(word) for word in (*options, *overrides)]
 
 
 def for_hydra(arguments: Sequence[str]) -> list[str]:
