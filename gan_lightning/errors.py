@@ -1,6 +1,7 @@
 """How a run can end before its length, each with the exit status of its own; no import here is slow."""
 
 import signal
+import warnings
 
 FINISHED = 0
 
@@ -52,3 +53,8 @@ def severity(status: int) -> int:
     """By which the statuses of several runs are compared: diverged, refused, failed by the machine, others, stopped."""
     order = [FINISHED, Diverged.status, UsageError.status, Fault.status]
     return order.index(status) if status in order else max(status, len(order))
+
+
+def warn(sentence: str) -> None:
+    """A warning about the run, which stands at no line of code that would be printed below it."""
+    warnings.warn_explicit(sentence, UserWarning, "gan_lightning", 0)

@@ -6,13 +6,12 @@ import re
 import shutil
 import socket
 import time
-import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from gan_lightning.errors import Fault
+from gan_lightning.errors import Fault, warn
 
 HOST = re.sub(r"[^\w-]+", "-", socket.gethostname(), flags=re.ASCII)[:40] or "localhost"
 # .NAME.PID@HOST.ENDING; the ending is kept, as many writers go by it
@@ -102,7 +101,7 @@ def warn_once(sentence: str, what: str) -> None:
     """A warning, the first time in this process for that thing."""
     if what not in WARNED:
         WARNED.add(what)
-        warnings.warn(sentence, stacklevel=3)
+        warn(sentence)
 
 
 def cause_in_the_machine(error: BaseException) -> OSError | None:

@@ -1,10 +1,10 @@
 """The two failures that the losses alone do not show, told once, in words."""
 
-import warnings
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
+from gan_lightning.errors import warn
 from gan_lightning.gan import GAN
 
 PERFECT = 0.995  # discriminator accuracy
@@ -58,4 +58,4 @@ class Diagnosis(Callback):
         kind = finding.split()[1]
         if kind not in self._told:
             self._told.add(kind)
-            warnings.warn(f"{finding}, at step {self._line}. {WHAT_TO_DO}", stacklevel=2)
+            warn(f"{finding}, at step {self._line}. {WHAT_TO_DO}")
