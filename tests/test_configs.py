@@ -58,6 +58,8 @@ def narrow(config: DictConfig, most: int = 16) -> None:
             network[name] = min(network[name], most)
         if "widths" in network:
             network.widths = [min(width, most) for width in network.widths]
+        if "cardinalities" in network:
+            network.cardinalities = [2 for _ in network.cardinalities]
 
 
 def options(group: str) -> list[str]:
