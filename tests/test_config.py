@@ -302,6 +302,9 @@ def test_options_of_a_part_that_only_an_experiment_names_are_refused_on_the_comm
     for others in (["~regularizer.r1"], ["+regularizer.r1._target_=gan_lightning.regularizers.R1"]):
         check_changes(changes(*others), configure(*chosen, *others), names)
     check_changes(changes("regularizer.r1.weight=1"), configure(chosen[0], "regularizer.r1.weight=1"), names)
+    constant = ("experiment=r3gan_cifar10_published", "schedule=constant", "schedule.final=1")
+    with pytest.raises(UsageError, match=r"^schedule\.final=1 sets an option of a schedule, and none is chosen"):
+        check_changes(changes(constant[-1]), configure(*constant), names)
 
 
 @pytest.mark.parametrize(
