@@ -44,6 +44,7 @@ def build_data(config: DictConfig) -> RealData:
 def build_gan(config: DictConfig, sample_shape: tuple[int, ...], classes: int) -> GAN:
     """The untrained GAN of a configuration for samples of that shape, of so many classes."""
     parts = {str(name): part for name, part in config.model.items() if OmegaConf.is_dict(part) and "_target_" in part}
+    parts.pop("ema_decay", None)  # which may follow from a half-life
     not_the_gans = ("needs", "conditional", "lr", "betas", "latent_size", *parts)  # but its parts', or of config.check
     options = {name: value for name, value in config.model.items() if name not in not_the_gans}
     manual = {name: config.trainer[name] for name in MANUAL if config.trainer[name] is not None}
@@ -52,7 +53,7 @@ def build_gan(config: DictConfig, sample_shape: tuple[int, ...], classes: int) -
         game=build_game(config, parts, sample_shape, classes),
         generator_optimizer=made(config.generator_optimizer),
         discriminator_optimizer=made(config.discriminator_optimizer),
-        schedule=made(config.schedule) if config.schedule else None,
+        schedule=made(config.schedule) if "_target_" in config.schedule else None,
         **manual,
     )
     gan.config = OmegaConf.to_container(config, resolve=True)

@@ -138,24 +138,25 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("categories", "output_units"), SIZE),
     **dict.fromkeys(("size", "width", "modes", "side", "interval", "n"), SIZE),
     **dict.fromkeys(("every_n_steps", "log_every_n_steps", "accumulate_grad_batches"), SIZE),
-    **dict.fromkeys(("blocks", "pieces", "units", "unit_pieces", "saturate"), SIZE),
+    **dict.fromkeys(("blocks", "pieces", "units", "unit_pieces", "saturate", "steps"), SIZE),
     "seed": SEED,
     **dict.fromkeys(("workers", "validation_samples", "continuous"), COUNT),
     **dict.fromkeys(("category_weight", "continuous_weight", "l1_weight", "adversarial_weight"), NOT_NEGATIVE),
+    **dict.fromkeys(("initial", "images"), NOT_NEGATIVE),
     **dict.fromkeys(("lr", "memory_limit"), POSITIVE),
     **dict.fromkeys(("std", "sigma", "spacing", "radius"), SCALE),
     "mean": PLACE,
     **dict.fromkeys(("weight", "every_seconds", "weight_decay", "momentum", "slope", "final"), NOT_NEGATIVE),
     **dict.fromkeys(("init_range", "output_range", "min_lr"), POSITIVE),
     **dict.fromkeys(("keep_input", "keep_hidden"), KEEP),
-    **dict.fromkeys(("ema_decay", "label_smoothing", "start", "final_momentum"), SHARE),
+    **dict.fromkeys(("ema_decay", "label_smoothing", "start", "final_momentum", "beta2"), SHARE),
     **dict.fromkeys(("reuse_fakes", "ema_warmup", "batch_norm", "horizontal_flips"), FLAG),
     **dict.fromkeys(("conditional", "conditional_norm"), FLAG),
     **dict.fromkeys(("download", "fused", "compile"), FLAG),
     **dict.fromkeys(("max_steps", "max_epochs"), UNLIMITED),
     "devices": DEVICES,
     **dict.fromkeys(("num_nodes", "threads"), SIZE),
-    "widths": SIZES,
+    **dict.fromkeys(("widths", "cardinalities"), SIZES),
     "betas": BETAS,
     "means": MEANS,
     "stds": SCALES,
@@ -194,7 +195,7 @@ OPTIONAL = {
     *("gradient_clip_val", "gradient_clip_algorithm", "max_epochs", "n", "weights", "profiler", "threads"),
     *("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches"),
     *("check_val_every_n_epoch", "val_check_interval", "max_time", "min_steps", "min_epochs"),
-    *("deterministic", "benchmark", "plugins"),
+    *("deterministic", "benchmark", "plugins", "steps", "beta2"),
 }
 # arguments of the Trainer that have one value here: what to do instead of another
 LOGGER = "choose loggers by logger=csv, logger=[tensorboard,csv] or logger=none"
@@ -203,6 +204,7 @@ FIXED = {
     "barebones": (False, "leave out what takes time by logger=none and callbacks=none"),
     "model_registry": (None, "a run uploads nothing: its checkpoints are in its folder"),
 }
+SCHEDULED = re.compile(r"(generator_)?regularizer\.\w+\.weight|model\.ema_decay(\.images)?")  # may be schedules
 PLACES = ("root", "held_out", "inception_weights")  # options of data that name files
 # by the last part of an option's name: those that have any text, or none
 TEXTS = (*PLACES, "cache", "name", "objective", "resume", "gives", "needs", "save_dir", "experiment", "project")
@@ -260,13 +262,14 @@ def check(config: DictConfig, choices: dict[str, Any]) -> None:
 
 def _check_option(name: str, value: Any, is_ruled: bool) -> None:
     parent, _, key = name.rpartition(".")
+    is_schedule = SCHEDULED.fullmatch(name) and OmegaConf.is_dict(value) and "_target_" in value
     if key == "_target_":
         _check_target(name, value)
     elif key in PLACES and parent == "data" and value == "":
         raise UsageError(f"{name} is empty: give a path.")
     elif key in HYDRAS and not HYDRAS[key][0](value):
         raise UsageError(f"{name} is {value!r}: give {HYDRAS[key][1]}.")
-    elif not is_ruled or parent in COLLECTIONS:
+    elif not is_ruled or parent in COLLECTIONS or is_schedule:
         return
     elif key in TEXTS and OmegaConf.is_config(value):
         raise UsageError(f"{name} is {value!r}: give a text.")
@@ -282,7 +285,7 @@ def _check_conditional(config: DictConfig, choices: dict[str, Any]) -> None:
     if config.model.get("conditional") and not any("conditional" in player for player in players):
         raise UsageError(
             f"model.conditional is true, but model={choices.get('model')} has no networks that take classes: choose "
-            "mlp, points, dcgan, resnet or infogan."
+            "mlp, points, dcgan, resnet, infogan or r3gan."
         )
     if players[0].get("conditional_norm") and not players[0].get("conditional"):
         raise UsageError("model.generator.conditional_norm is for classes: give model.conditional=true with it.")
@@ -324,6 +327,8 @@ def _check_deletion(name: str, line: str) -> None:
 def _check_chosen(name: str, line: str, config: DictConfig) -> None:
     """Refuse options of a part that is not there; an experiment's YAML may set them for whoever chooses the part."""
     group, _, rest = name.partition(".")
+    if group == "schedule" and rest and "_target_" not in config.schedule:
+        raise UsageError(f"{line} sets an option of a schedule, and none is chosen: choose one by schedule=OPTION.")
     key = rest.partition(".")[0]
     part = config[group].get(key) if key and group in COLLECTIONS else None
     if isinstance(part, DictConfig) and "_target_" not in part:

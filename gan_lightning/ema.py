@@ -6,18 +6,20 @@ import torch
 from torch import Tensor, nn
 
 from gan_lightning.errors import UsageError
+from gan_lightning.schedules import HalfLife
 
 
 class MovingAverage(nn.Module):
     """a <- d a + (1 - d) w over the weights and the floating-point buffers of a network (Yazici et al. 2019).
 
     With warm-up the decay of update n, from 0, is min(decay, (1 + n) / (10 + n)), so that the first, random weights are
-    soon forgotten. BatchNorm's running statistics are averaged with the same decay, its counters are copied.
+    soon forgotten. BatchNorm's running statistics are averaged with the same decay, its counters are copied. A decay
+    may follow from a half-life in images.
     """
 
-    def __init__(self, network: nn.Module, decay: float, warmup: bool = True) -> None:
+    def __init__(self, network: nn.Module, decay: float | HalfLife, warmup: bool = True) -> None:
         super().__init__()
-        if not 0.0 < decay < 1.0:
+        if not isinstance(decay, HalfLife) and not 0.0 < decay < 1.0:
             raise UsageError(f"model.ema_decay is {decay}: give a number between 0 and 1, such as 0.999.")
         self.network = deepcopy(network).requires_grad_(False)
         self.decay = decay
@@ -29,9 +31,10 @@ class MovingAverage(nn.Module):
         self._copies, self._copied = _state(self.network, False), _state(network, False)
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Follow the network after its update number ``step``, from 0."""
-        decay = min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
+    def update(self, step: int, images: int = 1) -> None:
+        """Follow the network after its update number ``step``, from 0, which took so many images."""
+        decay = self.decay(images) if isinstance(self.decay, HalfLife) else self.decay
+        decay = min(decay, (1 + step) / (10 + step)) if self.warmup else decay
         torch._foreach_lerp_(self._averages, self._averaged, 1.0 - decay)
         if self._copies:
             torch._foreach_copy_(self._copies, self._copied)

@@ -25,6 +25,7 @@ from gan_lightning.log import ADVICE, LossLog
 from gan_lightning.player import Player, count_step, log_by_steps, mend_epochs
 from gan_lightning.rebuilt import built, take_changes
 from gan_lightning.rounds import Order, Round
+from gan_lightning.schedules import HalfLife, Ramp
 from gan_lightning.strategy import Replicas
 from gan_lightning.streams import Streams
 from gan_lightning.validation import EQUILIBRIUM, Validation
@@ -63,7 +64,7 @@ class GAN(LightningModule):
         critic_steps: int = 1,
         order: Order = "discriminator_first",
         reuse_fakes: bool = False,
-        ema_decay: float = 0.0,
+        ema_decay: float | HalfLife = 0.0,
         ema_warmup: bool = True,
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: Literal["norm", "value"] = "norm",
@@ -155,17 +156,16 @@ class GAN(LightningModule):
         batches = micro_batches(rounds)
         updates = [batches[i : i + n] for i in range(0, len(batches), n)]
         self.described.setdefault("sample_shape", tuple(rounds.x.shape[4:]))  # of a plain loader
-        before = self.trainer.global_step
+        before, images = self.trainer.global_step, rounds.x.shape[1:4].numel() * self.trainer.world_size  # of a round
         try:
             with self.round.streams.running():
                 for first in range(0, len(updates), self.critic_steps):
                     step = self.trainer.global_step
                     is_logging = (step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
                     self.round.play(step, updates[first : first + self.critic_steps], is_logging)
-                    self._after_round(step, is_logging)
+                    self._after_round(step, images, is_logging)
         finally:  # also where one's own code fails in the middle of a batch
-            done = self.trainer.global_step - before
-            self.images_seen += done * rounds.x.shape[1:4].numel() * self.trainer.world_size
+            self.images_seen += (self.trainer.global_step - before) * images
             log_by_steps(self.trainer)
 
     @property
@@ -173,11 +173,11 @@ class GAN(LightningModule):
         """Whether weights and step belong together: no player has stepped since the last round ended."""
         return not self.round.has_begun
 
-    def _after_round(self, step: int, is_logging: bool) -> None:
+    def _after_round(self, step: int, images: int, is_logging: bool) -> None:
         """What follows G's step: its average, the schedules, a line of the log when one is due."""
         count_step(self.trainer)
         if self.average is not None:
-            self.average.update(step)
+            self.average.update(step, images)
         if self.schedule is not None:
             for config in self.trainer.lr_scheduler_configs:
                 config.scheduler.step()  # type: ignore[call-arg]
@@ -323,6 +323,7 @@ def begin(gan: GAN, optimizers: Sequence[Optimizer]) -> Round:
         critic_steps=gan.critic_steps,
         reuse_fakes=gan.reuse_fakes,
         losses=gan.losses,
+        ramps={name.removeprefix("game."): part for name, part in gan.named_modules() if isinstance(part, Ramp)},
     )
 
 

@@ -10,6 +10,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.optimizer import ParamsT
 
+from gan_lightning.errors import UsageError
+from gan_lightning.schedules import Ramp
+
+Group = dict[str, Any]  # options of a parameter group
+
 
 class OptimisticAdam(Optimizer):
     """theta <- theta - 2 lr d_t + lr d_{t-1}, d_t = mhat_t / (sqrt(vhat_t) + eps) of Adam, d_0 = 0.
@@ -63,31 +68,35 @@ class OptimisticAdam(Optimizer):
         return state
 
 
-class MomentumLR(LambdaLR):
-    """LambdaLR that sets the momentum too, beta_1 where the optimizer has betas, to ``momentum`` of the step."""
+class OptionsLR(LambdaLR):
+    """LambdaLR that sets further options of each parameter group, such as its betas, to ``options`` of the step."""
 
     def __init__(
-        self, optimizer: Optimizer, factors: list[Callable[[int], float]], momentum: Callable[[int], float]
+        self, optimizer: Optimizer, factors: list[Callable[[int], float]], options: list[Callable[[int, Group], Group]]
     ) -> None:
-        self.momentum = momentum
+        self.options = options
         super().__init__(optimizer, factors)
 
     def step(self, epoch: int | None = None) -> None:
         super().step(epoch)
-        self.set_momentum()
+        self.set_options()
 
-    def set_momentum(self) -> None:
-        """The momentum of the present step."""
-        momentum = self.momentum(self.last_epoch)
-        for group in self.optimizer.param_groups:
-            if "betas" in group:
-                group["betas"] = (momentum, group["betas"][1])
-            else:
-                group["momentum"] = momentum
+    def set_options(self) -> None:
+        """The options of the present step."""
+        for options, group in zip(self.options, self.optimizer.param_groups, strict=True):
+            group.update(options(self.last_epoch, group))
 
     def state_dict(self) -> dict[str, Any]:
-        """The state without the function, as LambdaLR's has none of its own."""
-        return {name: value for name, value in super().state_dict().items() if name != "momentum"}
+        """The state without the functions, as LambdaLR's has none of its own."""
+        return {name: value for name, value in super().state_dict().items() if name != "options"}
+
+
+def settings(optimizer: Optimizer) -> dict[str, float]:
+    """The learning rate, and those of momentum, beta1 and beta2 that a schedule has moved from where they began."""
+    group, made = optimizer.param_groups[0], optimizer.defaults
+    momentum = {"momentum": group["momentum"]} if group.get("momentum") != made.get("momentum") else {}
+    betas = zip(("beta1", "beta2"), group.get("betas", ()), made.get("betas", ()), strict=False)
+    return {"learning_rate": group["lr"]} | momentum | {name: now for name, now, first in betas if now != first}
 
 
 def linear(optimizer: Optimizer, total_steps: int, *, start: float = 0.0, final: float = 0.0) -> LambdaLR:
@@ -100,14 +109,31 @@ def linear(optimizer: Optimizer, total_steps: int, *, start: float = 0.0, final:
     return LambdaLR(optimizer, factor)
 
 
-def cosine(optimizer: Optimizer, total_steps: int, *, final: float = 0.0) -> LambdaLR:
-    """final + (1 - final) (1 + cos(pi t)) / 2 times the learning rate, t from 0 to 1 (Loshchilov & Hutter 2017)."""
+def cosine(
+    optimizer: Optimizer, total_steps: int, *, final: float = 0.0, steps: int | None = None, beta2: float | None = None
+) -> LambdaLR:
+    """final + (1 - final) (1 + cos(pi t)) / 2 times the learning rate, t from 0 to 1 (Loshchilov & Hutter 2017).
 
-    def factor(step: int) -> float:
-        progress = min(step / total_steps, 1.0)
-        return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * progress))
+    t is 1 from update ``steps`` on, by default at the end of the run. With ``beta2`` the optimizer's second beta goes
+    there in the same way (Huang et al. 2024, R3GAN).
 
-    return LambdaLR(optimizer, factor)
+    Raises:
+        UsageError: the optimizer has no beta_2.
+    """
+    length = total_steps if steps is None else steps
+    rate = Ramp(1.0, final, length)
+    if beta2 is None:
+        return LambdaLR(optimizer, lambda step: rate.at(step))
+
+    def betas_from(beta: float) -> Callable[[int, Group], Group]:
+        ramp = Ramp(beta, beta2, length)
+        return lambda step, group: {"betas": (group["betas"][0], ramp.at(step))}
+
+    groups = optimizer.param_groups
+    if any("betas" not in group for group in groups):
+        raise UsageError(f"schedule.beta2 is {beta2}, and {type(optimizer).__name__} has no betas: leave it out.")
+    options = [betas_from(group["betas"][1]) for group in groups]
+    return OptionsLR(optimizer, [lambda step: rate.at(step) for _ in groups], options)
 
 
 def goodfellow(
@@ -128,7 +154,9 @@ def goodfellow(
     def factor_of(lr: float) -> Callable[[int], float]:
         return lambda step: max(decay**-step, min_lr / lr)
 
-    def momentum_at(step: int) -> float:
-        return momentum + (final_momentum - momentum) * min(step / saturate, 1.0)
+    def momentum_at(step: int, group: Group) -> Group:
+        value = momentum + (final_momentum - momentum) * min(step / saturate, 1.0)
+        return {"betas": (value, group["betas"][1])} if "betas" in group else {"momentum": value}
 
-    return MomentumLR(optimizer, [factor_of(group["lr"]) for group in optimizer.param_groups], momentum_at)
+    factors = [factor_of(group["lr"]) for group in optimizer.param_groups]
+    return OptionsLR(optimizer, factors, [momentum_at] * len(factors))

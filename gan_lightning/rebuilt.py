@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from gan_lightning.optim import MomentumLR
+from gan_lightning.optim import OptionsLR
 
 
 def built(optimizers: Sequence[Optimizer], schedulers: Sequence[LRScheduler] = ()) -> dict[str, list[Any]]:
@@ -91,5 +91,5 @@ def _set_rates(scheduler: LRScheduler, former_bases: Sequence[float | Tensor], i
     for group, base, rate in zip(groups, scheduler.base_lrs, rates, strict=True):
         group["initial_lr"], group["lr"] = base, rate
     scheduler._last_lr = rates
-    if isinstance(scheduler, MomentumLR):
-        scheduler.set_momentum()
+    if isinstance(scheduler, OptionsLR):
+        scheduler.set_options()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gan_lightning.batch import Batch
 from gan_lightning.errors import UsageError
+from gan_lightning.schedules import Ramp
 from gan_lightning.streams import joint
 
 
@@ -43,12 +44,12 @@ class Regularizer(nn.Module):
     """weight * penalty, added to a player's loss on every interval-th of its updates.
 
     An interval k > 1 multiplies the penalty by k, so that its mean strength stays (lazy regularization; Karras et al.
-    2020, appendix B).
+    2020, appendix B). The weight may be a ramp over the run.
     """
 
-    def __init__(self, weight: float, interval: int = 1) -> None:
+    def __init__(self, weight: float | Ramp, interval: int = 1) -> None:
         super().__init__()
-        if weight < 0:
+        if float(weight) < 0:
             raise UsageError(f"A regularizer's weight is {weight}: give a number that is not negative.")
         if interval < 1:
             raise UsageError(f"A regularizer's interval is {interval}: give a whole number of updates, at least 1.")
@@ -61,7 +62,7 @@ class Regularizer(nn.Module):
 
     def forward(self, critic: CriticPass) -> Tensor:
         """The weighted penalty of each sample, or of the batch."""
-        return self.weight * self.interval * self.penalty(critic)
+        return float(self.weight) * self.interval * self.penalty(critic)
 
     def penalty(self, critic: CriticPass) -> Tensor:
         """The penalty of each sample, (N,), or of the batch, a scalar."""

@@ -20,18 +20,21 @@ from gan_lightning.data.loader import RealData
 from gan_lightning.errors import UsageError
 from gan_lightning.gan import GAN, PLAYERS, total_steps
 
+ENOUGH = 64  # samples
 BATCH_NORM = "Expected more than 1 value per channel when training"  # how torch's ValueError begins
 RESHAPES = {"View", "ReshapeAlias", "UnsafeView", "Squeeze", "Unsqueeze", "Flatten", "Select", "Alias", "ToCopy"}
 
 
 def check_networks(gan: GAN, data: RealData) -> None:
-    """Play one batch of latents through both networks; weights, buffers and random states stay as they are.
+    """Play a batch, or part of a large one, through both networks; weights, buffers and random states stay as they are.
 
     Raises:
         UsageError: BatchNorm has one sample, a shape or a value is wrong, or D ends in a sigmoid; an error of the
             networks' own code stays what it is.
     """
     n = data.batch_size
+    while n > ENOUGH and n % 2 == 0:  # shapes do not need a large batch, which takes memory
+        n //= 2
     eager = torch.compiler.set_stance("force_eager") if gan.game.is_compiled else nullcontext()
     with isolate_rng(), _unchanged(gan), eager:
         y = data.conditions(n)

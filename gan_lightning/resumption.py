@@ -17,8 +17,8 @@ from gan_lightning.trust import check_file, read_config
 
 # what a run that goes on can change, as patterns of whole names; the rest is what it has learnt with
 CHANGEABLE = re.compile(
-    r"name|objective|changed_data|trainer\.\w+|(callbacks|logger)\.[\w.]+|schedule\.\w+|model\.(lr|betas)|(generator_)?regularizer\.\w+\.weight|"
-    r"(generator|discriminator)_optimizer\.\w+|"
+    r"name|objective|changed_data|trainer\.\w+|(callbacks|logger)\.[\w.]+|schedule\.\w+|model\.(lr|betas)|"
+    r"(generator_)?regularizer\.\w+\.weight(\.\w+)?|(generator|discriminator)_optimizer\.\w+|"
     r"data\.(batch_size|root|held_out|inception_weights|cache|download|workers|memory_limit|validation_samples)"
 )
 # those of them that training follows, which are said

@@ -1,6 +1,6 @@
 """One round of the game: the order in which the players are updated, and on what samples."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal
 
@@ -10,7 +10,9 @@ from torch import Tensor
 from gan_lightning.batch import Batch
 from gan_lightning.game import Game, Terms
 from gan_lightning.log import LossLog
+from gan_lightning.optim import settings
 from gan_lightning.player import Player
+from gan_lightning.schedules import Ramp
 from gan_lightning.streams import Streams, joint
 
 Order = Literal["discriminator_first", "generator_first", "simultaneous"]
@@ -41,6 +43,7 @@ class Round:
         critic_steps: int,
         reuse_fakes: bool,
         losses: LossLog,
+        ramps: Mapping[str, Ramp],
     ) -> None:
         # plain attributes: a module's own lookup of its parts costs a toy a hundredth of its time
         self.game, self.prior = game, game.prior
@@ -49,12 +52,15 @@ class Round:
         self.device, self.dtype = streams.device, dtype
         self.order, self.critic_steps, self.reuse_fakes = order, critic_steps, reuse_fakes
         self.losses = losses
+        self.ramps = ramps  # what changes over the run, by name
         self.observed: dict[str, Tensor] = {}  # of the last round that was observed
         self.has_begun = False  # whether a player has stepped; who ends the round resets it
 
     def play(self, step: int, reals: Sequence[Sequence[Batch]], observes: bool = False) -> None:
         """G's update ``step``, from 0, and D's on reals[0], reals[1], ..., each of them micro-batches."""
         self.streams.begin(step)
+        for ramp in self.ramps.values():
+            ramp.step = step
         self.g.measures = self.d.measures = observes
         first, last = step * self.critic_steps, len(reals) - 1  # of D's updates
         if self.order == "generator_first":
@@ -90,8 +96,9 @@ class Round:
         numbers = torch.cat([torch.stack(list(means.values())).float(), seen]).tolist()
         self.losses.clear()
         self.observed.clear()
-        rates = {f"learning_rate/{player.name}": player.optimizer.param_groups[0]["lr"] for player in players}
-        return dict(zip([*means, *observed], numbers, strict=True)) | rates
+        rates = {f"{name}/{player.name}": v for player in players for name, v in settings(player.optimizer).items()}
+        ramps = {f"ramp/{name}": float(ramp) for name, ramp in self.ramps.items()}
+        return dict(zip([*means, *observed], numbers, strict=True)) | rates | ramps
 
     def _update_discriminator(self, update: int, reals: Sequence[Batch], fakes: Sequence[Batch] | None = None) -> None:
         """D's update of that number on micro-batches of real samples, and as many of G's."""

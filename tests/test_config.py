@@ -52,6 +52,10 @@ REFUSED = [
     (["model.ema_decay=1.0"], "model.ema_decay is 1.0", "a number from 0 up to, not including, 1"),
     (["loss.label_smoothing=-0.1"], "loss.label_smoothing is -0.1", "a number from 0 up to, not including, 1"),
     (["schedule=linear", "schedule.start=1"], "schedule.start is 1", "a number from 0 up to, not including, 1"),
+    (["schedule=cosine", "schedule.steps=0"], "schedule.steps is 0", "a whole number, at least 1"),
+    (["schedule=cosine", "schedule.beta2=1"], "schedule.beta2 is 1", "a number from 0 up to, not including, 1"),
+    (["regularizer=r1", "regularizer.r1.weight={a: 1}"], "regularizer.r1.weight is {'a': 1}", "a number, at least 0"),
+    (["game.weight={_target_: gan_lightning.schedules.Ramp}", "game=acgan"], "game.weight is", "a number, at least 0"),
     (["model.reuse_fakes=1"], "model.reuse_fakes is 1", "true or false"),
     (["model.ema_warmup=maybe"], "model.ema_warmup is 'maybe'", "true or false"),
     (["model.generator.widths=64"], "model.generator.widths is 64", "a list of whole numbers, each at least 1"),
@@ -298,6 +302,9 @@ def test_options_of_a_part_that_only_an_experiment_names_are_refused_on_the_comm
     for others in (["~regularizer.r1"], ["+regularizer.r1._target_=gan_lightning.regularizers.R1"]):
         check_changes(changes(*others), configure(*chosen, *others), names)
     check_changes(changes("regularizer.r1.weight=1"), configure(chosen[0], "regularizer.r1.weight=1"), names)
+    constant = ("experiment=r3gan_cifar10_published", "schedule=constant", "schedule.final=1")
+    with pytest.raises(UsageError, match=r"^schedule\.final=1 sets an option of a schedule, and none is chosen"):
+        check_changes(changes(constant[-1]), configure(*constant), names)
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,8 @@ def narrow(config: DictConfig, most: int = 16) -> None:
             network[name] = min(network[name], most)
         if "widths" in network:
             network.widths = [min(width, most) for width in network.widths]
+        if "cardinalities" in network:
+            network.cardinalities = [2 for _ in network.cardinalities]
 
 
 def options(group: str) -> list[str]:
@@ -216,11 +218,13 @@ def samples_of_one_round(config: DictConfig) -> int:
 def test_an_experiments_options_do_not_force_what_is_left_out(
     configure: Configure, tmp_path: Path, experiment: str
 ) -> None:
-    config = configure(f"experiment={experiment}", "callbacks=none", "regularizer=none")
+    config = configure(f"experiment={experiment}", "callbacks=none", "regularizer=none", "schedule=constant")
     chosen = [part for part in config.regularizer.values() if "_target_" in part]
     check(config, {"model": "model", "data": "data"})
     data = build_data(config)
-    assert len(build_gan(config, data.sample_shape, data.classes).game.regularizers) == len(chosen) == 0
+    gan = build_gan(config, data.sample_shape, data.classes)
+    assert len(gan.game.regularizers) == len(chosen) == 0
+    assert gan.schedule is None
 
 
 def test_callbacks_that_are_left_out_are_not_made(configure: Configure, tmp_path: Path) -> None:

@@ -23,6 +23,9 @@ from gan_lightning.resumption import option_names
 GROUPS = ("logger=[tensorboard,csv]", "regularizer=r1", "regularizer@generator_regularizer=r2", "schedule=linear")
 
 
+WEIGHT, RAMP = "regularizer.r1.weight", "_target_: gan_lightning.schedules.Ramp"
+
+
 def composed() -> DictConfig:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return compose("config", overrides=[*GROUPS, *TOY])
@@ -103,6 +106,17 @@ def test_a_mapping_in_the_place_of_an_option_is_refused(attempt: Callable[[str],
         ("generator_optimizer._target_=torch.optim.SGD", "unexpected keyword argument 'betas'): correct its options."),
         ("generator_optimizer._partial_=false", "Adam cannot be made"),
         ("+schedule.foo=1", "schedule cannot be made (linear() got an unexpected keyword argument 'foo')"),
+        (f"{WEIGHT}={{{RAMP}, initial: 1, final: 0.1, steps: 4}}", ""),
+        (f"{WEIGHT}={{{RAMP}, initial: 1, final: 0.1}}", "Ramp cannot be made: Ramp.__init__() missing 1 required"),
+        (f"{WEIGHT}={{{RAMP}, initial: -1, final: 0.1, steps: 4}}", "weight.initial is -1: give a number, at least 0."),
+        (f"{WEIGHT}={{{RAMP}, initial: 1, final: 0.1, steps: null}}", "A ramp takes None steps: give a whole number"),
+        (f"{WEIGHT}={{_target_: torch.nn.Identity}}", "R1 cannot be made: float() argument must be"),
+        ("model.ema_decay={_target_: gan_lightning.schedules.HalfLife, images: 500}", ""),
+        (
+            "model.ema_decay={_target_: gan_lightning.schedules.HalfLife, images: many}",
+            "images is 'many': give a number",
+        ),
+        ("model.ema_decay={_target_: torch.nn.Identity}", "GAN cannot be made"),
         ("trainer.max_steps=-1", ""),
         ("+generator_optimizer.amsgrad=true", ""),
     ],

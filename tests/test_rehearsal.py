@@ -55,6 +55,16 @@ def test_one_sample_for_batch_norm_is_refused() -> None:
         checked(1, discriminator=discriminator(nn.Flatten(0)))
 
 
+@pytest.mark.parametrize(("batch_size", "played"), [(64, 64), (65, 65), (512, 64), (320, 40)])
+def test_of_a_large_batch_a_part_is_played(batch_size: int, played: int) -> None:
+    """Whatever the batch could be cut into equal packs by."""
+    sizes: list[int] = []
+    gan = small_gan()
+    gan.game.generator.register_forward_hook(lambda _, inputs, outputs: sizes.append(len(outputs)))
+    check_networks(gan, data(batch_size))
+    assert sizes == [played]
+
+
 @pytest.mark.parametrize("network", ["generator", "discriminator"])
 def test_what_is_not_finite_is_refused(network: str) -> None:
     gan = small_gan()

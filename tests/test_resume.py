@@ -146,6 +146,38 @@ def test_every_end_and_extension_is_the_run(
     assert logged == expected
 
 
+BURN_IN = (
+    *(o for o in EPOCHS if not o.startswith("regularizer")),
+    *("model.ema_warmup=false", "regularizer=r1", "trainer.limit_val_batches=0"),
+    *("schedule=cosine", "schedule.steps=30", "schedule.final=0.25", "schedule.beta2=0.9"),
+    "regularizer.r1.weight={_target_: gan_lightning.schedules.Ramp, initial: 1, final: 0.1, steps: 30}",
+    "model.ema_decay={_target_: gan_lightning.schedules.HalfLife, images: "
+    "{_target_: gan_lightning.schedules.Ramp, initial: 0, final: 500, steps: 30}}",
+)
+
+
+def test_a_burn_in_goes_on_in_its_middle(configure: Configure, tmp_path: Path) -> None:
+    """Rates, betas, penalties and the average, of which nothing is saved but where they are."""
+    in_parts(configure, tmp_path / "whole", BURN_IN, [40])
+    in_parts(configure, tmp_path / "parts", BURN_IN, [17, 40])
+    assert_same_state(checkpoint(tmp_path / "parts"), checkpoint(tmp_path / "whole"))
+    logged = scalars(tmp_path / "parts")
+    assert logged == scalars(tmp_path / "whole")
+    assert {"ramp/regularizers.r1.weight", "ramp/average.decay.images", "beta2/generator"} <= logged.keys()
+
+
+def test_another_end_of_a_burn_in_takes_effect(configure: Configure, tmp_path: Path) -> None:
+    """From the resumed step on, as if it had always been meant."""
+    changes = ["schedule.beta2=0.8", "schedule.final=0.5", "regularizer.r1.weight.final=0.5"]
+    in_parts(configure, tmp_path / "meant", (*BURN_IN, *changes), [40])
+    in_parts(configure, tmp_path / "run", BURN_IN, [20])
+    training.train(resumption.resume(str(tmp_path / "run"), [*changes, "trainer.max_steps=40"]), tmp_path / "run")
+    run, meant = (scalars(tmp_path / name) for name in ("run", "meant"))
+    for name in ("ramp/regularizers.r1.weight", "beta2/discriminator", "learning_rate/generator"):
+        assert [point for point in run[name] if point[0] > 20] == [point for point in meant[name] if point[0] > 20]
+        assert [point for point in run[name] if point[0] < 20] != [point for point in meant[name] if point[0] < 20]
+
+
 @pytest.mark.parametrize("memory_limit", ["1.0", "1.0e-9"])  # one tensor, worker processes
 def test_images_resume_within_an_epoch(configure: Configure, tmp_path: Path, pictures: Path, memory_limit: str) -> None:
     overrides = (

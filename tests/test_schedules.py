@@ -1,6 +1,7 @@
-"""The learning-rate schedules against their formulas and torch's own."""
+"""The optimizers' schedules against their formulas and torch's own."""
 
 import io
+import math
 
 import pytest
 import torch
@@ -8,7 +9,8 @@ from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
-from gan_lightning.optim import cosine, goodfellow, linear
+from gan_lightning.errors import UsageError
+from gan_lightning.optim import cosine, goodfellow, linear, settings
 
 LR = 0.4
 
@@ -54,6 +56,62 @@ def test_cosine_at_its_landmarks(final: float) -> None:
 def test_cosine_is_torchs_annealing(final: float) -> None:
     reference = CosineAnnealingLR(optimizer(), 20, eta_min=final * LR)
     assert rates(cosine(optimizer(), 20, final=final), 20) == pytest.approx(rates(reference, 20), abs=1e-12)
+
+
+def adam(*betas: float) -> Optimizer:
+    return Adam([{"params": [nn.Parameter(torch.zeros(1))], "betas": (0.1, beta)} for beta in betas], lr=LR)
+
+
+def betas(scheduler: LRScheduler, steps: int) -> list[list[tuple[float, float]]]:
+    """Every group's betas at update 0, 1, ..., steps."""
+    values = [[group["betas"] for group in scheduler.optimizer.param_groups]]
+    for _ in range(steps):
+        rates(scheduler, 1)
+        values.append([group["betas"] for group in scheduler.optimizer.param_groups])
+    return values
+
+
+def test_cosine_may_end_before_the_run_does() -> None:
+    values = rates(cosine(optimizer(), 100, final=0.25, steps=4), 8)
+    assert values[:5] == pytest.approx(rates(cosine(optimizer(), 4, final=0.25), 4), abs=1e-15)
+    assert values[4:] == pytest.approx([LR / 4] * 5, abs=1e-15)
+
+
+def test_cosine_takes_the_second_beta_along() -> None:
+    """b + (b_0 - b)(1 + cos(pi t/4))/2 from each group's own b_0; the first beta stays."""
+    found = betas(cosine(adam(0.9, 0.5), 100, final=0.25, steps=4, beta2=0.99), 6)
+    for i, start in enumerate((0.9, 0.5)):
+        expected = [0.99 + (start - 0.99) * (1 + math.cos(math.pi * min(t, 4) / 4)) / 2 for t in range(7)]
+        assert [groups[i][1] for groups in found] == pytest.approx(expected, abs=1e-15)
+    assert {beta1 for groups in found for beta1, _ in groups} == {0.1}
+
+
+def test_a_second_beta_goes_on_where_it_was() -> None:
+    first = cosine(adam(0.9), 10, beta2=0.99)
+    whole = betas(cosine(adam(0.9), 10, beta2=0.99), 10)
+    betas(first, 4)
+    file = io.BytesIO()
+    torch.save({"schedule": first.state_dict(), "optimizer": first.optimizer.state_dict()}, file)
+    file.seek(0)
+    state = torch.load(file, weights_only=True)
+    second = cosine(adam(0.9), 10, beta2=0.99)
+    second.load_state_dict(state["schedule"])
+    second.optimizer.load_state_dict(state["optimizer"])
+    assert betas(second, 6) == whole[4:]
+
+
+def test_a_second_beta_is_for_optimizers_that_have_one() -> None:
+    with pytest.raises(UsageError, match=r"schedule\.beta2 is 0\.99, and SGD has no betas: leave it out\."):
+        cosine(optimizer(), 10, beta2=0.99)
+
+
+def test_what_a_schedule_has_moved_is_told() -> None:
+    scheduler = cosine(Adam([nn.Parameter(torch.zeros(1))], lr=LR, betas=(0.0, 0.9)), 2, final=0.5, beta2=0.99)
+    assert settings(scheduler.optimizer) == {"learning_rate": LR}
+    rates(scheduler, 2)
+    assert settings(scheduler.optimizer) == pytest.approx({"learning_rate": LR / 2, "beta2": 0.99})
+    scheduler = goodfellow(SGD([nn.Parameter(torch.zeros(1))], lr=LR), 10)
+    assert settings(scheduler.optimizer) == pytest.approx({"learning_rate": LR, "momentum": 0.5})
 
 
 @pytest.mark.parametrize("schedule", [linear, cosine])

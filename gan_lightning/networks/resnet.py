@@ -15,12 +15,15 @@ SLOPE = 0.2
 
 
 class Block(nn.Module):
-    """x + f(x), f of a 1x1, a grouped 3x3 and a 1x1 convolution over twice the channels, LeakyReLU between."""
+    """x + f(x), f of a 1x1, a grouped 3x3 and a 1x1 convolution over twice the channels, LeakyReLU between.
 
-    def __init__(self, channels: int) -> None:
+    The 3x3 convolution has ``cardinality`` groups, by default of 16 channels.
+    """
+
+    def __init__(self, channels: int, cardinality: int | None = None) -> None:
         super().__init__()
         hidden = EXPANSION * channels
-        groups = hidden // math.gcd(hidden, GROUP)
+        groups = cardinality or hidden // math.gcd(hidden, GROUP)
         self.layers = nn.Sequential(
             nn.Conv2d(channels, hidden, 1),
             nn.LeakyReLU(SLOPE),
@@ -33,7 +36,7 @@ class Block(nn.Module):
         return x + self.layers(x)
 
 
-def _initialize(network: nn.Module) -> None:
+def initialize(network: nn.Module) -> None:
     """Weights that keep the variance; in L blocks the first two over L^(1/4), the last 0 (Zhang et al. 2019, Fixup)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -80,7 +83,7 @@ class Generator(nn.Module):
             layers += [nn.Conv2d(inputs, outputs, 1, bias=False), nn.Upsample(scale_factor=2, mode="bilinear")]
             layers += [Block(outputs) for _ in range(blocks)]
         self.layers = nn.Sequential(*layers, nn.Conv2d(width, sample_shape[0], 1), nn.Tanh())
-        _initialize(self)
+        initialize(self)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         weights = self.weights(z) if self.condition is None else self.condition(self.weights, z, y)
@@ -119,7 +122,7 @@ class Discriminator(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1], outputs))
         shape = (1, *sample_shape[1:])
         self.condition = discriminator_condition(conditioning, classes, widths[-1], shape) if conditional else None
-        _initialize(self)
+        initialize(self)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         outputs = self.layers(x) if self.condition is None else self.condition(self.layers, x, y)

@@ -1,0 +1,163 @@
+"""The networks of Huang et al. 2024, R3GAN, as published; ``resnet`` has lighter relatives for images of 28 pixels too.
+
+The defaults of ``conf/model/r3gan.yaml`` are those for CIFAR-10.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, conv_transpose2d
+
+from gan_lightning.errors import UsageError
+from gan_lightning.networks.conditional import ClassEmbedding, Joined
+from gan_lightning.networks.resnet import EXPANSION, Block, initialize
+
+SIDE = 4  # of the smallest maps
+
+
+class Resampling(nn.Module):
+    """Twice or half the sides by the filter [1, 3, 3, 1], which is [1, 2, 1] between pixels; zeros lie outside."""
+
+    kernel: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        line = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+        self.register_buffer("kernel", torch.outer(line, line), persistent=False)
+
+    def _each(self, x: Tensor) -> Tensor:
+        """The kernel for each channel."""
+        return self.kernel.to(x.dtype).expand(x.shape[1], 1, -1, -1)
+
+
+class Upsampling(Resampling):
+    """(N, channels, H, W) to (N, channels, 2H, 2W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return conv_transpose2d(x, 4 * self._each(x), stride=2, padding=1, groups=x.shape[1])
+
+
+class Downsampling(Resampling):
+    """(N, channels, H, W) to (N, channels, H/2, W/2)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return conv2d(x, self._each(x), stride=2, padding=1, groups=x.shape[1])
+
+
+def _stage(width: int, cardinality: int, blocks: int) -> list[nn.Module]:
+    return [Block(width, cardinality) for _ in range(blocks)]
+
+
+def _transition(before: int, after: int) -> list[nn.Module]:
+    """From one stage's channels to another's."""
+    return [] if before == after else [nn.Conv2d(before, after, 1, bias=False)]
+
+
+def _check(sample_shape: tuple[int, ...], widths: Sequence[int], cardinalities: Sequence[int]) -> None:
+    """Refuse stages that do not lead from 4 pixels to the samples' side, or widths that cannot be grouped.
+
+    Raises:
+        UsageError: they do not.
+    """
+    side = SIDE * 2 ** len(widths) // 2
+    if len(sample_shape) != 3 or not widths or tuple(sample_shape[1:]) != (side, side):
+        raise UsageError(
+            f"model=r3gan with widths of {len(widths)} stages makes images of {side} pixels, but the data has samples "
+            f"of shape {tuple(sample_shape)}: give a width for each size from 4 pixels on, 4 for 32 and 5 for 64, or "
+            "choose another model, such as model=resnet."
+        )
+    if len(cardinalities) != len(widths):
+        raise UsageError(
+            f"model=r3gan has {len(widths)} widths and {len(cardinalities)} cardinalities: give one for each stage."
+        )
+    for width, cardinality in zip(widths, cardinalities, strict=True):
+        if EXPANSION * width % cardinality:
+            raise UsageError(
+                f"model=r3gan cannot cut {EXPANSION * width} channels, twice a width of {width}, into {cardinality} "
+                "equal groups: give a cardinality that divides them."
+            )
+
+
+class Generator(nn.Module):
+    """Latents weigh learned 4x4 maps, which grow stage by stage, (N, latent_size) to (N, *sample_shape), unbounded.
+
+    Stages are in the order of growing sides; each has ``blocks`` residual blocks. A ``conditional`` one takes the class
+    joined to z, as a vector of the same size.
+    """
+
+    memory_format = torch.channels_last  # while it trains: convolutions are faster
+
+    def __init__(
+        self,
+        latent_size: int,
+        sample_shape: tuple[int, ...],
+        widths: Sequence[int],
+        cardinalities: Sequence[int],
+        blocks: int = 2,
+        classes: int = 0,
+        conditional: bool = False,
+    ) -> None:
+        super().__init__()
+        _check(sample_shape, widths, cardinalities)
+        self.conditional = conditional
+        self.condition = Joined(classes, (latent_size,)) if conditional else None
+        self.weights = nn.Linear(latent_size * (1 + conditional), widths[0], bias=False)
+        self.maps = nn.Parameter(torch.randn(widths[0], SIDE, SIDE))
+        layers = _stage(widths[0], cardinalities[0], blocks)
+        for (before, after), cardinality in zip(pairwise(widths), cardinalities[1:], strict=True):
+            layers += [*_transition(before, after), Upsampling(), *_stage(after, cardinality, blocks)]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], sample_shape[0], 1, bias=False))
+        initialize(self)
+        if self.condition is not None:
+            nn.init.normal_(self.condition.weight, std=1 / math.sqrt(classes))
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        weights = self.weights(z) if self.condition is None else self.condition(self.weights, z, y)
+        return self.layers(weights[:, :, None, None] * self.maps)
+
+
+class Discriminator(nn.Module):
+    """The generator's mirror image, (N, *sample_shape) to logits (N,), or (N, outputs).
+
+    Stages are in the order of falling sides. The logit of a ``conditional`` one is <v_y, phi(x)>, v_y the class's
+    vector and phi(x) as many outputs as the last stage has channels (Miyato & Koyama 2018, without their psi).
+    """
+
+    memory_format = torch.channels_last  # while it trains: convolutions are faster
+
+    def __init__(
+        self,
+        sample_shape: tuple[int, ...],
+        widths: Sequence[int],
+        cardinalities: Sequence[int],
+        blocks: int = 2,
+        outputs: int = 1,
+        classes: int = 0,
+        conditional: bool = False,
+    ) -> None:
+        super().__init__()
+        _check(sample_shape, widths, cardinalities)
+        self.conditional = conditional
+        features = widths[-1]
+        self.condition = ClassEmbedding(classes, features) if conditional else None
+        layers: list[nn.Module] = [nn.Conv2d(sample_shape[0], widths[0], 1, bias=False)]
+        layers += _stage(widths[0], cardinalities[0], blocks)
+        for (before, after), cardinality in zip(pairwise(widths), cardinalities[1:], strict=True):
+            layers += [Downsampling(), *_transition(before, after), *_stage(after, cardinality, blocks)]
+        layers += [nn.Conv2d(features, features, SIDE, groups=features, bias=False), nn.Flatten()]
+        logit = features if conditional else 1
+        self.layers = nn.Sequential(*layers, nn.Linear(features, logit + outputs - 1, bias=False))
+        initialize(self)
+        if self.condition is not None:
+            nn.init.normal_(self.condition.weight, std=1 / math.sqrt(classes * features))
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        outputs = self.layers(x)
+        if self.condition is not None:
+            v = self.condition(y)
+            logit = (v * outputs[:, : v.shape[1]]).sum(1, keepdim=True)
+            outputs = torch.cat([logit, outputs[:, v.shape[1] :]], 1)
+        return outputs.squeeze(1)

@@ -1,0 +1,50 @@
+"""Numbers that change over a run, as functions of its step alone: nothing of them needs to be saved."""
+
+import math
+
+from torch import nn
+
+from gan_lightning.errors import UsageError
+
+
+class Ramp(nn.Module):
+    """final + (initial - final) (1 + cos(pi t)) / 2, t from 0 to 1 in ``steps`` generator updates, then 1.
+
+    (Huang et al. 2024, R3GAN, whose burn-in it is.) A part that takes one in the place of a number asks for
+    ``float(number)`` whenever it needs it, which is the value at the present update: every round tells its ramps.
+    """
+
+    def __init__(self, initial: float, final: float, steps: int) -> None:
+        super().__init__()
+        for name, value in (("initial", initial), ("final", final)):
+            if value < 0:
+                raise UsageError(f"A ramp's {name} value is {value}: give a number that is not negative.")
+        if steps is None or steps < 1:
+            raise UsageError(f"A ramp takes {steps} steps: give a whole number of generator updates, at least 1.")
+        self.initial, self.final, self.steps = initial, final, steps
+        self.step = 0  # the present generator update
+
+    def at(self, step: int) -> float:
+        """The value at that generator update, from 0."""
+        t = min(step / self.steps, 1.0)
+        return self.final + (self.initial - self.final) * 0.5 * (1.0 + math.cos(math.pi * t))
+
+    def __float__(self) -> float:
+        return self.at(self.step)
+
+
+class HalfLife(nn.Module):
+    """The decay 0.5^(n / images) of a moving average that n images have passed by (Karras et al. 2018).
+
+    Weights count half as much after so many images, whatever the batch. At 0 images nothing is averaged.
+    """
+
+    def __init__(self, images: float | Ramp) -> None:
+        super().__init__()
+        if float(images) < 0:
+            raise UsageError(f"A half-life is {images} images: give a number that is not negative.")
+        self.images = images
+
+    def forward(self, n: int) -> float:
+        images = float(self.images)
+        return 0.5 ** (n / images) if images else 0.0
