@@ -46,28 +46,29 @@ def as_batch(batch: Any) -> Batch:
     return Batch(x, y)
 
 
-def as_rounds(batch: Any, critic_steps: int, accumulate: int) -> Rounds:
+def as_rounds(batch: Any, critic_steps: int, accumulate: int, packing: int = 1) -> Rounds:
     """What a loader gives as whole rounds: a batch that is not of rounds is one, cut into its updates' micro-batches.
 
     Raises:
-        UsageError: it cannot be cut into equal parts.
+        UsageError: it cannot be cut into equal parts of whole packs.
     """
     if isinstance(batch, Rounds):
         return batch
     x, y, _ = as_batch(batch)
-    check_cut(len(x), critic_steps, accumulate)
+    check_cut(len(x), critic_steps, accumulate, packing)
     shape = (1, critic_steps, accumulate, len(x) // (critic_steps * accumulate))
     return Rounds(x.unflatten(0, shape), None if y is None else y.unflatten(0, shape))
 
 
-def check_cut(n: int, critic_steps: int, accumulate: int) -> None:
-    """Raise a UsageError where n samples cannot be cut into the equal micro-batches of one round."""
-    parts = critic_steps * accumulate
+def check_cut(n: int, critic_steps: int, accumulate: int, packing: int = 1) -> None:
+    """Raise a UsageError where n samples cannot be cut into the equal micro-batches of one round, of whole packs."""
+    parts = critic_steps * accumulate * packing
     if n % parts:
+        of_packs = f" of packs of packing={packing} samples" if packing > 1 else ""
         raise UsageError(
             f"A batch of {n} samples cannot be cut into critic_steps={critic_steps} updates of "
-            f"accumulate_grad_batches={accumulate} micro-batches: give the data loader a batch_size that is a multiple "
-            f"of {parts}, and drop_last=True."
+            f"accumulate_grad_batches={accumulate} micro-batches{of_packs}: give the data loader a batch_size "
+            f"that is a multiple of {parts}, and drop_last=True."
         )
 
 

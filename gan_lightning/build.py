@@ -24,6 +24,7 @@ from gan_lightning.errors import UsageError
 from gan_lightning.game import Game
 from gan_lightning.gan import GAN
 from gan_lightning.loggers import WRITING, spare
+from gan_lightning.networks.spectral import spectrally_normalized
 from gan_lightning.strategy import Replicas
 from gan_lightning.trust import is_defined
 
@@ -45,7 +46,8 @@ def build_gan(config: DictConfig, sample_shape: tuple[int, ...], classes: int) -
     """The untrained GAN of a configuration for samples of that shape, of so many classes."""
     parts = {str(name): part for name, part in config.model.items() if OmegaConf.is_dict(part) and "_target_" in part}
     parts.pop("ema_decay", None)  # which may follow from a half-life
-    not_the_gans = ("needs", "conditional", "lr", "betas", "latent_size", *parts)  # but its parts', or of config.check
+    # but its parts', its game's, or of config.check
+    not_the_gans = ("needs", "conditional", "packing", "spectral_norm", "lr", "betas", "latent_size", *parts)
     options = {name: value for name, value in config.model.items() if name not in not_the_gans}
     manual = {name: config.trainer[name] for name in MANUAL if config.trainer[name] is not None}
     gan = made(
@@ -65,11 +67,16 @@ def build_game(config: DictConfig, parts: dict[str, Any], sample_shape: tuple[in
     kind: type[Game] = located(config.game._target_)
     check_parts(kind, parts)
     options = {k: v for k, v in config.game.items() if not str(k).startswith("_")}
-    prior = made(config.prior)
-    networks = {
-        name: build_network(part, kind.network_options(name, sample_shape, classes, prior=prior, **options))
-        for name, part in parts.items()
-    }
+    prior, packing = made(config.prior), config.model.get("packing", 1)
+    networks = {}
+    for name, part in parts.items():
+        given = kind.network_options(name, sample_shape, classes, prior=prior, **options)
+        if name == "discriminator" and packing > 1:
+            first, *others = given["sample_shape"]
+            given["sample_shape"] = (packing * first, *others)
+        networks[name] = build_network(part, given)
+    if config.model.get("spectral_norm"):
+        networks["discriminator"] = spectrally_normalized(networks["discriminator"])
     return made(
         config.game,
         **networks,
@@ -77,6 +84,7 @@ def build_game(config: DictConfig, parts: dict[str, Any], sample_shape: tuple[in
         loss=made(config.loss),
         regularizers=made_parts(config.regularizer),
         generator_regularizers=made_parts(config.generator_regularizer),
+        **({"packing": packing} if packing > 1 else {}),  # one's own game may have none
     )
 
 

@@ -135,15 +135,15 @@ UNLIMITED = (lambda v: _is_whole(v) and (v >= 1 or v == -1), "a whole number, at
 # by the last part of an option's name, so that a new network or data set is checked as soon as its YAML is there
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("batch_size", "critic_steps", "latent_size", "rounds_per_batch", "rounds_per_epoch"), SIZE),
-    **dict.fromkeys(("categories", "output_units"), SIZE),
+    **dict.fromkeys(("categories", "output_units", "packing", "fixed_samples", "blocks", "layers"), SIZE),
     **dict.fromkeys(("size", "width", "modes", "side", "interval", "n"), SIZE),
     **dict.fromkeys(("every_n_steps", "log_every_n_steps", "accumulate_grad_batches"), SIZE),
-    **dict.fromkeys(("blocks", "pieces", "units", "unit_pieces", "saturate", "steps"), SIZE),
+    **dict.fromkeys(("pieces", "units", "unit_pieces", "saturate", "steps"), SIZE),
     "seed": SEED,
     **dict.fromkeys(("workers", "validation_samples", "continuous"), COUNT),
     **dict.fromkeys(("category_weight", "continuous_weight", "l1_weight", "adversarial_weight"), NOT_NEGATIVE),
     **dict.fromkeys(("initial", "images"), NOT_NEGATIVE),
-    **dict.fromkeys(("lr", "memory_limit"), POSITIVE),
+    **dict.fromkeys(("lr", "memory_limit", "limit"), POSITIVE),
     **dict.fromkeys(("std", "sigma", "spacing", "radius"), SCALE),
     "mean": PLACE,
     **dict.fromkeys(("weight", "every_seconds", "weight_decay", "momentum", "slope", "final"), NOT_NEGATIVE),
@@ -151,7 +151,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("keep_input", "keep_hidden"), KEEP),
     **dict.fromkeys(("ema_decay", "label_smoothing", "start", "final_momentum", "beta2"), SHARE),
     **dict.fromkeys(("reuse_fakes", "ema_warmup", "batch_norm", "horizontal_flips"), FLAG),
-    **dict.fromkeys(("conditional", "conditional_norm"), FLAG),
+    **dict.fromkeys(("conditional", "conditional_norm", "spectral_norm"), FLAG),
     **dict.fromkeys(("download", "fused", "compile"), FLAG),
     **dict.fromkeys(("max_steps", "max_epochs"), UNLIMITED),
     "devices": DEVICES,
@@ -193,9 +193,9 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 OPTIONAL = {
     *("gradient_clip_val", "gradient_clip_algorithm", "max_epochs", "n", "weights", "profiler", "threads"),
+    *("deterministic", "benchmark", "plugins", "fixed_samples", "steps", "beta2"),
     *("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches"),
     *("check_val_every_n_epoch", "val_check_interval", "max_time", "min_steps", "min_epochs"),
-    *("deterministic", "benchmark", "plugins", "steps", "beta2"),
 }
 # arguments of the Trainer that have one value here: what to do instead of another
 LOGGER = "choose loggers by logger=csv, logger=[tensorboard,csv] or logger=none"
@@ -258,6 +258,11 @@ def check(config: DictConfig, choices: dict[str, Any]) -> None:
             f"data={'mnist_edges' if needs == 'pairs' else 'mnist'}."
         )
     _check_conditional(config, choices)
+    m, n = config.model.get("packing"), config.data.get("batch_size")
+    if SIZE[0](m) and SIZE[0](n) and n % m:
+        raise UsageError(
+            f"model.packing is {m}, of which data.batch_size={n} is no multiple: give data.batch_size={n - n % m or m}."
+        )
 
 
 def _check_option(name: str, value: Any, is_ruled: bool) -> None:

@@ -28,11 +28,15 @@ class Terms(NamedTuple):
 class Game(nn.Module):
     """G(z) against D(x): what each player sees and minimizes, not how it is optimized.
 
+    With ``packing`` m > 1, D judges m samples, joined along their first dimension, by one logit (Lin et al. 2018,
+    PacGAN); its ``sample_shape`` is (m * shape[0], *shape[1:]).
+
     Another game is a subclass that overrides what differs. A network that says ``conditional = True``, by an attribute
     of its own or of its class, is called with the batch's y as its second argument.
     """
 
     translates = False  # whether y is an image of the samples' shape, from which G makes another
+    judges_packs = True  # whether one logit can say all that D says of several samples
     averaged: tuple[str, ...] = ("generator",)  # the modules that samples come from, whose weights may be averaged
 
     def __init__(
@@ -43,14 +47,22 @@ class Game(nn.Module):
         loss: Loss | None = None,
         regularizers: Mapping[str, Regularizer] | None = None,
         generator_regularizers: Mapping[str, Regularizer] | None = None,
+        packing: int = 1,
     ) -> None:
         super().__init__()
+        if packing > 1 and (not self.judges_packs or is_conditional(discriminator)):
+            raise UsageError(
+                f"model.packing is {packing}, but this discriminator says of each sample whether it fits its class or "
+                "codes, which one output for several samples cannot: give model.packing=1, or an unconditional "
+                "discriminator in game=standard or bigan."
+            )
         self.generator = generator
         self.discriminator = discriminator
         self.prior = prior
         self.loss = loss or NonSaturating()
         self.regularizers = nn.ModuleDict(regularizers or {})
         self.generator_regularizers = nn.ModuleDict(generator_regularizers or {})
+        self.packing = packing
         self.is_compiled = False
 
     @classmethod
@@ -87,12 +99,16 @@ class Game(nn.Module):
         return Batch(_call(self.generator, z, y), y, z)
 
     def read(self, sample: Batch) -> Tensor:
-        """D's outputs in float32 or float64: logits, (N,), or (N, outputs) where the first is the logit."""
-        outputs = _call(self.discriminator, sample.x, sample.y)
+        """D's outputs in float32 or float64: logits, (N,), or (N, outputs) where the first is the logit.
+
+        Of packs they are (ceil(N / packing),).
+        """
+        x = sample.x if self.packing == 1 else packs(sample.x, self.packing)
+        outputs = _call(self.discriminator, x, sample.y)
         return outputs.float() if outputs.dtype.itemsize < 4 else outputs
 
     def judge(self, sample: Batch) -> Tensor:
-        """D's logits, (N,)."""
+        """D's logits, (N,), or one of each pack."""
         return _logits(self.read(sample))
 
     def discriminator_terms(self, real: Batch, fake: Batch, update: int) -> Terms:
@@ -183,6 +199,14 @@ def standing_in(game: Game, networks: Mapping[str, nn.Module]) -> Iterator[None]
     finally:
         for name, network in former.items():
             setattr(game, name, network)
+
+
+def packs(x: Tensor, m: int) -> Tensor:
+    """Samples (N, channels, ...) joined m by m, (ceil(N / m), m * channels, ...); the first ones complete the last."""
+    n = len(x)
+    if n % m:
+        x = x[torch.arange(n + -n % m, device=x.device) % n]
+    return x.unflatten(0, (-1, m)).flatten(1, 2)
 
 
 def is_conditional(network: nn.Module) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Adam, Optimizer
@@ -24,6 +25,7 @@ from gan_lightning.labels import asked_for
 from gan_lightning.log import ADVICE, LossLog
 from gan_lightning.player import Player, count_step, log_by_steps, mend_epochs
 from gan_lightning.rebuilt import built, take_changes
+from gan_lightning.regularizers import Regularizer
 from gan_lightning.rounds import Order, Round
 from gan_lightning.schedules import HalfLife, Ramp
 from gan_lightning.strategy import Replicas
@@ -151,7 +153,7 @@ class GAN(LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Train the rounds that the batch carries."""
-        rounds = as_rounds(batch, self.critic_steps, self.accumulate_grad_batches)
+        rounds = as_rounds(batch, self.critic_steps, self.accumulate_grad_batches, self.game.packing)
         n = self.accumulate_grad_batches
         batches = micro_batches(rounds)
         updates = [batches[i : i + n] for i in range(0, len(batches), n)]
@@ -313,6 +315,10 @@ def begin(gan: GAN, optimizers: Sequence[Optimizer]) -> Round:
         for name, optimizer in zip(PLAYERS, optimizers, strict=True)
     )
     g.rivals = d.weights  # G's samples have no graph where D learns
+    for player, regularizers in ((g, gan.game.generator_regularizers), (d, gan.game.regularizers)):
+        for part in regularizers.values():
+            if is_overridden("after_step", part, Regularizer):
+                player.optimizer.register_step_post_hook(partial(follow_step, part, player))  # type: ignore[arg-type]
     return Round(
         gan.game,
         g,
@@ -325,6 +331,11 @@ def begin(gan: GAN, optimizers: Sequence[Optimizer]) -> Round:
         losses=gan.losses,
         ramps={name.removeprefix("game."): part for name, part in gan.named_modules() if isinstance(part, Ramp)},
     )
+
+
+def follow_step(regularizer: Regularizer, player: Player, *_: Any) -> None:
+    """What a regularizer does after a player's step, as a hook of its optimizer."""
+    regularizer.after_step(player.weights)
 
 
 def check(gan: GAN) -> None:
@@ -343,7 +354,9 @@ def check(gan: GAN) -> None:
     if isinstance(loader, DataLoader) and loader.batch_size is not None:
         last = 0 if loader.drop_last or not hasattr(loader.dataset, "__len__") else len(loader.dataset)
         for n in (loader.batch_size, last % loader.batch_size):
-            check_cut(n, gan.critic_steps, gan.accumulate_grad_batches)
+            check_cut(n, gan.critic_steps, gan.accumulate_grad_batches, gan.game.packing)
+    elif n := getattr(trainer.datamodule, "batch_size", 0):  # of each micro-batch
+        check_cut(n, 1, 1, gan.game.packing)
 
 
 def measured(trainer: Any) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Penalties, most of them on the critic's gradient in its input, over one input-gradient function."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -68,6 +68,9 @@ class Regularizer(nn.Module):
         """The penalty of each sample, (N,), or of the batch, a scalar."""
         raise TypeError(f"{type(self).__name__} must define its penalty")
 
+    def after_step(self, weights: Sequence[Tensor]) -> None:
+        """What is done to the player's weights after each of its steps: nothing, unless overridden."""
+
 
 class R1(Regularizer):
     """|grad_x D(x)|^2 / 2 on real data; weight is gamma (Mescheder et al. 2018, equation 9)."""
@@ -88,11 +91,63 @@ class GradientPenalty(Regularizer):
     """(|grad_x D(x)| - 1)^2 at x uniform between paired real and fake samples (Gulrajani et al. 2017, equation 3)."""
 
     def penalty(self, critic: CriticPass) -> Tensor:
-        real, fake = critic.real.x.detach(), critic.fake.x.detach()
-        share = joint(_uniform, len(real)).to(real).view(-1, *[1] * (real.dim() - 1))
-        between = torch.lerp(fake, real, share).requires_grad_()
-        gradient = input_gradient(critic.judge(critic.real._replace(x=between)), between)
-        return (gradient.norm(dim=1) - 1.0).square()
+        return (_gradient_at(_between(critic), critic).norm(dim=1) - 1.0).square()
+
+
+class ZeroCentred(Regularizer):
+    """|grad_x D(x)|^2 at x uniform between paired real and fake samples (Thanh-Tung et al. 2019, 0-GP)."""
+
+    def penalty(self, critic: CriticPass) -> Tensor:
+        return _gradient_at(_between(critic), critic).square().sum(1)
+
+
+class DRAGAN(Regularizer):
+    """(|grad_x D(x + delta)| - 1)^2 around real data (Kodali et al. 2017).
+
+    As in the authors' code, delta = a s u / 2: a ~ U(0, 1) of the sample, u ~ U(0, 1) of the number, and s the standard
+    deviation of all the numbers of the batch, on several devices of each one's own.
+    """
+
+    def penalty(self, critic: CriticPass) -> Tensor:
+        real = critic.real.x.detach()
+        uniform = joint(lambda n, generator: torch.rand(n, 1 + real[0].numel(), generator=generator), len(real))
+        a, u = uniform.to(real).split([1, real[0].numel()], 1)
+        near = real + 0.5 * real.std(correction=0) * (a * u).view_as(real)
+        return (_gradient_at(near, critic).norm(dim=1) - 1.0).square()
+
+
+class WeightClipping(Regularizer):
+    """w <- min(max(w, -limit), limit) after each step, of all the player's weights; no penalty.
+
+    (Arjovsky et al. 2017, WGAN, algorithm 1.)
+    """
+
+    def __init__(self, limit: float = 0.01) -> None:
+        super().__init__(weight=0.0)
+        if limit <= 0:
+            raise UsageError(f"WeightClipping's limit is {limit}: give a number above 0.")
+        self.limit = limit
+
+    def is_due(self, update: int) -> bool:
+        return False
+
+    @torch.no_grad()
+    def after_step(self, weights: Sequence[Tensor]) -> None:
+        torch._foreach_clamp_min_(list(weights), -self.limit)
+        torch._foreach_clamp_max_(list(weights), self.limit)
+
+
+def _between(critic: CriticPass) -> Tensor:
+    """Points between paired real and fake samples, at a share of the way that is uniform for each pair."""
+    real, fake = critic.real.x.detach(), critic.fake.x.detach()
+    share = joint(_uniform, len(real)).to(real).view(-1, *[1] * (real.dim() - 1))
+    return torch.lerp(fake, real, share)
+
+
+def _gradient_at(x: Tensor, critic: CriticPass) -> Tensor:
+    """D's gradient at x under the real batch's conditions, (logits, features)."""
+    x = x.requires_grad_()
+    return input_gradient(critic.judge(critic.real._replace(x=x)), x)
 
 
 def _uniform(n: int, generator: torch.Generator | None) -> Tensor:

@@ -39,7 +39,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-SMALLER = ("ks", "wasserstein", "jsd", "reverse_kl", "total_variation", "fid", "kid", "class_kl")
+SMALLER = (
+    *("ks", "wasserstein", "jsd", "reverse_kl", "reverse_kl_high_quality", "total_variation"),
+    *("fid", "kid", "class_kl"),
+)
 LARGER = (
     *("modes", "high_quality", "even", "distinct", "classes", "inception_score"),
     *("precision", "recall", "density", "coverage"),
@@ -48,7 +51,7 @@ ARROWS = dict.fromkeys(SMALLER, "↓") | dict.fromkeys(LARGER, "↑")
 # options of the data that leave alone what the samples are compared with
 TRAINING = {
     *("data.batch_size", "data.rounds_per_batch", "data.rounds_per_epoch", "data.horizontal_flips", "data.range"),
-    *("data.workers", "data.memory_limit"),
+    *("data.workers", "data.memory_limit", "data.fixed_samples"),
 }
 TEST = "Welch's t-test at 5 %, Holm's correction over all pairs"
 DASHES = ("-", "--", ":", "-.")  # after ten colours each

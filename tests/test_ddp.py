@@ -43,7 +43,7 @@ def saved(path: Path) -> Any:
 
 ALIKE = [
     ("trainer.accumulate_grad_batches=2",),
-    ("regularizer=r1",),
+    ("regularizer=r1", "model.packing=2"),
     ("regularizer=r1", "model.conditional=true"),
 ]
 
@@ -82,6 +82,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path, first: i
     """With the data, latents and noise that one process would have seen: rounding alone differs."""
     devices = {1: ["data.batch_size=64", "trainer.devices=1"], 2: ["data.batch_size=32", "trainer.devices=2"]}
     common = ("regularizer=[r1,gradient_penalty]", "regularizer.gradient_penalty.weight=0.1", "trainer.strategy=ddp")
+    common += ("model.spectral_norm=true",)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(whole, *common, *devices[1])
     train(parts, *common, *devices[first], "trainer.max_steps=13")

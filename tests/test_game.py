@@ -34,13 +34,6 @@ class Critic(nn.Module):
         return self.weight * critic(x)
 
 
-class Packed(Game):
-    """Two samples by one logit."""
-
-    def read(self, sample: Batch) -> Tensor:
-        return super().read(sample._replace(x=sample.x.unflatten(0, (-1, 2)).flatten(1, 2)))
-
-
 def samples(seed: int) -> Tensor:
     return torch.randn(N, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.double)
 
@@ -89,7 +82,7 @@ def test_each_penalty_is_a_term_of_its_own() -> None:
 
 def test_a_packed_critic_is_penalized_by_the_pack() -> None:
     real, fake = Batch(samples(0)), Batch(samples(1))
-    game = game_of(Packed, regularizers={"r1": R1(1.0), "gp": GradientPenalty(1.0)})
+    game = game_of(packing=2, regularizers={"r1": R1(1.0), "gp": GradientPenalty(1.0)})
     torch.manual_seed(0)
     terms = game.discriminator_terms(real, fake, 0)
     assert terms.outputs["real"].shape == (N // 2,)

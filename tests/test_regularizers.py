@@ -1,19 +1,35 @@
 """The penalties against closed forms of a linear critic, exact Jacobians, and finite differences in the weights."""
 
+import copy
 import math
 from collections.abc import Callable
 
 import pytest
 import torch
+from helpers import GivenData, fit, small_gan
+from lightning.pytorch.callbacks import LambdaCallback
 from scipy import stats
 from torch import Tensor, nn
 from torch.func import jacrev, vmap
 from torch.testing import assert_close
 
 from gan_lightning.batch import Batch
-from gan_lightning.regularizers import R1, R2, CriticPass, GradientPenalty, Regularizer, input_gradient
+from gan_lightning.losses import Wasserstein
+from gan_lightning.regularizers import (
+    DRAGAN,
+    R1,
+    R2,
+    CriticPass,
+    GradientPenalty,
+    Regularizer,
+    WeightClipping,
+    ZeroCentred,
+    input_gradient,
+)
+from gan_lightning.streams import Streams
 
-PENALTIES = [R1, R2, GradientPenalty]
+PENALTIES = [R1, R2, GradientPenalty, ZeroCentred, DRAGAN]
+TO_ONE = (GradientPenalty, DRAGAN)  # whose norm is to be one
 
 
 class Linear(nn.Module):
@@ -65,6 +81,8 @@ def test_closed_forms_of_a_linear_critic(shape: tuple[int, ...]) -> None:
     assert_close(R1(1.0)(critic), ones * squared / 2, rtol=0, atol=1e-12)
     assert_close(R2(1.0)(critic), ones * squared / 2, rtol=0, atol=1e-12)
     assert_close(GradientPenalty(1.0)(critic), ones * (math.sqrt(squared) - 1) ** 2, rtol=0, atol=1e-12)
+    assert_close(DRAGAN(1.0)(critic), ones * (math.sqrt(squared) - 1) ** 2, rtol=0, atol=1e-12)
+    assert_close(ZeroCentred(1.0)(critic), ones * squared, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("penalty", PENALTIES)
@@ -72,8 +90,10 @@ def test_against_jacobians(penalty: type[Regularizer]) -> None:
     net = Smooth(12)
     critic = critic_pass(net, *batches(7, 3, 2, 2))
     value = penalty(2.5)(critic)
-    if penalty is GradientPenalty:
+    if penalty in TO_ONE:
         expected = 2.5 * (squared_norms(net, net.seen).sqrt() - 1).square()
+    elif penalty is ZeroCentred:
+        expected = 2.5 * squared_norms(net, net.seen)
     else:
         expected = 2.5 / 2 * squared_norms(net, (critic.real if penalty is R1 else critic.fake).x)
     assert value.shape == (7,)
@@ -118,16 +138,37 @@ def test_each_penalty_looks_at_its_own_side() -> None:
     assert not torch.allclose(R1(1.0)(here), R1(1.0)(moved))
 
 
-def test_gradient_penalty_looks_uniformly_between_the_pairs() -> None:
+@pytest.mark.parametrize("penalty", [GradientPenalty, ZeroCentred])
+def test_penalties_on_interpolates_look_uniformly_between_the_pairs(penalty: type[Regularizer]) -> None:
     """One share for all the features of a sample, uniform over the samples (1.63/sqrt(n): the 1 % bound)."""
     n = 4000
     net, (real, fake) = Smooth(12), batches(n, 3, 2, 2)
-    GradientPenalty(1.0)(critic_pass(net, real, fake))
+    penalty(1.0)(critic_pass(net, real, fake))
     shares = ((net.seen.detach() - fake) / (real - fake)).flatten(1)
     median = shares.median(1, keepdim=True).values
     # (real - fake) may be small, and the quotient as inexact as its inverse
     assert_close(fake.flatten(1) + median * (real - fake).flatten(1), net.seen.detach().flatten(1), rtol=0, atol=1e-9)
     assert stats.kstest(median.squeeze(1).numpy(), "uniform").statistic < 1.63 / math.sqrt(n)
+
+
+def test_dragan_looks_around_real_data() -> None:
+    """x + a s u / 2: of a quadratic critic, l = |x|^2 / 2, the gradient is the place itself."""
+    real = 3.0 * torch.randn(50, 2, 2, dtype=torch.double)
+    critic = critic_pass(Quadratic(), real, torch.zeros_like(real))
+    torch.manual_seed(1)
+    value = DRAGAN(1.0)(critic)
+    torch.manual_seed(1)
+    draw = torch.rand(50, 5).double()
+    std = (real - real.mean()).square().mean().sqrt()
+    place = real.flatten(1) + 0.5 * std * draw[:, :1] * draw[:, 1:]
+    assert_close(value.detach(), (place.norm(dim=1) - 1).square(), rtol=1e-12, atol=1e-12)
+
+
+class Quadratic(nn.Module):
+    """l(x) = |x|^2 / 2"""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1).square().sum(1) / 2
 
 
 def test_gradient_penalty_trains_nothing_but_the_critic() -> None:
@@ -175,6 +216,38 @@ def test_impossible_settings_are_refused(penalty: type[Regularizer]) -> None:
         penalty(-0.1)
     with pytest.raises(ValueError, match="interval is 0"):
         penalty(1.0, 0)
+
+
+@pytest.mark.parametrize("bare", [True, False])
+def test_weights_are_clipped_after_each_step_of_the_player(bare: bool) -> None:
+    """Against plain descent on the Wasserstein loss, by both of Player's ways."""
+    rounds, lr, limit = torch.randn(4, 6, 2, dtype=torch.double), 0.1, 0.05
+    clipping = {"clipping": WeightClipping(limit)}
+    gan = small_gan(loss=Wasserstein(), regularizers=clipping, order="simultaneous", reuse_fakes=True)
+    d, g = copy.deepcopy(gan.game.discriminator), copy.deepcopy(gan.game.generator)
+    streams = Streams(torch.initial_seed(), 0, 1, torch.device("cpu"))
+    for step, real in enumerate(rounds):
+        streams.begin(step)
+        fake = g(gan.game.prior.sample(6, streams.generator).double())
+        of_g = torch.autograd.grad(-d(fake).mean(), [*g.parameters()])
+        of_d = torch.autograd.grad(d(fake.detach()).mean() - d(real).mean(), [*d.parameters()])
+        with torch.no_grad():
+            for weight, slope in zip(g.parameters(), of_g, strict=True):
+                weight -= lr * slope
+            for weight, slope in zip(d.parameters(), of_d, strict=True):
+                weight.copy_((weight - lr * slope).clamp(-limit, limit))
+    listener = LambdaCallback(on_before_backward=lambda *_: None)
+    fit(gan, GivenData(rounds, 6), 4, callbacks=[] if bare else [listener])
+    assert gan.round.d.is_bare == bare
+    assert_close(gan.game.discriminator.state_dict(), d.state_dict(), rtol=1e-12, atol=1e-12)
+    assert_close(gan.game.generator.state_dict(), g.state_dict(), rtol=1e-12, atol=1e-12)
+    assert max(weight.abs().max().item() for weight in gan.game.discriminator.parameters()) == limit
+    assert max(weight.abs().max().item() for weight in gan.game.generator.parameters()) > limit
+
+
+def test_a_limit_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="limit is 0"):
+        WeightClipping(0)
 
 
 def test_a_regularizer_without_a_penalty_says_so() -> None:

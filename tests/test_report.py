@@ -347,7 +347,10 @@ def bold(cells: list[str]) -> list[bool]:
     return [cell.startswith("**") for cell in cells]
 
 
-SMALLER = ("val/ks", "val/wasserstein", "val/jsd", "val/reverse_kl", "val/total_variation", "fid", "kid", "class_kl")
+SMALLER = (
+    *("val/ks", "val/wasserstein", "val/jsd", "val/reverse_kl", "val/reverse_kl_high_quality", "val/total_variation"),
+    *("fid", "kid", "class_kl"),
+)
 LARGER = (
     *("val/modes", "val/high_quality", "val/even", "val/distinct", "classes", "inception_score"),
     *("precision", "recall", "density", "coverage"),

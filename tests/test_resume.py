@@ -95,6 +95,20 @@ def test_a_stop_within_a_batch_changes_no_weight(configure: Configure, tmp_path:
     assert_same_state(parts["loops"]["fit_loop"][batches], whole["loops"]["fit_loop"][batches])
 
 
+def test_parts_of_a_run_whose_discriminator_is_constrained_are_the_run(configure: Configure, tmp_path: Path) -> None:
+    """Spectral normalization, whose singular vectors are state, clipping, packs, and held-out samples beside packs."""
+    overrides = (*(o for o in RING if o != "schedule=linear" and "regularizer" not in o), "~callbacks.samples")
+    overrides += ("model.packing=2", "model.spectral_norm=true", "regularizer=[r1,dragan,weight_clipping]")
+    overrides += ("data.validation_samples=63", "data.fixed_samples=100")
+    in_parts(configure, tmp_path / "whole", overrides, [60])
+    in_parts(configure, tmp_path / "parts", overrides, [25, 60])
+    whole = checkpoint(tmp_path / "whole")
+    assert_same_state(checkpoint(tmp_path / "parts"), whole)
+    weight = "game.discriminator.layers.0.parametrizations.weight"
+    assert whole["state_dict"][f"{weight}.0._u"].norm().item() == pytest.approx(1.0)
+    assert whole["state_dict"][f"{weight}.original"].abs().max().item() == pytest.approx(0.01)
+
+
 # of 40 rounds, in batches of 10; pictures take longer than the training
 EPOCHS = (*(o for o in RING if o != "schedule=linear" and "samples" not in o), "~callbacks.samples")
 ENDS = {

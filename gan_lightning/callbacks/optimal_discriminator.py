@@ -21,7 +21,7 @@ class OptimalDiscriminator(Periodic):
 
     D*(x) = p_data(x) / (p_data(x) + p_g(x)) (equation 2), with p_g by a kernel estimate from ``samples`` of the
     generator that is being trained; the gap is E_{p_data} |D - D*|. Only for data of known density, losses whose D is a
-    probability, and networks that are given no classes, by each of which D* would be another.
+    probability, and a D of single samples that is given no classes, by each of which D* would be another.
     """
 
     def __init__(self, every_n_steps: int = 500, samples: int = 10_000) -> None:
@@ -32,7 +32,8 @@ class OptimalDiscriminator(Periodic):
         assert isinstance(module, GAN)
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         distribution = getattr(data, "distribution", None)
-        has_one_optimum = module.game.loss.is_probability and not module.game.is_conditional
+        game = module.game
+        has_one_optimum = game.loss.is_probability and not game.is_conditional and game.packing == 1
         if distribution is None or data.sample_shape != (1,) or not has_one_optimum:
             return
         noise = torch.Generator(module.device).manual_seed(trainer.global_step)

@@ -4,17 +4,19 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TypeGuard
 
+import torch
 from torch import Size, Tensor
 from torch.distributions import Distribution
 from torchmetrics import Metric
 
 from gan_lightning import pictures
 from gan_lightning.batch import Batch, Rounds, apply, concatenate
+from gan_lightning.data.fetch import RoundOrder
 from gan_lightning.data.loader import Batches, RealData
 from gan_lightning.distributions import GaussianMixture, has_cumulative
 from gan_lightning.errors import UsageError
 from gan_lightning.metrics.distribution import JensenShannon, KolmogorovSmirnov, Wasserstein
-from gan_lightning.metrics.modes import ByClass, HighQuality, Modes, ModesJensenShannon, ReverseKL
+from gan_lightning.metrics.modes import ByClass, HighQuality, Modes, ModesJensenShannon, ReverseKL, ReverseKLHighQuality
 from gan_lightning.streams import own_stream, stream_seed
 
 BLOCK = 10  # rounds
@@ -24,7 +26,8 @@ class Synthetic(RealData):
     """Samples of any distribution, with the metrics that know it; y is the mode where a mixture has several.
 
     A Gaussian mixture is compared mode by mode, a distribution on a line by its cdf where torch has it.
-    ``rounds_per_epoch`` is only the distance between two validations, since there is no end of fresh data.
+    ``rounds_per_epoch`` is only the distance between two validations: there is no end of fresh samples, unless
+    ``fixed_samples`` are drawn once, whose order is a new permutation each time all have been seen.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class Synthetic(RealData):
         validation_samples: int,
         seed: int = 0,
         rounds_per_batch: int = 50,
+        fixed_samples: int | None = None,
     ) -> None:
         super().__init__(batch_size, seed, rounds_per_batch)
         if validation_samples < 1:
@@ -48,6 +52,7 @@ class Synthetic(RealData):
         self.distribution = distribution
         self.sample_shape = tuple(distribution.event_shape) or (1,)
         self.validation_samples = validation_samples
+        self.fixed_samples = fixed_samples
         known = metrics_of(distribution)
         self.monitor = next(((f"val/{name}", "min") for name in ("ks", "reverse_kl", "jsd") if name in known), None)
         self._rounds_per_epoch = rounds_per_epoch
@@ -60,8 +65,18 @@ class Synthetic(RealData):
     def rounds_per_epoch(self) -> int:
         return self._rounds_per_epoch
 
+    def check_size(self) -> None:
+        n = self.round_shape.samples
+        if self.fixed_samples is not None and self.fixed_samples < n:
+            raise UsageError(
+                f"data.fixed_samples is {self.fixed_samples}, but one round takes {n}: give as many, or a smaller "
+                "data.batch_size."
+            )
+
     def fetcher(self) -> Callable[[int, int], Rounds]:
         shape = self.round_shape
+        if self.fixed_samples is not None:
+            return self._fixed(self.fixed_samples)
 
         @lru_cache(maxsize=1)
         def block(first: int) -> Rounds:
@@ -74,6 +89,17 @@ class Synthetic(RealData):
                 return apply(lambda rounds: rounds[max(start - first, 0) : stop - first], block(first))
 
             return concatenate([part(first) for first in range(start - start % BLOCK, stop, BLOCK)])
+
+        return fetch
+
+    def _fixed(self, n: int) -> Callable[[int, int], Rounds]:
+        """Rounds of n samples that are drawn once."""
+        samples = sample_from(self.distribution, n, stream_seed("fixed", self.seed))
+        order = RoundOrder(n, self.round_shape, self.seed, horizontal_flips=False)
+
+        def fetch(start: int, stop: int) -> Rounds:
+            index = torch.stack([order.indices(round_) for round_ in range(start, stop)])
+            return apply(lambda tensor: tensor[index], Rounds(samples.x, samples.y))
 
         return fetch
 
@@ -105,6 +131,7 @@ def metrics_of(distribution: Distribution) -> dict[str, Callable[..., Metric]]:
         metrics = {"jsd": ModesJensenShannon}
     if has_modes(distribution):
         metrics |= {"modes": Modes, "high_quality": HighQuality, "reverse_kl": ReverseKL}
+        metrics["reverse_kl_high_quality"] = ReverseKLHighQuality
     return metrics
 
 

@@ -17,6 +17,8 @@ class ACGAN(Game):
     others, (N, classes).
     """
 
+    judges_packs = False
+
     def __init__(self, *args: Any, weight: float = 1.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if not is_conditional(self.generator):

@@ -56,6 +56,8 @@ class InfoGAN(Game):
     Gaussians of unit variance, whose constant is left out.
     """
 
+    judges_packs = False
+
     def __init__(self, *args: Any, category_weight: float = 1.0, continuous_weight: float = 0.1, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         prior = codes(self.prior)

@@ -68,6 +68,16 @@ class ReverseKL(_PerMode):
         return torch.special.xlogy(share, share / self.weights).sum()
 
 
+class ReverseKLHighQuality(_PerMode):
+    """KL(q | w) of the samples of high quality alone, as PacGAN's code counts; the largest there is where none is."""
+
+    def compute(self) -> Tensor:
+        if not self.high_quality.sum():
+            return -self.weights.min().log()
+        share = self.high_quality / self.high_quality.sum()
+        return torch.special.xlogy(share, share / self.weights).sum()
+
+
 class ByClass(Metric):
     """Whether samples that carry labels, the modes that were asked for, are there; nothing for samples without.
 

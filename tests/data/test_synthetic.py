@@ -30,6 +30,8 @@ from gan_lightning.distributions import GaussianMixture, gaussian, grid, mixture
 from gan_lightning.errors import UsageError
 from gan_lightning.metrics.distribution import KolmogorovSmirnov
 
+MODES = {"modes", "high_quality", "reverse_kl", "reverse_kl_high_quality", "jsd", "by_class"}
+
 
 def synthetic(
     distribution: Distribution | None = None,
@@ -39,6 +41,7 @@ def synthetic(
     rounds_per_batch: int = 5,
     rounds_per_epoch: int = 20,
     validation_samples: int = 1001,
+    fixed_samples: int | None = None,
     on: SimpleNamespace | None = None,
 ) -> Synthetic:
     data = Synthetic(
@@ -48,6 +51,7 @@ def synthetic(
         validation_samples=validation_samples,
         seed=seed,
         rounds_per_batch=rounds_per_batch,
+        fixed_samples=fixed_samples,
     )
     data.trainer = on or counts()
     return data
@@ -123,6 +127,28 @@ def test_every_round_is_fresh() -> None:
     assert len(drawn.unique()) == len(drawn) == 160
 
 
+def test_fixed_samples_come_once_in_each_pass_in_new_orders() -> None:
+    """With their modes, the same from any cut, and on several ranks together those of one."""
+    data = synthetic(fixed_samples=22)  # five rounds of 4 in a pass
+    passes = [rounds(data, start, start + 5).flatten(0, -2) for start in (0, 5, 10)]
+    known = {tuple(x.tolist()) for drawn in passes for x in drawn}
+    assert len(known) == 22
+    assert all(len(drawn.unique(dim=0)) == 20 for drawn in passes)
+    assert not torch.equal(passes[0], passes[1])
+    assert torch.equal(data.fetcher()(3, 12).x, rounds(data, 3, 12))
+    fetched = data.fetcher()(0, 5)
+    assert torch.equal(torch.cdist(fetched.x.flatten(0, -2), ring().modes).argmin(1), fetched.y.flatten())
+    shards = [rounds(synthetic(fixed_samples=22, batch_size=2, on=counts(2, rank)), 0, 9) for rank in range(2)]
+    assert torch.equal(torch.cat(shards, 3), rounds(data, 0, 9))
+    assert not torch.isin(next(iter(data.val_dataloader())).x, torch.cat(passes)).all(1).any()
+
+
+def test_fewer_fixed_samples_than_a_round_takes_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"^data\.fixed_samples is 11, but one round takes 12: "):
+        synthetic(fixed_samples=11, on=counts(critic_steps=3)).check_size()
+    synthetic(fixed_samples=12, on=counts(critic_steps=3)).check_size()
+
+
 def test_seeds_differ() -> None:
     assert torch.equal(rounds(synthetic(seed=1), 0, 10), rounds(synthetic(seed=1), 0, 10))
     assert not torch.isclose(rounds(synthetic(seed=1), 0, 10), rounds(synthetic(seed=2), 0, 10)).any()
@@ -192,8 +218,8 @@ def test_ranks_share_out_the_validation() -> None:
     ("distribution", "shape", "monitor", "metrics"),
     [
         (gaussian(), (1,), ("val/ks", "min"), {"ks", "wasserstein", "jsd"}),
-        (ring(), (2,), ("val/reverse_kl", "min"), {"modes", "high_quality", "reverse_kl", "jsd", "by_class"}),
-        (grid(), (2,), ("val/reverse_kl", "min"), {"modes", "high_quality", "reverse_kl", "jsd", "by_class"}),
+        (ring(), (2,), ("val/reverse_kl", "min"), MODES),
+        (grid(), (2,), ("val/reverse_kl", "min"), MODES),
     ],
 )
 def test_the_distribution_brings_its_metrics(
@@ -285,7 +311,7 @@ OTHERS = [
     (
         GaussianMixture(torch.eye(5), 0.1),
         (5,),
-        {"modes", "high_quality", "reverse_kl", "jsd", "by_class"},
+        MODES,
         ("val/reverse_kl", "min"),
     ),
 ]

@@ -11,9 +11,9 @@ from torchmetrics import Metric, MetricCollection
 
 from gan_lightning.batch import Batch
 from gan_lightning.distributions import GaussianMixture, grid, ring
-from gan_lightning.metrics.modes import HighQuality, Modes, ReverseKL, nearest_mode
+from gan_lightning.metrics.modes import HighQuality, Modes, ReverseKL, ReverseKLHighQuality, nearest_mode
 
-METRICS = [Modes, HighQuality, ReverseKL]
+METRICS = [Modes, HighQuality, ReverseKL, ReverseKLHighQuality]
 
 
 def value(metric: Metric, *batches: Tensor) -> float:
@@ -28,8 +28,8 @@ def uneven() -> GaussianMixture:
     return GaussianMixture(means, torch.tensor([0.1, 0.2, 0.4, 0.3]), torch.tensor([0.1, 0.2, 0.3, 0.4]))
 
 
-def by_hand(samples: Tensor, distribution: GaussianMixture) -> tuple[int, float, float]:
-    """Modes, share of high quality and reverse KL, one sample at a time."""
+def by_hand(samples: Tensor, distribution: GaussianMixture) -> tuple[int, float, float, float]:
+    """Modes, share of high quality and the reverse KL of all samples and of those, one sample at a time."""
     modes, scales = distribution.modes.double().numpy(), distribution.scales.double().numpy()
     weights = distribution.mixture_distribution.probs.double().numpy()
     assigned, good = np.zeros(len(modes)), np.zeros(len(modes))
@@ -38,9 +38,11 @@ def by_hand(samples: Tensor, distribution: GaussianMixture) -> tuple[int, float,
         k = distances.argmin()
         assigned[k] += 1
         good[k] += distances[k] < 3 * scales[k]
-    share = assigned / len(samples)
-    divergence = sum(q * math.log(q / w) for q, w in zip(share, weights, strict=True) if q > 0)
-    return int((good > 0).sum()), good.sum() / len(samples), divergence
+    divergences = [
+        sum(q * math.log(q / w) for q, w in zip(counts / counts.sum(), weights, strict=True) if q > 0)
+        for counts in (assigned, good if good.any() else np.arange(len(modes)) == weights.argmin())
+    ]
+    return int((good > 0).sum()), good.sum() / len(samples), *divergences
 
 
 @pytest.mark.parametrize("distribution", [ring(), grid(), uneven()], ids=["ring", "grid", "uneven"])
@@ -49,10 +51,11 @@ def test_against_counting_by_hand(distribution: GaussianMixture, spread: float) 
     """Perfect samples, slightly and badly blurred ones."""
     samples = distribution.sample((400,))
     samples = samples + spread * torch.randn_like(samples)
-    modes, quality, divergence = by_hand(samples, distribution)
+    modes, quality, divergence, of_good = by_hand(samples, distribution)
     assert value(Modes(distribution), samples) == modes
     assert value(HighQuality(distribution), samples) == pytest.approx(quality, abs=1e-6)
     assert value(ReverseKL(distribution), samples) == pytest.approx(divergence, abs=1e-5)
+    assert value(ReverseKLHighQuality(distribution), samples) == pytest.approx(of_good, abs=1e-5)
 
 
 def test_nearest_mode_is_exact() -> None:
@@ -132,6 +135,8 @@ def test_a_sampler_between_the_modes() -> None:
     samples = 1e-3 * torch.randn(500, 2)
     assert value(Modes(ring()), samples) == 0.0
     assert value(HighQuality(ring()), samples) == 0.0
+    assert value(ReverseKLHighQuality(ring()), samples) == pytest.approx(math.log(8))  # as of a single mode
+    assert value(ReverseKLHighQuality(uneven()), samples + 50) == pytest.approx(math.log(10))  # the rarest alone
 
 
 @pytest.mark.parametrize("metric", METRICS)

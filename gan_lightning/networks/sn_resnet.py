@@ -1,0 +1,106 @@
+"""The residual networks of Miyato et al. 2018 (table 3) for square images of 28, 32 or 64 pixels."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from gan_lightning.networks.pyramid import pyramid
+
+
+def doubled() -> nn.Upsample:
+    return nn.Upsample(scale_factor=2)  # each pixel becomes four
+
+
+def initialize(network: nn.Module) -> None:
+    """Xavier's uniform weights, times sqrt 2 in the residual branches, as in the authors' code; biases of 0."""
+    branches = [layer for block in network.modules() if isinstance(block, Block) for layer in block.branch]
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(module.weight, math.sqrt(2) if module in branches else 1.0)
+            assert module.bias is not None
+            nn.init.zeros_(module.bias)
+
+
+class Block(nn.Module):
+    """shortcut(x) + branch(x)."""
+
+    def __init__(self, branch: nn.Sequential, shortcut: nn.Module) -> None:
+        super().__init__()
+        self.branch, self.shortcut = branch, shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shortcut(x) + self.branch(x)
+
+
+def convolution(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1)
+
+
+def up(width: int) -> Block:
+    """BatchNorm, ReLU, doubling and convolution, BatchNorm, ReLU and convolution."""
+    return Block(
+        nn.Sequential(
+            *(nn.BatchNorm2d(width), nn.ReLU(), doubled(), convolution(width, width)),
+            *(nn.BatchNorm2d(width), nn.ReLU(), convolution(width, width)),
+        ),
+        nn.Sequential(doubled(), nn.Conv2d(width, width, 1)),
+    )
+
+
+def first(channels: int, width: int) -> Block:
+    """D's block for images: no ReLU before its first convolution, halved at the end."""
+    return Block(
+        nn.Sequential(convolution(channels, width), nn.ReLU(), convolution(width, width), nn.AvgPool2d(2)),
+        nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(channels, width, 1)),
+    )
+
+
+def down(width: int) -> Block:
+    """ReLU and convolution twice, halved at the end."""
+    return Block(
+        nn.Sequential(nn.ReLU(), convolution(width, width), nn.ReLU(), convolution(width, width), nn.AvgPool2d(2)),
+        nn.Sequential(nn.Conv2d(width, width, 1), nn.AvgPool2d(2)),
+    )
+
+
+def same(width: int) -> Block:
+    """ReLU and convolution twice."""
+    return Block(
+        nn.Sequential(nn.ReLU(), convolution(width, width), nn.ReLU(), convolution(width, width)), nn.Identity()
+    )
+
+
+class Generator(nn.Module):
+    """A linear layer, a block for each doubling, BatchNorm, ReLU and a 3x3 convolution; latents to tanh images."""
+
+    memory_format = torch.channels_last  # while it trains: convolutions are faster
+
+    def __init__(self, latent_size: int, sample_shape: tuple[int, ...], width: int = 256) -> None:
+        super().__init__()
+        side, doublings = pyramid("sn_resnet", sample_shape)
+        self.layers = nn.Sequential(
+            *(nn.Linear(latent_size, width * side**2), nn.Unflatten(1, (width, side, side))),
+            *(up(width) for _ in range(doublings)),
+            *(nn.BatchNorm2d(width), nn.ReLU(), convolution(width, sample_shape[0]), nn.Tanh()),
+        )
+        initialize(self)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.layers(z)
+
+
+class Discriminator(nn.Module):
+    """Two blocks that halve, two that do not, ReLU, a sum over pixels and a linear layer; images to logits."""
+
+    memory_format = torch.channels_last  # while it trains: convolutions are faster
+
+    def __init__(self, sample_shape: tuple[int, ...], width: int = 128, outputs: int = 1) -> None:
+        super().__init__()
+        pyramid("sn_resnet", sample_shape)
+        self.layers = nn.Sequential(first(sample_shape[0], width), down(width), same(width), same(width), nn.ReLU())
+        self.last = nn.Linear(width, outputs)
+        initialize(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.layers(x).sum((2, 3))).squeeze(1)
