@@ -39,7 +39,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-SMALLER = ("ks", "wasserstein", "jsd", "reverse_kl", "total_variation", "fid", "kid", "class_kl")
+SMALLER = (
+    *("ks", "wasserstein", "jsd", "energy", "reverse_kl", "total_variation", "fid", "kid", "class_kl"),
+    *("kl", "kl_exact"),
+)
 LARGER = (
     *("modes", "high_quality", "even", "distinct", "classes", "inception_score"),
     *("precision", "recall", "density", "coverage"),

@@ -14,7 +14,8 @@ from gan_lightning.data.loader import Batches, RealData
 from gan_lightning.distributions import GaussianMixture, has_cumulative
 from gan_lightning.errors import UsageError
 from gan_lightning.metrics.distribution import JensenShannon, KolmogorovSmirnov, Wasserstein
-from gan_lightning.metrics.modes import ByClass, HighQuality, Modes, ModesJensenShannon, ReverseKL
+from gan_lightning.metrics.energy import Energy
+from gan_lightning.metrics.modes import ByClass, HighQuality, Modes, ModesJensenShannon, ReverseKL, Width, are_apart
 from gan_lightning.streams import own_stream, stream_seed
 
 BLOCK = 10  # rounds
@@ -23,7 +24,8 @@ BLOCK = 10  # rounds
 class Synthetic(RealData):
     """Samples of any distribution, with the metrics that know it; y is the mode where a mixture has several.
 
-    A Gaussian mixture is compared mode by mode, a distribution on a line by its cdf where torch has it.
+    A Gaussian mixture is compared mode by mode, a distribution on a line by its cdf where torch has it, and any of them
+    with held-out samples by the energy distance.
     ``rounds_per_epoch`` is only the distance between two validations, since there is no end of fresh data.
     """
 
@@ -81,7 +83,7 @@ class Synthetic(RealData):
         known = {name: metric(self.distribution) for name, metric in metrics_of(self.distribution).items()}
         if has_modes(self.distribution):
             known["by_class"] = ByClass(self.distribution, self.measured_classes)
-        return known
+        return known | {"energy": Energy()}
 
     def training_samples(self, n: int, seed: int) -> Batch:
         return sample_from(self.distribution, n, stream_seed("floor", seed))
@@ -105,6 +107,7 @@ def metrics_of(distribution: Distribution) -> dict[str, Callable[..., Metric]]:
         metrics = {"jsd": ModesJensenShannon}
     if has_modes(distribution):
         metrics |= {"modes": Modes, "high_quality": HighQuality, "reverse_kl": ReverseKL}
+        metrics |= {"width": Width} if are_apart(distribution) else {}
     return metrics
 
 
