@@ -34,7 +34,7 @@ class DiversityTerm(Regularizer):
 
 
 class ModeSeeking(DiversityTerm):
-    """1 / (l + 1e-5), l = mean |G(z_1) - G(z_2)| / mean |z_1 - z_2| (Mao et al. 2019, equation 4).
+    """1 / (l + 1e-5), l = mean |G(z_1) - G(z_2)| / mean |z_1 - z_2| (Mao et al. 2019).
 
     The paper makes two samples for each condition. Here the pairs are among the batch's own samples, which costs no
     forward pass; where they have labels, of one label, since samples of two may differ by that alone.
@@ -54,9 +54,9 @@ class ModeSeeking(DiversityTerm):
         x, y, z = critic.fake
         assert z is not None
         n = len(x) // 2
-        x, z = x.flatten(1), z.flatten(1)
+        x = x.flatten(1).to(z.dtype)  # G may have made them in half precision
         if y is None:
-            first, second, are_alike = slice(n), slice(n, 2 * n), x.new_ones(n)
+            first, second, are_alike = slice(n), slice(n, 2 * n), z.new_ones(n)
         elif y.dim() > 1:
             raise UsageError(
                 "generator_regularizer.mode_seeking compares samples of one label, and the data has "
@@ -65,7 +65,7 @@ class ModeSeeking(DiversityTerm):
         else:  # neighbours, once the labels are in order; those of two labels count as nothing
             order = y.argsort(stable=True)
             first, second = order[: 2 * n : 2], order[1 : 2 * n : 2]
-            are_alike = (y[first] == y[second]).to(x)
+            are_alike = (y[first] == y[second]).to(z)
         pairs = are_alike.sum().clamp(min=1)
         apart = ((x[first] - x[second]).abs().mean(1) * are_alike).sum() / pairs
         latent = ((z[first] - z[second]).abs().mean(1) * are_alike).sum() / pairs
@@ -74,12 +74,13 @@ class ModeSeeking(DiversityTerm):
 
 
 class GDPP(DiversityTerm):
-    """1e-4 mean_i (r_i - f_i)^2 - sum_i w_i |u_i . v_i| (Elfeki et al. 2019, equations 4 to 6).
+    """1e-4 mean_i (r_i - f_i)^2 - sum_i w_i |u_i . v_i| (Elfeki et al. 2019).
 
     r_i, u_i are the eigenvalues, ascending, and eigenvectors of the kernel of real samples, f_i, v_i those of as many
     generated ones. A kernel is the (N, N) matrix of cosines between D's features, what its last layer makes the logits
     of; w_i are r_i scaled to [0, 1]. The squares and their factor are the authors' code's; the absolute value is not:
-    the sign of an eigenvector says nothing. One more pass of both batches through D, and a decomposition in float64.
+    the sign of an eigenvector says nothing. It takes one more pass of both batches through D, and decompositions in
+    float64, for which the host waits.
     """
 
     option = "gdpp"
@@ -97,7 +98,7 @@ class GDPP(DiversityTerm):
         weights = (real_values - least) / (largest - least).clamp(min=BROADENING)
         magnitude = (real_values - values).square().mean()
         structure = (weights * (real_vectors * vectors).sum(0).abs()).sum()
-        return (MAGNITUDE * magnitude - structure).to(critic.fake.x)
+        return (MAGNITUDE * magnitude - structure).to(critic.fake_logits)
 
 
 def last_layer(discriminator: nn.Module) -> nn.Module:

@@ -124,6 +124,8 @@ class Game(nn.Module):
         """The terms of G's loss in its update of that number, from 0."""
         due = _due(self.generator_regularizers, update)
         with self._twice_differentiable(real.x.device) if due else nullcontext():
+            if due:
+                fake = fake._replace(x=fake.x.to(real.x.dtype))
             outputs = {"fake": self.read(fake)}
             fake_logits, real_logits = _logits(outputs["fake"]), None
             if self.loss.generator_needs_real:

@@ -150,6 +150,18 @@ def test_of_one_batch_twice_the_magnitude_is_nothing_and_the_vectors_agree() -> 
     assert_close(GDPP(1.0)(critic), -((values - values.min()) / (values.max() - values.min())).sum())
 
 
+@pytest.mark.parametrize("term", [ModeSeeking(1.0), GDPP(1.0)])
+def test_half_precision_ends_where_they_begin(term: DiversityTerm) -> None:
+    game = game_of(term)
+    real, fake = (Batch(*(None if t is None else t.float() for t in batch)) for batch in batches(game))
+    game.float()
+    expected = only(game.generator_terms(real, fake._replace(x=fake.x.bfloat16().float()), 0).losses)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = only(game.generator_terms(real, fake._replace(x=fake.x.bfloat16()), 0).losses)
+    assert_close(found, expected)
+    assert found.dtype == torch.float32
+
+
 @pytest.mark.parametrize("term", [ModeSeeking(0.7), GDPP(0.7)])
 def test_the_gradient_in_the_generators_weights(term: DiversityTerm) -> None:
     """Against central differences."""
@@ -232,7 +244,7 @@ def test_conditions_that_no_two_samples_share_are_refused() -> None:
         ("mlp", "mnist", []),
         ("dcgan", "mnist", ["model.generator.width=4", "model.discriminator.width=4", "model.conditional=true"]),
         ("infogan", "mnist", ["model.discriminator.width=4", "game=infogan"]),
-        ("resnet", "mnist", ["model.discriminator.width=4", "model.discriminator.conditioning=joined"]),
+        ("resnet", "mnist", ["model.discriminator.width=4", "model.conditional=true"]),
         ("goodfellow_mnist", "mnist", []),
     ],
 )

@@ -11,7 +11,7 @@ BLOCK = 500  # rows of a distance matrix held at once
 
 
 def energy_distance(x: Tensor, y: Tensor) -> Tensor:
-    """2 E|x - y| - E|x - x'| - E|y - y'| of samples (N, ...) and (M, ...) (Szekely & Rizzo 2013, equation 6.1).
+    """2 E|x - y| - E|x - x'| - E|y - y'| of samples (N, ...) and (M, ...) (Szekely & Rizzo 2013).
 
     In units of the data, over all pairs, those of a sample with itself too (a V-statistic), so that it is at least 0;
     of two samples of one distribution it is on average E|x - x'| (1/N + 1/M).
