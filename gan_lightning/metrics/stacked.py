@@ -35,7 +35,7 @@ class StackedModes(Metric):
         images = to_bytes(generated.x, self.value_range)[..., border : border + SIDE, border : border + SIDE]
         digits = self.features(images.flatten(0, 1)[:, None])[1].argmax(1).view(-1, 3)
         triples = (digits[:, 0] * DIGITS + digits[:, 1]) * DIGITS + digits[:, 2]
-        self.counts += torch.bincount(triples, minlength=DIGITS**3)
+        self.counts = self.counts + torch.bincount(triples, minlength=DIGITS**3)  # not in place: of inference, perhaps
 
     def compute(self) -> dict[str, Tensor]:
         q = self.counts / self.counts.sum()

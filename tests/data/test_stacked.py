@@ -108,17 +108,18 @@ def test_ranks_share_out_the_rounds_and_the_validation(root: Path, monkeypatch: 
 def test_held_out_triples_and_the_floor(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of test and of training images; the global stream is as before."""
     monkeypatch.setattr(features, "UPDATES", 2)
-    before = torch.get_rng_state()
     data = stacked(root, validation_samples=30)
+    before = torch.get_rng_state()
+    data.fetcher()(0, 3)
     (held_out,) = data.val_dataloader()
     assert len(numbers(held_out.x, known(root, train=False)).unique(dim=0)) == 30
     assert torch.equal(data.held_out_samples(30).x, held_out.x)
     assert torch.equal(data.held_out_samples(7).x, held_out.x[:7])
     assert len(numbers(data.training_samples(20, 0).x, known(root, train=True)).unique(dim=0)) == 20
     assert not torch.equal(data.training_samples(20, 0).x, data.training_samples(20, 1).x)
-    assert torch.equal(stacked(root, seed=1).held_out_samples(30).x, held_out.x)
     assert (held_out.y, data.classes, data.conditions(3), data.monitor) == (None, 0, None, ("val/kl", "min"))
     assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(stacked(root, seed=1).held_out_samples(30).x, held_out.x)
 
 
 @pytest.mark.parametrize("size", [27, 30, 64])
@@ -131,7 +132,7 @@ def test_a_run_counts_triples_and_so_does_the_script(
     configure: Configure, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As many as the field measures unless told otherwise; with the floor of training images."""
-    monkeypatch.setattr(features, "UPDATES", 30)
+    monkeypatch.setattr(features, "UPDATES", 2)
     monkeypatch.setattr(StackedMNIST, "evaluation_samples", 600)
     run = tmp_path / "run"
     options = (
