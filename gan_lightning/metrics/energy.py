@@ -13,19 +13,17 @@ BLOCK = 500  # rows of a distance matrix held at once
 def energy_distance(x: Tensor, y: Tensor) -> Tensor:
     """2 E|x - y| - E|x - x'| - E|y - y'| of samples (N, ...) and (M, ...) (Szekely & Rizzo 2013).
 
-    In units of the data, over all pairs, those of a sample with itself too (a V-statistic), so that it is at least 0;
-    of two samples of one distribution it is on average E|x - x'| (1/N + 1/M).
+    In units of the data and in float64, over all pairs, those of a sample with itself too (a V-statistic), so that it
+    is at least 0; of two samples of one distribution it is on average E|x - x'| (1/N + 1/M).
     """
-    x, y = (samples.flatten(1) for samples in (x, y))
+    x, y = (samples.flatten(1).double() for samples in (x, y))
     if x.shape[1] == 1:
-        return _on_a_line(x.flatten().double(), y.flatten().double())
+        return _on_a_line(x.flatten(), y.flatten())
     return 2 * _mean_distance(x, y) - _mean_distance(x, x) - _mean_distance(y, y)
 
 
 def _mean_distance(x: Tensor, y: Tensor) -> Tensor:
-    # by differences: the matrix product's rounding is of the size of what is left
-    distances = (torch.cdist(part, y, compute_mode="donot_use_mm_for_euclid_dist") for part in x.split(BLOCK))
-    return torch.stack([block.sum(dtype=torch.double) for block in distances]).sum() / (len(x) * len(y))
+    return torch.stack([torch.cdist(part, y).sum() for part in x.split(BLOCK)]).sum() / (len(x) * len(y))
 
 
 def _on_a_line(x: Tensor, y: Tensor) -> Tensor:
