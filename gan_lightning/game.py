@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_lightning.batch import Batch
+from gan_lightning.diversity import last_layer
 from gan_lightning.errors import UsageError
 from gan_lightning.losses import Loss, NonSaturating
 from gan_lightning.priors import Prior
@@ -64,6 +65,9 @@ class Game(nn.Module):
         self.generator_regularizers = nn.ModuleDict(generator_regularizers or {})
         self.packing = packing
         self.is_compiled = False
+        for player, chosen in (("discriminator", regularizers), ("generator", generator_regularizers)):
+            for regularizer in (chosen or {}).values():
+                regularizer.check(self, player)
 
     @classmethod
     def network_options(
@@ -111,6 +115,13 @@ class Game(nn.Module):
         """D's logits, (N,), or one of each pack."""
         return _logits(self.read(sample))
 
+    def features(self, sample: Batch) -> Tensor:
+        """D's features, (N, d): what its last layer makes the logits of."""
+        seen: list[Tensor] = []
+        with last_layer(self.discriminator).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])):
+            self.read(sample)
+        return seen[-1].flatten(1)
+
     def discriminator_terms(self, real: Batch, fake: Batch, update: int) -> Terms:
         """The terms of D's loss in its update of that number, from 0."""
         due = _due(self.regularizers, update)
@@ -122,13 +133,15 @@ class Game(nn.Module):
             losses = self.loss.discriminator(real_logits=real_logits, fake_logits=fake_logits)
             terms = {"adversarial": losses.mean()}
             if due:
-                terms |= _penalties(due, CriticPass(real, fake, real_logits, fake_logits, self.judge))
+                terms |= _penalties(due, CriticPass(real, fake, real_logits, fake_logits, self.judge, self.features))
         return Terms(terms, outputs)
 
     def generator_terms(self, real: Batch, fake: Batch, update: int) -> Terms:
         """The terms of G's loss in its update of that number, from 0."""
         due = _due(self.generator_regularizers, update)
         with self._twice_differentiable(real.x.device) if due else nullcontext():
+            if due:
+                fake = fake._replace(x=fake.x.to(real.x.dtype))
             outputs = {"fake": self.read(fake)}
             fake_logits, real_logits = _logits(outputs["fake"]), None
             if self.loss.generator_needs_real:
@@ -137,7 +150,7 @@ class Game(nn.Module):
             losses = self.loss.generator(real_logits=real_logits, fake_logits=fake_logits)
             terms = {"adversarial": losses.mean()}
             if due:
-                terms |= _penalties(due, CriticPass(real, fake, real_logits, fake_logits, self.judge))
+                terms |= _penalties(due, CriticPass(real, fake, real_logits, fake_logits, self.judge, self.features))
         return Terms(terms, outputs)
 
     def describe(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

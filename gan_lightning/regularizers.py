@@ -16,8 +16,8 @@ from gan_lightning.streams import joint
 class CriticPass:
     """What a player's update has computed, and D itself, ``judge``, which maps a batch to logits.
 
-    In the discriminator's update both batches' x require gradients. In the generator's, ``real_logits`` is None where
-    its loss does not need them.
+    ``features`` maps a batch to what D's last layer makes the logits of, (N, d). In the discriminator's update both
+    batches' x require gradients. In the generator's, ``real_logits`` is None where its loss does not need them.
     """
 
     real: Batch
@@ -25,6 +25,7 @@ class CriticPass:
     real_logits: Tensor | None
     fake_logits: Tensor
     judge: Callable[[Batch], Tensor]
+    features: Callable[[Batch], Tensor] | None = None
 
 
 def input_gradient(logits: Tensor, inputs: Tensor) -> Tensor:
@@ -55,6 +56,9 @@ class Regularizer(nn.Module):
             raise UsageError(f"A regularizer's interval is {interval}: give a whole number of updates, at least 1.")
         self.weight = weight
         self.interval = interval
+
+    def check(self, game: nn.Module, player: str) -> None:
+        """Raise a UsageError where the penalty makes no sense for that player, or its networks lack what it needs."""
 
     def is_due(self, update: int) -> bool:
         """Whether the player's update of this number, from 0, carries the penalty."""

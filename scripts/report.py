@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 SMALLER = (
-    *("ks", "wasserstein", "jsd", "reverse_kl", "reverse_kl_high_quality", "total_variation"),
-    *("fid", "kid", "class_kl"),
+    *("ks", "wasserstein", "jsd", "energy", "reverse_kl", "reverse_kl_high_quality", "total_variation"),
+    *("fid", "kid", "class_kl", "kl", "kl_exact"),
 )
 LARGER = (
     *("modes", "high_quality", "even", "distinct", "classes", "inception_score"),

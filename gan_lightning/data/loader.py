@@ -133,6 +133,7 @@ class RealData(LightningDataModule):
     fingerprint: str | None = None  # of the samples that are trained on; None where the options tell all of them
     held_out_digest: str | None = None  # of what validation compares with; None where the options tell all of it
     validation_samples = 0
+    evaluation_samples: int | None = None  # of evaluate.py, where the field has a number; None for validation's
     measured_classes: Sequence[str] = ()  # the names of the classes, where metrics by class tell each class's own, too
 
     def __init__(self, batch_size: int, seed: int = 0, rounds_per_batch: int = 1) -> None:

@@ -16,7 +16,17 @@ from gan_lightning.data.loader import Batches, RealData
 from gan_lightning.distributions import GaussianMixture, has_cumulative
 from gan_lightning.errors import UsageError
 from gan_lightning.metrics.distribution import JensenShannon, KolmogorovSmirnov, Wasserstein
-from gan_lightning.metrics.modes import ByClass, HighQuality, Modes, ModesJensenShannon, ReverseKL, ReverseKLHighQuality
+from gan_lightning.metrics.energy import Energy
+from gan_lightning.metrics.modes import (
+    ByClass,
+    HighQuality,
+    Modes,
+    ModesJensenShannon,
+    ReverseKL,
+    ReverseKLHighQuality,
+    Width,
+    are_apart,
+)
 from gan_lightning.streams import own_stream, stream_seed
 
 BLOCK = 10  # rounds
@@ -25,7 +35,8 @@ BLOCK = 10  # rounds
 class Synthetic(RealData):
     """Samples of any distribution, with the metrics that know it; y is the mode where a mixture has several.
 
-    A Gaussian mixture is compared mode by mode, a distribution on a line by its cdf where torch has it.
+    A Gaussian mixture is compared mode by mode, a distribution on a line by its cdf where torch has it, and any of them
+    with held-out samples by the energy distance.
     ``rounds_per_epoch`` is only the distance between two validations: there is no end of fresh samples, unless
     ``fixed_samples`` are drawn once, whose order is a new permutation each time all have been seen.
     """
@@ -107,7 +118,7 @@ class Synthetic(RealData):
         known = {name: metric(self.distribution) for name, metric in metrics_of(self.distribution).items()}
         if has_modes(self.distribution):
             known["by_class"] = ByClass(self.distribution, self.measured_classes)
-        return known
+        return known | {"energy": Energy()}
 
     def training_samples(self, n: int, seed: int) -> Batch:
         return sample_from(self.distribution, n, stream_seed("floor", seed))
@@ -131,7 +142,8 @@ def metrics_of(distribution: Distribution) -> dict[str, Callable[..., Metric]]:
         metrics = {"jsd": ModesJensenShannon}
     if has_modes(distribution):
         metrics |= {"modes": Modes, "high_quality": HighQuality, "reverse_kl": ReverseKL}
-        metrics["reverse_kl_high_quality"] = ReverseKLHighQuality
+        metrics |= {"reverse_kl_high_quality": ReverseKLHighQuality}
+        metrics |= {"width": Width} if are_apart(distribution) else {}
     return metrics
 
 

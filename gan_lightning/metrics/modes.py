@@ -78,6 +78,48 @@ class ReverseKLHighQuality(_PerMode):
         return torch.special.xlogy(share, share / self.weights).sum()
 
 
+class Width(_PerMode):
+    """The samples' standard deviation around their modes over the true one, a mean over modes; 1 in a perfect sampler.
+
+    Of mode k with n_k samples of high quality in d dimensions, w_k^2 = sum |x - mean_k|^2 / (n_k d c std_k^2), where
+    c = P(d/2 + 1, 9/2) / P(d/2, 9/2), P the regularized gamma function, is what a Gaussian keeps of its variance within
+    three standard deviations, .949 in the plane; samples between modes would otherwise outweigh all others. Modes
+    without samples are left out; 0 where all are.
+    """
+
+    squares: Tensor
+
+    def __init__(self, distribution: GaussianMixture) -> None:
+        super().__init__(distribution)
+        self.add_state("squares", default=torch.zeros(len(self.modes)), dist_reduce_fx="sum")
+
+    def update(self, generated: Batch, real: Batch) -> None:
+        super().update(generated, real)
+        distance, mode = nearest_mode(generated.x.to(self.modes.dtype), self.modes)
+        ratio = distance / self.scales[mode]
+        squares = torch.where(ratio < HIGH_QUALITY_RADIUS, ratio.square(), 0.0)
+        self.squares = self.squares.index_add(0, mode, squares.to(self.squares))
+
+    def compute(self) -> Tensor:
+        found = self.high_quality > 0
+        if not found.any():
+            return torch.zeros_like(self.squares[0])
+        d = self.modes.shape[1]
+        kept = _within(d + 2) / _within(d)
+        variances = self.squares[found] / (self.high_quality[found] * d * kept.to(self.squares))
+        return variances.sqrt().mean()
+
+
+def are_apart(distribution: GaussianMixture) -> bool:
+    """Whether no sample of high quality can be of two modes: their centres are six standard deviations apart."""
+    return bool(torch.pdist(distribution.modes.double()).min() >= 2 * HIGH_QUALITY_RADIUS * distribution.scales.max())
+
+
+def _within(d: int) -> Tensor:
+    """The share of a normal variable in d dimensions that is within three standard deviations."""
+    return torch.special.gammainc(torch.tensor(d / 2), torch.tensor(HIGH_QUALITY_RADIUS**2 / 2))
+
+
 class ByClass(Metric):
     """Whether samples that carry labels, the modes that were asked for, are there; nothing for samples without.
 
@@ -132,9 +174,7 @@ class ModesJensenShannon(_PerMode):
     """JSD in nats over the cells {nearest to mode k, of high quality or not}: a lower bound of the densities' own."""
 
     def compute(self) -> Tensor:
-        # a normal variable in d dimensions is within r standard deviations with probability P(d/2, r^2/2)
-        half_dimension = torch.tensor(self.modes.shape[1] / 2)
-        inside = torch.special.gammainc(half_dimension, torch.tensor(HIGH_QUALITY_RADIUS**2 / 2)).to(self.weights)
+        inside = _within(self.modes.shape[1]).to(self.weights)
         true = torch.cat([inside * self.weights, (1 - inside) * self.weights])
         generated = torch.cat([self.high_quality, self.assigned - self.high_quality]) / self.assigned.sum()
         return jensen_shannon(true, generated)

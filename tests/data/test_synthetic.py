@@ -30,7 +30,7 @@ from gan_lightning.distributions import GaussianMixture, gaussian, grid, mixture
 from gan_lightning.errors import UsageError
 from gan_lightning.metrics.distribution import KolmogorovSmirnov
 
-MODES = {"modes", "high_quality", "reverse_kl", "reverse_kl_high_quality", "jsd", "by_class"}
+OF_MODES = {"modes", "high_quality", "reverse_kl", "reverse_kl_high_quality", "jsd", "by_class", "energy"}
 
 
 def synthetic(
@@ -217,9 +217,10 @@ def test_ranks_share_out_the_validation() -> None:
 @pytest.mark.parametrize(
     ("distribution", "shape", "monitor", "metrics"),
     [
-        (gaussian(), (1,), ("val/ks", "min"), {"ks", "wasserstein", "jsd"}),
-        (ring(), (2,), ("val/reverse_kl", "min"), MODES),
-        (grid(), (2,), ("val/reverse_kl", "min"), MODES),
+        (gaussian(), (1,), ("val/ks", "min"), {"ks", "wasserstein", "jsd", "energy"}),
+        (ring(), (2,), ("val/reverse_kl", "min"), OF_MODES | {"width"}),
+        (grid(), (2,), ("val/reverse_kl", "min"), OF_MODES | {"width"}),
+        (ring(sigma=0.2), (2,), ("val/reverse_kl", "min"), OF_MODES),
     ],
 )
 def test_the_distribution_brings_its_metrics(
@@ -311,7 +312,7 @@ OTHERS = [
     (
         GaussianMixture(torch.eye(5), 0.1),
         (5,),
-        MODES,
+        OF_MODES | {"width"},
         ("val/reverse_kl", "min"),
     ),
 ]
@@ -324,7 +325,7 @@ def test_any_distribution_trains_and_draws(
     """With validation and D beside D*, which are left out where nothing is known."""
     data = synthetic(distribution, rounds_per_epoch=2, validation_samples=40)
     assert (data.sample_shape, data.monitor) == (shape, monitor)
-    assert data.metrics().keys() == metrics
+    assert data.metrics().keys() == metrics | {"energy"}
     n = math.prod(shape)
     generator = nn.Sequential(nn.Linear(3, n), nn.Unflatten(1, shape))
     discriminator = nn.Sequential(nn.Flatten(), nn.Linear(n, 1), nn.Flatten(0))

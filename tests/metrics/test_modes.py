@@ -10,10 +10,18 @@ from torch.testing import assert_close
 from torchmetrics import Metric, MetricCollection
 
 from gan_lightning.batch import Batch
-from gan_lightning.distributions import GaussianMixture, grid, ring
-from gan_lightning.metrics.modes import HighQuality, Modes, ReverseKL, ReverseKLHighQuality, nearest_mode
+from gan_lightning.distributions import GaussianMixture, grid, mixture, ring
+from gan_lightning.metrics.modes import (
+    HighQuality,
+    Modes,
+    ReverseKL,
+    ReverseKLHighQuality,
+    Width,
+    are_apart,
+    nearest_mode,
+)
 
-METRICS = [Modes, HighQuality, ReverseKL, ReverseKLHighQuality]
+METRICS = [Modes, HighQuality, ReverseKL, ReverseKLHighQuality, Width]
 
 
 def value(metric: Metric, *batches: Tensor) -> float:
@@ -139,10 +147,70 @@ def test_a_sampler_between_the_modes() -> None:
     assert value(ReverseKLHighQuality(uneven()), samples + 50) == pytest.approx(math.log(10))  # the rarest alone
 
 
+# ---------------------------------------------------------------------------------------------------------- width
+
+
+def width_by_hand(samples: Tensor, distribution: GaussianMixture) -> float:
+    """One sample at a time; the truncated Gaussian's variance by numerical integration over its radius."""
+    modes, scales = distribution.modes.double().numpy(), distribution.scales.double().numpy()
+    d = modes.shape[1]
+    radius = np.linspace(0, 3, 200_001)
+    density = radius ** (d - 1) * np.exp(-(radius**2) / 2)
+    true = np.trapezoid(radius**2 * density, radius) / np.trapezoid(density, radius)
+    squares: dict[int, list[float]] = {}
+    for sample in samples.double().numpy():
+        distances = np.sqrt(((modes - sample) ** 2).sum(1))
+        k = int(distances.argmin())
+        if distances[k] < 3 * scales[k]:
+            squares.setdefault(k, []).append((distances[k] / scales[k]) ** 2)
+    return float(np.mean([np.sqrt(np.mean(values) / true) for values in squares.values()])) if squares else 0.0
+
+
+def five_dimensions() -> GaussianMixture:
+    return GaussianMixture(10 * torch.eye(5), torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5]))
+
+
+@pytest.mark.parametrize("distribution", [ring(), uneven(), mixture([-3, 0, 3], [0.5, 0.4, 0.3]), five_dimensions()])
+@pytest.mark.parametrize("spread", [0.0, 0.02, 1.0])
+def test_width_against_counting_by_hand(distribution: GaussianMixture, spread: float) -> None:
+    samples = distribution.sample((400,))
+    samples = samples + spread * torch.randn_like(samples)
+    assert value(Width(distribution), samples) == pytest.approx(width_by_hand(samples, distribution), abs=1e-5)
+
+
+@pytest.mark.parametrize("distribution", [ring(), grid(), mixture([-3, 0, 3], [0.4] * 3), five_dimensions()])
+def test_the_width_of_a_perfect_sampler_is_one(distribution: GaussianMixture) -> None:
+    """The relative error of a standard deviation is at most 1/sqrt(2 n) for n samples; here 4 of them."""
+    n = 20_000
+    assert abs(value(Width(distribution), distribution.sample((n,))) - 1) < 4 / math.sqrt(2 * n)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
+def test_the_width_of_samples_that_are_too_close(share: float) -> None:
+    """Of half the deviation nothing is cut off, so that it is share / sqrt(c), c = .9494 in the plane."""
+    narrow = ring(sigma=0.01 * share).sample((20_000,))
+    kept = (1 - 5.5 * math.exp(-4.5)) / (1 - math.exp(-4.5))
+    assert value(Width(ring()), narrow) == pytest.approx(share / math.sqrt(kept), rel=0.02)
+
+
+def test_samples_between_the_modes_do_not_count() -> None:
+    samples = torch.cat([ring().sample((1000,)), 0.1 * torch.randn(200, 2)])
+    assert value(Width(ring()), samples) == value(Width(ring()), samples[:1000])
+    assert value(Width(ring()), samples[1000:]) == 0
+
+
+def test_which_modes_are_apart() -> None:
+    assert all(map(are_apart, (ring(), grid(), uneven(), mixture([-3, 0, 3], [0.5] * 3))))
+    assert not any(map(are_apart, (ring(sigma=0.2), mixture([0, 1], [0.2, 0.1]), grid(spacing=0.1))))
+
+
+# ------------------------------------------------------------------------------------------------- all of them
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_metrics_add_up_their_batches(metric: type[Metric]) -> None:
     samples = ring().sample((300,)) + 0.01 * torch.randn(300, 2)
-    assert value(metric(ring()), *samples.split(70)) == value(metric(ring()), samples)
+    assert value(metric(ring()), *samples.split(70)) == pytest.approx(value(metric(ring()), samples), rel=1e-6)
 
 
 @pytest.mark.parametrize("metric", METRICS)

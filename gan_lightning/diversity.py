@@ -1,0 +1,134 @@
+"""Terms of the generator's loss that keep its samples apart."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from gan_lightning.errors import UsageError
+from gan_lightning.regularizers import CriticPass, Regularizer
+
+EPSILON = 1e-5  # of mode seeking, as in the authors' code
+MAGNITUDE = 1e-4  # of GDPP's eigenvalues beside its eigenvectors, as in the authors' code
+BROADENING = 1e-12  # of squared gaps between eigenvalues, where they meet
+
+
+class DiversityTerm(Regularizer):
+    """A term that compares the samples of a batch, of each device's own, and gives a discriminator nothing to learn."""
+
+    option: str  # of conf/regularizer
+
+    def check(self, game: nn.Module, player: str) -> None:
+        if player != "generator":
+            raise UsageError(
+                f"regularizer={self.option} is a term of the generator's loss, and gives the discriminator nothing to "
+                f"learn: choose regularizer@generator_regularizer={self.option}."
+            )
+
+    def forward(self, critic: CriticPass) -> Tensor:
+        if len(critic.fake.x) < 2:
+            raise UsageError(
+                f"generator_regularizer.{self.option} compares the samples of a batch, and there is one: give a "
+                "data.batch_size of at least 2."
+            )
+        return super().forward(critic)
+
+
+class ModeSeeking(DiversityTerm):
+    """1 / (l + 1e-5), l = mean |G(z_1) - G(z_2)| / mean |z_1 - z_2| (Mao et al. 2019).
+
+    The paper makes two samples for each condition. Here the pairs are among the batch's own samples, which costs no
+    forward pass; where they have labels, of one label, since samples of two may differ by that alone.
+    """
+
+    option = "mode_seeking"
+
+    def check(self, game: nn.Module, player: str) -> None:
+        super().check(game, player)
+        if getattr(game, "translates", False):
+            raise UsageError(
+                "regularizer@generator_regularizer=mode_seeking compares samples of one condition, and no two of a "
+                "batch have the same image to translate: leave it out."
+            )
+
+    def penalty(self, critic: CriticPass) -> Tensor:
+        x, y, z = critic.fake
+        assert z is not None
+        n = len(x) // 2
+        x = x.flatten(1).to(z.dtype)  # G may have made them in half precision
+        if y is None:
+            first, second, are_alike = slice(n), slice(n, 2 * n), z.new_ones(n)
+        elif y.dim() > 1:
+            raise UsageError(
+                "generator_regularizer.mode_seeking compares samples of one label, and the data has "
+                f"{tuple(y.shape[1:])} numbers for each sample: leave it out."
+            )
+        else:  # neighbours, once the labels are in order; those of two labels count as nothing
+            order = y.argsort(stable=True)
+            first, second = order[: 2 * n : 2], order[1 : 2 * n : 2]
+            are_alike = (y[first] == y[second]).to(z)
+        pairs = are_alike.sum().clamp(min=1)
+        apart = ((x[first] - x[second]).abs().mean(1) * are_alike).sum() / pairs
+        latent = ((z[first] - z[second]).abs().mean(1) * are_alike).sum() / pairs
+        ratio = apart / latent.clamp(min=torch.finfo(z.dtype).tiny)
+        return are_alike.any() / (ratio + EPSILON)
+
+
+class GDPP(DiversityTerm):
+    """1e-4 mean_i (r_i - f_i)^2 - sum_i w_i |u_i . v_i| (Elfeki et al. 2019).
+
+    r_i, u_i are the eigenvalues, ascending, and eigenvectors of the kernel of real samples, f_i, v_i those of as many
+    generated ones. A kernel is the (N, N) matrix of cosines between D's features, what its last layer makes the logits
+    of; w_i are r_i scaled to [0, 1]. The squares and their factor are the authors' code's; the absolute value is not:
+    the sign of an eigenvector says nothing. It takes one more pass of both batches through D, and decompositions in
+    float64, for which the host waits.
+    """
+
+    option = "gdpp"
+
+    def check(self, game: nn.Module, player: str) -> None:
+        super().check(game, player)
+        last_layer(game.get_submodule("discriminator"))
+
+    def penalty(self, critic: CriticPass) -> Tensor:
+        assert critic.features is not None
+        with torch.no_grad():
+            real_values, real_vectors = eigenpairs(kernel(critic.features(critic.real)))
+        values, vectors = eigenpairs(kernel(critic.features(critic.fake)))
+        least, largest = real_values[0], real_values[-1]
+        weights = (real_values - least) / (largest - least).clamp(min=BROADENING)
+        magnitude = (real_values - values).square().mean()
+        structure = (weights * (real_vectors * vectors).sum(0).abs()).sum()
+        return (MAGNITUDE * magnitude - structure).to(critic.fake_logits)
+
+
+def last_layer(discriminator: nn.Module) -> nn.Module:
+    """The module whose input are D's features: the last of its ``layers``.
+
+    Raises:
+        UsageError: it has no such modules.
+    """
+    layers = getattr(discriminator, "layers", None)
+    if not isinstance(layers, nn.Sequential) or len(layers) < 2:
+        raise UsageError(
+            f"regularizer@generator_regularizer=gdpp compares the discriminator's features, but "
+            f"{type(discriminator).__name__} has no `layers`, a torch.nn.Sequential whose last module gives the "
+            "logits: give it one, or leave the term out."
+        )
+    return layers[-1]
+
+
+def kernel(features: Tensor) -> Tensor:
+    """The cosines between features (N, d), (N, N), in float64."""
+    rows = normalize(features.double(), dim=1)
+    return rows @ rows.T
+
+
+def eigenpairs(symmetric: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (N,), ascending, and eigenvectors in columns (N, N), differentiable where eigenvalues meet, too.
+
+    dv_i = sum_j v_j (v_j . dK v_i) / (l_i - l_j), with 1/g taken as g / (g^2 + 1e-12) of each gap g.
+    """
+    values, vectors = torch.linalg.eigh(symmetric.detach())
+    rotated = vectors.T @ symmetric @ vectors  # diagonal, and has the gradient
+    gaps = values - values[:, None]
+    return rotated.diagonal(), vectors + vectors @ (rotated * gaps / (gaps.square() + BROADENING))
