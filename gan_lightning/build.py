@@ -76,6 +76,7 @@ def build_game(config: DictConfig, parts: dict[str, Any], sample_shape: tuple[in
         loss=made(config.loss),
         regularizers=made_parts(config.regularizer),
         generator_regularizers=made_parts(config.generator_regularizer),
+        augment=made(config.augment) if config.augment else None,
     )
 
 

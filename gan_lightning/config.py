@@ -136,13 +136,13 @@ UNLIMITED = (lambda v: _is_whole(v) and (v >= 1 or v == -1), "a whole number, at
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("batch_size", "critic_steps", "latent_size", "rounds_per_batch", "rounds_per_epoch"), SIZE),
     **dict.fromkeys(("categories", "output_units"), SIZE),
-    **dict.fromkeys(("size", "width", "modes", "side", "interval", "n"), SIZE),
+    **dict.fromkeys(("size", "width", "modes", "side", "interval", "n", "subset"), SIZE),
     **dict.fromkeys(("every_n_steps", "log_every_n_steps", "accumulate_grad_batches"), SIZE),
     **dict.fromkeys(("blocks", "pieces", "units", "unit_pieces", "saturate"), SIZE),
     "seed": SEED,
     **dict.fromkeys(("workers", "validation_samples", "continuous"), COUNT),
     **dict.fromkeys(("category_weight", "continuous_weight", "l1_weight", "adversarial_weight"), NOT_NEGATIVE),
-    **dict.fromkeys(("lr", "memory_limit"), POSITIVE),
+    **dict.fromkeys(("lr", "memory_limit", "speed"), POSITIVE),
     **dict.fromkeys(("std", "sigma", "spacing", "radius"), SCALE),
     "mean": PLACE,
     **dict.fromkeys(("weight", "every_seconds", "weight_decay", "momentum", "slope", "final"), NOT_NEGATIVE),
@@ -157,6 +157,8 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("num_nodes", "threads"), SIZE),
     "widths": SIZES,
     "betas": BETAS,
+    "p": (lambda v: _is_number(v) and 0 <= v <= 1, "a number from 0 to 1"),
+    "target": (lambda v: _is_number(v) and -1 <= v <= 1, "a number from -1 to 1, or null"),
     "means": MEANS,
     "stds": SCALES,
     "weights": POSITIVES,
@@ -194,7 +196,7 @@ OPTIONAL = {
     *("gradient_clip_val", "gradient_clip_algorithm", "max_epochs", "n", "weights", "profiler", "threads"),
     *("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches"),
     *("check_val_every_n_epoch", "val_check_interval", "max_time", "min_steps", "min_epochs"),
-    *("deterministic", "benchmark", "plugins"),
+    *("deterministic", "benchmark", "plugins", "target", "subset"),
 }
 # arguments of the Trainer that have one value here: what to do instead of another
 LOGGER = "choose loggers by logger=csv, logger=[tensorboard,csv] or logger=none"
@@ -211,7 +213,10 @@ HYDRAS = {
     **dict.fromkeys(("_partial_", "_recursive_"), FLAG),
     "_convert_": _one_of("none", "partial", "object", "all"),
 }
-GROUPS = ("data", "model", "prior", "game", "loss", "regularizer", "schedule", "trainer", "callbacks", "logger")
+GROUPS = (
+    *("data", "model", "prior", "game", "loss", "regularizer", "augment", "schedule", "trainer", "callbacks"),
+    "logger",
+)
 OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
 # the places of groups that are chosen by another name than the place's
 CHOICES = {

@@ -61,7 +61,7 @@ class GivenData(RealData):
         return fetch
 
 
-GAME = ("generator", "discriminator", "encoder", "prior", "loss", "regularizers", "generator_regularizers")
+GAME = ("generator", "discriminator", "encoder", "prior", "loss", "regularizers", "generator_regularizers", "augment")
 
 
 def small_gan(game: type[Game] = Game, **options: Any) -> GAN:
