@@ -20,7 +20,8 @@ class Augment(nn.Module):
     follows_logits = False  # whether it needs the sign of D's logits on real images
 
     def forward(self, images: Tensor) -> Tensor:
-        """
+        """T(x), or x in evaluation mode.
+
         Raises:
             UsageError: the samples are no images.
         """

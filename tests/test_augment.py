@@ -10,7 +10,7 @@ import torch
 from helpers import GivenData, fit, small_gan
 from scipy import stats
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import pad, softplus
 from torch.testing import assert_close
 
 from gan_lightning import losses, streams
@@ -173,8 +173,8 @@ def test_ada_at_p_zero_is_exactly_the_images(channels: int) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_gradient_in_the_images(kind: str, channels: int) -> None:
     augment, x = KINDS[kind](), images(3, channels, 4, 4).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: seeded(augment, x), x)
-    assert torch.autograd.gradgradcheck(lambda x: seeded(augment, x).square(), x)
+    assert torch.autograd.gradcheck(lambda x: seeded(augment, x), x, fast_mode=True)
+    assert torch.autograd.gradgradcheck(lambda x: seeded(augment, x).square(), x, fast_mode=True)
 
 
 @ALL
@@ -445,31 +445,38 @@ def test_penalties_are_of_the_gradient_in_the_raw_images(kind: str, penalty: typ
 # ------------------------------------------------------------------------------------------------------ the leak
 
 
-def learnt(p: float) -> float:
-    """How far G's images are on the data's side, from -1 to 1, having begun as their mirror images."""
+class Table(nn.Module):
+    """A critic with a logit of its own for each orientation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(8))
+        self.images = orientations().flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.flatten(1)[:, None] == self.images).all(2).float() @ self.logits
+
+
+def learnt(p: float, updates: int = 150, n: int = 8, rate: float = 1.2) -> Tensor:
+    """A generator's distribution of orientations, (8,), which began at 3/4 mirror images, where data have none."""
     torch.manual_seed(0)
-    side = torch.tensor([1.0, -1.0]).expand(1, 2, 2)
-    generator = nn.Sequential(nn.Linear(2, 4), nn.Unflatten(1, (1, 2, 2)))
-    nn.init.zeros_(generator[0].weight)
-    generator[0].bias.data = -side.flatten().clone()
-    discriminator = nn.Sequential(nn.Flatten(), nn.Linear(4, 32), nn.LeakyReLU(0.2), nn.Linear(32, 1), nn.Flatten(0))
-    game = Game(
-        generator, discriminator, Normal(2), regularizers={"r1": R1(1.0)}, augment=ADA(["blit"], p=p, target=None)
-    )
-    g, d = (torch.optim.Adam(net.parameters(), 0.01, betas=(0.0, 0.9)) for net in (generator, discriminator))
-    real = Batch(side.expand(64, 1, 2, 2))
-    for update in range(400):
-        fake = game.generate(game.prior.sample(64))
-        d.zero_grad()
-        sum(game.discriminator_terms(real, Batch(fake.x.detach()), update).losses.values()).backward()
-        d.step()
-        g.zero_grad()
-        game.generator_terms(real, fake, update).losses["adversarial"].backward()
-        g.step()
-    return (game.generate(game.prior.sample(64)).x * side).mean().item()
+    scores = torch.tensor([0.0] * 4 + [3.0] + [0.0] * 3, requires_grad=True)
+    game = Game(nn.Identity(), Table(), Normal(2), augment=ADA(["blit"], p=p, target=None))
+    real, every = Batch(orientations()[:1].repeat(8 * n, 1, 1, 1)), Batch(orientations().repeat_interleave(n, 0))
+    for _ in range(updates):
+        share = scores.softmax(0).repeat_interleave(n) / n
+        of_d = softplus(-game.judge(real)).mean() + (share.detach() * softplus(game.judge(every))).sum()
+        of_d = of_d + 0.02 * game.discriminator.logits.square().sum()
+        of_d.backward()
+        (share * softplus(-game.judge(every))).sum().backward(inputs=[scores])
+        with torch.no_grad():
+            for weights in (game.discriminator.logits, scores):
+                weights -= rate * weights.grad
+                weights.grad = None
+    return scores.detach().softmax(0)
 
 
 def test_the_generator_learns_the_side_for_p_below_one_alone() -> None:
-    """At p = 1 all orientations look alike to D, and G keeps the wrong one; at p = 1/2 it must turn."""
-    assert learnt(0.5) > 0.8
-    assert learnt(1.0) < -0.5
+    """At p = 1 all orientations look alike to D, and G keeps the mirror images; at p = 1/2 it must leave them."""
+    assert learnt(0.5)[0] > 0.7
+    assert learnt(1.0)[4] > 0.7

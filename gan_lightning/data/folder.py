@@ -82,15 +82,13 @@ class ImageFolder(ImageData):
         """As of all images; of a folder that is too large to read the names, sizes and times of the files."""
         if isinstance(self.images, Tensor):
             return super().fingerprint
-        images, index = self.images, range(len(self.images))  # type: ignore[arg-type]
-        if isinstance(images, Subset):
-            images, index = images.dataset, images.indices
-        assert isinstance(images, _Files)
+        images: Any = self.images
+        files = [images.dataset.files[i] for i in images.indices] if isinstance(images, Subset) else images.files
         digest = hashlib.sha256()
-        for path in (images.files[i] for i in index):
+        for path in files:
             stat = path.stat()
             digest.update(os.fsencode(path.relative_to(self.root)) + f"\0{stat.st_size} {stat.st_mtime_ns}\n".encode())
-        return f"{len(self.images)} files, digest {digest.hexdigest()[:16]}"
+        return f"{len(files)} files, digest {digest.hexdigest()[:16]}"
 
     @cached_property
     def _training_files(self) -> list[Path]:
