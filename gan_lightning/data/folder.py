@@ -83,7 +83,8 @@ class ImageFolder(ImageData):
         if isinstance(self.images, Tensor):
             return super().fingerprint
         images: Any = self.images
-        files = [images.dataset.files[i] for i in images.indices] if isinstance(images, Subset) else images.files
+        is_cut = isinstance(self.images, Subset)
+        files = [images.dataset.files[i] for i in images.indices] if is_cut else images.files
         digest = hashlib.sha256()
         for path in files:
             stat = path.stat()
