@@ -4,6 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gan_lightning.augment import ADA as ADA
+    from gan_lightning.augment import Augment as Augment
+    from gan_lightning.augment import DiffAugment as DiffAugment
     from gan_lightning.batch import Batch as Batch
     from gan_lightning.checkpoints import load as load
     from gan_lightning.errors import Diverged as Diverged
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from gan_lightning.regularizers import Regularizer as Regularizer
 
 ROOMS = {
+    "augment": ["ADA", "Augment", "DiffAugment"],
     "batch": ["Batch"],
     "checkpoints": ["load"],
     "errors": ["Diverged", "UsageError"],

@@ -77,6 +77,9 @@ def build_game(config: DictConfig, parts: dict[str, Any], sample_shape: tuple[in
         networks[name] = build_network(part, given)
     if config.model.get("spectral_norm"):
         networks["discriminator"] = spectrally_normalized(networks["discriminator"])
+    # one's own game need not have what is not chosen
+    chosen: dict[str, Any] = {"packing": packing} if packing > 1 else {}
+    chosen |= {"augment": made(config.augment)} if config.get("augment") else {}
     return made(
         config.game,
         **networks,
@@ -84,7 +87,7 @@ def build_game(config: DictConfig, parts: dict[str, Any], sample_shape: tuple[in
         loss=made(config.loss),
         regularizers=made_parts(config.regularizer),
         generator_regularizers=made_parts(config.generator_regularizer),
-        **({"packing": packing} if packing > 1 else {}),  # one's own game may have none
+        **chosen,
     )
 
 

@@ -136,14 +136,14 @@ UNLIMITED = (lambda v: _is_whole(v) and (v >= 1 or v == -1), "a whole number, at
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("batch_size", "critic_steps", "latent_size", "rounds_per_batch", "rounds_per_epoch"), SIZE),
     **dict.fromkeys(("categories", "output_units", "packing", "fixed_samples", "blocks", "layers"), SIZE),
-    **dict.fromkeys(("size", "width", "modes", "side", "interval", "n"), SIZE),
+    **dict.fromkeys(("size", "width", "modes", "side", "interval", "n", "subset"), SIZE),
     **dict.fromkeys(("every_n_steps", "log_every_n_steps", "accumulate_grad_batches"), SIZE),
     **dict.fromkeys(("pieces", "units", "unit_pieces", "saturate", "steps"), SIZE),
     "seed": SEED,
     **dict.fromkeys(("workers", "validation_samples", "continuous"), COUNT),
     **dict.fromkeys(("category_weight", "continuous_weight", "l1_weight", "adversarial_weight"), NOT_NEGATIVE),
     **dict.fromkeys(("initial", "images"), NOT_NEGATIVE),
-    **dict.fromkeys(("lr", "memory_limit", "limit"), POSITIVE),
+    **dict.fromkeys(("lr", "memory_limit", "limit", "speed"), POSITIVE),
     **dict.fromkeys(("std", "sigma", "spacing", "radius"), SCALE),
     "mean": PLACE,
     **dict.fromkeys(("weight", "every_seconds", "weight_decay", "momentum", "slope", "final"), NOT_NEGATIVE),
@@ -158,6 +158,8 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("num_nodes", "threads"), SIZE),
     **dict.fromkeys(("widths", "cardinalities"), SIZES),
     "betas": BETAS,
+    "p": (lambda v: _is_number(v) and 0 <= v <= 1, "a number from 0 to 1"),
+    "target": (lambda v: _is_number(v) and -1 <= v <= 1, "a number from -1 to 1, or null"),
     "means": MEANS,
     "stds": SCALES,
     "weights": POSITIVES,
@@ -193,7 +195,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 OPTIONAL = {
     *("gradient_clip_val", "gradient_clip_algorithm", "max_epochs", "n", "weights", "profiler", "threads"),
-    *("deterministic", "benchmark", "plugins", "fixed_samples", "steps", "beta2"),
+    *("deterministic", "benchmark", "plugins", "fixed_samples", "subset", "steps", "beta2", "target"),
     *("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches"),
     *("check_val_every_n_epoch", "val_check_interval", "max_time", "min_steps", "min_epochs"),
 }
@@ -213,7 +215,10 @@ HYDRAS = {
     **dict.fromkeys(("_partial_", "_recursive_"), FLAG),
     "_convert_": _one_of("none", "partial", "object", "all"),
 }
-GROUPS = ("data", "model", "prior", "game", "loss", "regularizer", "schedule", "trainer", "callbacks", "logger")
+GROUPS = (
+    *("data", "model", "prior", "game", "loss", "regularizer", "augment", "schedule", "trainer", "callbacks"),
+    "logger",
+)
 OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
 # the places of groups that are chosen by another name than the place's
 CHOICES = {

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from gan_lightning.augment import Augment
 from gan_lightning.batch import Batch
 from gan_lightning.diversity import last_layer
 from gan_lightning.errors import UsageError
@@ -38,6 +39,7 @@ class Game(nn.Module):
 
     translates = False  # whether y is an image of the samples' shape, from which G makes another
     judges_packs = True  # whether one logit can say all that D says of several samples
+    judges_pairs = False  # whether D sees a sample beside another tensor, which must fit it
     averaged: tuple[str, ...] = ("generator",)  # the modules that samples come from, whose weights may be averaged
 
     def __init__(
@@ -49,6 +51,7 @@ class Game(nn.Module):
         regularizers: Mapping[str, Regularizer] | None = None,
         generator_regularizers: Mapping[str, Regularizer] | None = None,
         packing: int = 1,
+        augment: Augment | None = None,
     ) -> None:
         super().__init__()
         if packing > 1 and (not self.judges_packs or is_conditional(discriminator)):
@@ -64,7 +67,10 @@ class Game(nn.Module):
         self.regularizers = nn.ModuleDict(regularizers or {})
         self.generator_regularizers = nn.ModuleDict(generator_regularizers or {})
         self.packing = packing
+        self.augment = augment
         self.is_compiled = False
+        if augment is not None:
+            self._check_augment(augment)
         for player, chosen in (("discriminator", regularizers), ("generator", generator_regularizers)):
             for regularizer in (chosen or {}).values():
                 regularizer.check(self, player)
@@ -105,9 +111,11 @@ class Game(nn.Module):
     def read(self, sample: Batch) -> Tensor:
         """D's outputs in float32 or float64: logits, (N,), or (N, outputs) where the first is the logit.
 
-        Of packs they are (ceil(N / packing),).
+        Of packs they are (ceil(N / packing),). In training D sees the samples augmented, where there is an
+        augmentation.
         """
-        x = sample.x if self.packing == 1 else packs(sample.x, self.packing)
+        x = sample.x if self.augment is None else self.augment(sample.x)
+        x = x if self.packing == 1 else packs(x, self.packing)
         outputs = _call(self.discriminator, x, sample.y)
         return outputs.float() if outputs.dtype.itemsize < 4 else outputs
 
@@ -134,6 +142,8 @@ class Game(nn.Module):
             terms = {"adversarial": losses.mean()}
             if due:
                 terms |= _penalties(due, CriticPass(real, fake, real_logits, fake_logits, self.judge, self.features))
+        if self.augment is not None:
+            self.augment.observe(update, real_logits.detach() - self.loss.threshold, len(real.x))
         return Terms(terms, outputs)
 
     def generator_terms(self, real: Batch, fake: Batch, update: int) -> Terms:
@@ -154,15 +164,16 @@ class Game(nn.Module):
         return Terms(terms, outputs)
 
     def describe(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What a line of the log says of D's outputs: D(x) on average, and how often it is right."""
+        """What a line of the log says of D's outputs, D(x) on average and how often it is right, and of ``augment``."""
         real, fake = (_logits(outputs[name].detach()) for name in ("real", "fake"))
         real_is_right = (real > self.loss.threshold).float().mean()
         fake_is_right = (fake <= self.loss.threshold).float().mean()
-        return {
+        described = {
             "discriminator/real": self.loss.output(real).mean(),
             "discriminator/fake": self.loss.output(fake).mean(),
             "discriminator/accuracy": 0.5 * (real_is_right + fake_is_right),
         }
+        return described if self.augment is None else described | self.augment.describe()
 
     def metrics(self, data: Any) -> dict[str, Any]:
         """The validation's further metrics by name, of what only this game makes; ``data`` is the data module."""
@@ -178,6 +189,19 @@ class Game(nn.Module):
             for network in networks:
                 network.compile()
         self.is_compiled = True
+
+    def _check_augment(self, augment: Augment) -> None:
+        if self.judges_pairs:
+            raise UsageError(
+                f"game={type(self).__name__.lower()} shows the discriminator pairs, of which an augmentation would "
+                "change one half: choose augment=none."
+            )
+        if augment.follows_logits and self.loss.is_shift_invariant:
+            raise UsageError(
+                f"augment={type(augment).__name__.lower()} adjusts p by the sign of D's outputs on real samples, and "
+                f"loss={type(self.loss).__name__.lower()} determines only their differences: choose another loss, or a "
+                "fixed p by augment.target=null augment.p=0.3."
+            )
 
     @contextmanager
     def _twice_differentiable(self, device: torch.device) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from gan_lightning.log import LossLog
 from gan_lightning.optim import settings
 from gan_lightning.player import Player
 from gan_lightning.schedules import Ramp
-from gan_lightning.streams import Streams, joint
+from gan_lightning.streams import Streams, joint, to_device
 
 Order = Literal["discriminator_first", "generator_first", "simultaneous"]
 
@@ -140,10 +140,3 @@ class Round:
     def _fakes(self, reals: Sequence[Batch], graph: bool = True) -> list[Batch]:
         """New samples for all the micro-batches of one update."""
         return [self._fake(real, graph) for real in reals]
-
-
-def to_device(tensor: Tensor, device: torch.device) -> Any:
-    """A copy on the device that its queue does not wait for."""
-    if device.type == "cpu" or tensor.device == device:
-        return tensor
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 BLOCK = 1000  # rows of an endless draw
 WORD = 2**32
@@ -74,6 +74,20 @@ def joint(draw: Draw, n: int) -> Tensor:
     if _running.world_size == 1:
         return draw(n, _running.generator)
     return draw(n * _running.world_size, _running.generator).narrow(0, _running.rank * n, n)
+
+
+def joint_sum(tensor: Tensor) -> Tensor:
+    """The sum over all processes, by one exchange where there are several."""
+    if _running is not None and _running.world_size > 1:
+        distributed.all_reduce(tensor)
+    return tensor
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A copy on the device that its queue does not wait for."""
+    if device.type == "cpu" or tensor.device == device:
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def fixed_rows(draw: Draw, seed: int, start: int, stop: int) -> Tensor:

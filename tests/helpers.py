@@ -61,7 +61,8 @@ class GivenData(RealData):
         return fetch
 
 
-GAME = ("generator", "discriminator", "encoder", "prior", "loss", "regularizers", "generator_regularizers", "packing")
+GAME = ("generator", "discriminator", "encoder", "prior", "loss", "regularizers", "generator_regularizers")
+GAME += ("packing", "augment")
 
 
 def small_gan(game: type[Game] = Game, **options: Any) -> GAN:

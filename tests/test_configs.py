@@ -71,6 +71,8 @@ def gives(data: str) -> str:
 
 
 COMPANIONS = {
+    ("augment", "ada"): ["data=mnist"],
+    ("augment", "diffaugment"): ["data=mnist"],
     ("game", "infogan"): ["data=mnist"],  # the toys' planes have no room for its codes
     ("game", "pix2pix"): ["data=mnist_edges"],
     ("model", "bigan"): ["game=bigan"],
@@ -205,6 +207,8 @@ def test_every_experiment_trains(configure: Configure, tmp_path: Path, experimen
         write_mnist(tmp_path / "data")
         config.data.root, config.data.download = str(tmp_path / "data"), False
         config.data.validation_samples = 0  # else a classifier is trained
+        if config.data.get("subset"):
+            config.data.subset = 64
     config.trainer.max_steps, config.trainer.max_epochs = steps, -1
     check(config, {"model": "model", "data": "data"})
     train(config, tmp_path)
@@ -250,6 +254,30 @@ def test_models_for_any_shape_train_on_points(configure: Configure, tmp_path: Pa
 @pytest.mark.parametrize(("loss", "regularizer"), list(product(options("loss"), options("regularizer"))))
 def test_losses_go_with_regularizers(configure: Configure, tmp_path: Path, loss: str, regularizer: str) -> None:
     fit(configure("data=ring", f"loss={loss}", *companions("regularizer", regularizer), *SMALL), tmp_path)
+
+
+IMAGES = ("data=mnist", "model=infogan", *PLAIN, "data.batch_size=8", "data.rounds_per_batch=1")
+GAMES = {
+    "standard": [],
+    "acgan": ["model.generator.conditional=true"],
+    "infogan": ["model.latent_size=16"],
+    "bigan": ["model=bigan"],
+    "pix2pix": ["data=mnist_edges", "model=pix2pix"],
+    "san": [],
+}
+
+
+@pytest.mark.parametrize("augment", ["diffaugment", "ada"])
+@pytest.mark.parametrize("game", options("game"))
+def test_games_go_with_augmentation_or_refuse_it(configure: Configure, tmp_path: Path, game: str, augment: str) -> None:
+    chosen = dict(option.split("=") for option in (*IMAGES, f"game={game}", f"augment={augment}", *GAMES[game]))
+    config = configure(*(f"{name}={value}" for name, value in chosen.items()))
+    narrow(config)
+    if game in ("bigan", "pix2pix"):
+        with pytest.raises(UsageError, match=f"game={game} shows the discriminator pairs, .* choose augment=none"):
+            fit(config, tmp_path)
+    else:
+        assert fit(config, tmp_path).game.augment is not None
 
 
 @pytest.mark.parametrize("prior", options("prior"))

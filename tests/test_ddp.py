@@ -42,7 +42,10 @@ def saved(path: Path) -> Any:
 
 
 ALIKE = [
-    ("trainer.accumulate_grad_batches=2",),
+    (
+        "trainer.accumulate_grad_batches=2",
+        *("augment=ada", "augment._target_=__main__.Mirror", "augment.speed=20000", "augment.target=-0.9"),
+    ),
     ("regularizer=r1", "model.packing=2"),
     ("regularizer=r1", "model.conditional=true"),
 ]
@@ -59,6 +62,8 @@ def test_two_processes_are_one(tmp_path: Path, common: tuple[str, ...]) -> None:
     assert_close(first, single, rtol=1e-4, atol=1e-6)
     moved = (single["game.generator.layers.0.weight"] - single["average.network.generator.layers.0.weight"]).abs().max()
     assert moved > 1e-3  # the comparison is of trained weights
+    if "augment=ada" in common:
+        assert 0.2 < single["game.augment.p"] < 1
     # each update exchanges its own network's gradients, once
     sizes = {
         name: sum(w.numel() for k, w in single.items() if k.startswith(f"game.{name}")) for name in ("gen", "disc")

@@ -266,6 +266,15 @@ def test_held_out_labels_are_the_classes_of_their_images(tmp_path: Path, classes
         assert [data.class_names[i] for i in batch.y.tolist()] == [of_number[n - 100] for n in numbers(data)]
 
 
+def test_a_subset_is_measured_as_all_images_are(tmp_path: Path) -> None:
+    """By the features that all training images have taught, against the same held-out images."""
+    whole, few = (ready(striped(tmp_path, subset=n)) for n in (None, 7))
+    assert (len(whole.images), len(few.images)) == (60, 7)
+    assert few.features_name == whole.features_name
+    assert few.held_out_digest == whole.held_out_digest
+    assert len(list(tmp_path.glob("*.pt"))) == 1
+
+
 def test_none_is_no_validation(tmp_path: Path) -> None:
     data = ready(striped(tmp_path, validation_samples=0))
     assert (data.monitor, data.metrics(), data.features_name) == (None, {}, None)

@@ -9,6 +9,21 @@ from hydra import compose, initialize_config_dir
 from lightning import Callback
 
 from gan_lightning import resumption, training
+from gan_lightning.augment import ADA
+from gan_lightning.streams import joint
+
+
+class Mirror(ADA):
+    """Points, which ADA's own transforms are not for, at the other side of the origin with probability p."""
+
+    def forward(self, points: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return points
+        return torch.where(joint(uniform, len(points)).to(points) < self.p, -points, points)
+
+
+def uniform(n: int, generator: torch.Generator | None) -> torch.Tensor:
+    return torch.rand(n, 1, generator=generator)
 
 
 class SaveWeights(Callback):

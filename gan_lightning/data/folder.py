@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from gan_lightning.batch import Batch
 from gan_lightning.cache import cache_folder, cached, say
@@ -82,12 +82,14 @@ class ImageFolder(ImageData):
         """As of all images; of a folder that is too large to read the names, sizes and times of the files."""
         if isinstance(self.images, Tensor):
             return super().fingerprint
-        assert isinstance(self.images, _Files)
+        images: Any = self.images
+        is_cut = isinstance(self.images, Subset)
+        files = [images.dataset.files[i] for i in images.indices] if is_cut else images.files
         digest = hashlib.sha256()
-        for path in self.images.files:
+        for path in files:
             stat = path.stat()
             digest.update(os.fsencode(path.relative_to(self.root)) + f"\0{stat.st_size} {stat.st_mtime_ns}\n".encode())
-        return f"{len(self.images)} files, digest {digest.hexdigest()[:16]}"
+        return f"{len(files)} files, digest {digest.hexdigest()[:16]}"
 
     @cached_property
     def _training_files(self) -> list[Path]:

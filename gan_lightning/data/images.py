@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 from torchmetrics import Metric
 
 from gan_lightning.batch import Batch, Rounds, apply
@@ -42,8 +42,10 @@ class ImageData(RealData):
 
     A tensor of images goes to the training device, where a batch is one indexing operation; a data set that reads
     (image, class) one by one goes through ``workers`` processes. Where only some classes are chosen, they are counted
-    from 0 in the order of ``class_names``. Validation compares generated images with ``validation_samples`` held-out
-    ones by the features of a classifier of this data, or of Inception.
+    from 0 in the order of ``class_names``. With ``subset`` only so many images are trained on, drawn at random from
+    those of the chosen classes, but for every seed the same, and of which the smaller are parts of the larger.
+    Validation compares generated images with ``validation_samples`` held-out ones by the features of a classifier of
+    this data, which has learnt from all its training images, or of Inception.
     """
 
     images: Tensor | Dataset[tuple[Tensor, int]]  # uint8, (images, *sample_shape)
@@ -55,6 +57,7 @@ class ImageData(RealData):
         root: str,
         batch_size: int,
         classes: Sequence[int | str] | None = None,
+        subset: int | None = None,
         horizontal_flips: bool = False,
         range: Literal["signed", "unit"] = "signed",
         seed: int = 0,
@@ -83,6 +86,7 @@ class ImageData(RealData):
             raise UsageError("data.root is empty: give a folder.")
         self.root = Path(root).expanduser()
         self.chosen = classes
+        self.subset = subset
         self.horizontal_flips = horizontal_flips
         self.workers = workers
         self.validation_samples = validation_samples
@@ -109,6 +113,7 @@ class ImageData(RealData):
             cache_folder(self.cache)  # refused before anything is read
         if not hasattr(self, "images"):
             self.images, self.labels, *_ = self._of_chosen_classes(*self.read(train=True))
+        self._take_subset()
         if self.validation_samples and not hasattr(self, "_metric"):
             self._held_out = self._validation_images()
             self.held_out_digest = digest_of(self._held_out)
@@ -117,6 +122,25 @@ class ImageData(RealData):
             self._metric = ImageMetrics(features, self.value_range, self._chosen_classes())
             # Lightning validates only where this method is defined, and an empty loader would make it warn
             self.val_dataloader = self._validation_batches  # type: ignore[method-assign]
+
+    def _take_subset(self) -> None:
+        """Keep the subset of the images, where they are not cut down to it already.
+
+        Raises:
+            UsageError: there are fewer.
+        """
+        if self.subset is None or self.subset == (total := len(self.images)):  # type: ignore[arg-type]
+            return
+        if total < self.subset:
+            raise UsageError(
+                f"data.subset is {self.subset}, but there are {total} training images: give at most that number, or "
+                "null for all."
+            )
+        index = torch.randperm(total, generator=torch.Generator().manual_seed(stream_seed("subset")))[: self.subset]
+        if isinstance(self.images, Tensor):
+            self.images, self.labels, _ = apply(lambda tensor: tensor[index], Batch(self.images, self.labels))
+        else:
+            self.images = Subset(self.images, index.tolist())
 
     @cached_property
     def fingerprint(self) -> str:  # type: ignore[override]

@@ -44,6 +44,7 @@ class Pairs(ImageData):
     def setup(self, stage: str | None = None) -> None:
         if not hasattr(self, "images"):
             self.images, self.labels = self.read(train=True)[0], None
+        self._take_subset()
         if self.validation_samples and not hasattr(self, "_held_out"):
             self._held_out = self._validation_images()
             self._metrics: dict[str, Metric] = {"l1": L1(self.value_range)}

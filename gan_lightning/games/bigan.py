@@ -23,6 +23,7 @@ class BiGAN(Game):
     Penalties on D's gradient are in both halves of a pair.
     """
 
+    judges_pairs = True
     averaged = ("generator", "encoder")
 
     def __init__(self, *args: Any, encoder: nn.Module | None = None, **kwargs: Any) -> None:

@@ -16,7 +16,7 @@ class Pix2Pix(Game):
     Both networks are conditional, y is an image of the samples' shape.
     """
 
-    translates = True
+    translates = judges_pairs = True
 
     def __init__(self, *args: Any, l1_weight: float = 100.0, adversarial_weight: float = 1.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

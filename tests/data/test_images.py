@@ -685,6 +685,48 @@ def test_ranks_share_out_the_labels(tmp_path: Path) -> None:
     assert torch.equal(torch.cat([part.x for part in parts], 3), joined.x)
 
 
+# --------------------------------------------------------------------------------------------------------- subsets
+
+
+def test_a_subset_is_the_same_for_every_seed_and_a_part_of_larger_ones(tmp_path: Path) -> None:
+    write_mnist(tmp_path)
+    small, large = ([ready(mnist(tmp_path, subset=n, seed=seed)) for seed in (0, 1)] for n in (4, 7))
+    for one, other in (small, large):
+        assert torch.equal(one.images, other.images)
+        assert one.fingerprint == other.fingerprint
+    kept, more = (data[0].images[:, 0, 0, 0].tolist() for data in (small, large))
+    assert len({*kept}) == 4
+    assert {*kept} < {*more}
+    assert kept != [*range(4)]
+    assert small[0].labels.tolist() == [LABELS[number] for number in kept]
+    assert small[0].rounds_per_epoch == 2
+    small[0].setup()
+    assert small[0].images[:, 0, 0, 0].tolist() == kept
+
+
+def test_a_subset_is_of_the_chosen_classes(tmp_path: Path) -> None:
+    write_mnist(tmp_path)
+    data = ready(mnist(tmp_path, subset=3, classes=[1, 4]))
+    assert [data.class_names[label] for label in data.labels] == [str(LABELS[i]) for i in data.images[:, 0, 0, 0]]
+
+
+def test_a_subset_of_a_folder_is_the_same_from_memory_and_through_workers(folder: Path) -> None:
+    memory, files = (ready(image_folder(folder, subset=5, memory_limit=gib)) for gib in (8.0, TINY))
+    assert memory.rounds_per_epoch == files.rounds_per_epoch == 2
+    for found, expected in zip(labelled(files, 3), labelled(memory, 3), strict=True):
+        assert torch.equal(found, expected)
+    whole = ready(image_folder(folder, memory_limit=TINY))
+    assert files.fingerprint.startswith("5 files")
+    assert files.fingerprint != ready(image_folder(folder, subset=4, memory_limit=TINY)).fingerprint
+    assert whole.fingerprint == ready(image_folder(folder, subset=11, memory_limit=TINY)).fingerprint
+
+
+def test_a_subset_of_more_than_there_are_is_refused(tmp_path: Path) -> None:
+    write_mnist(tmp_path)
+    with pytest.raises(UsageError, match=r"data\.subset is 11, but there are 10 training images: give at most"):
+        ready(mnist(tmp_path, subset=11))
+
+
 # ----------------------------------------------------------------------------------------------- worker processes
 
 

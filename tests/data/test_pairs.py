@@ -67,6 +67,13 @@ def test_without_held_out_pairs_training_ones_are_shown(tmp_path: Path) -> None:
         paired(tmp_path / "train", validation_samples=10)
 
 
+def test_a_subset_keeps_pairs_together(tmp_path: Path) -> None:
+    write(tmp_path / "train", [f"{i:02}.png" for i in range(9)])
+    data = paired(tmp_path / "train", subset=4)
+    assert data.images.shape == (4, 2, SIDE, SIDE)
+    assert_close(data.images.sum(1), torch.full((4, SIDE, SIDE), 255))
+
+
 def test_folders_whose_names_differ_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "train", ["a.png", "b.png"])
     (tmp_path / "train" / "B" / "b.png").rename(tmp_path / "train" / "B" / "c.png")

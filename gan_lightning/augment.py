@@ -1,0 +1,272 @@
+"""Augmentation of the images that D is shown in training: differentiable, and drawn for each image."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from gan_lightning.errors import UsageError
+from gan_lightning.streams import Draw, joint, joint_sum, to_device
+
+
+class Augment(nn.Module):
+    """T(x) of images, (N, channels, height, width), in training; in evaluation mode the images as they are.
+
+    D sees real and generated images through it, in its own updates and in G's, so that it must be differentiable in x.
+    What it draws belongs to single images: ``streams.joint``.
+    """
+
+    follows_logits = False  # whether it needs the sign of D's logits on real images
+
+    def forward(self, images: Tensor) -> Tensor:
+        """T(x), or x in evaluation mode.
+
+        Raises:
+            UsageError: the samples are no images.
+        """
+        if not self.training:
+            return images
+        if images.dim() != 4:
+            raise UsageError(
+                f"{type(self).__name__} augments images, (channels, height, width), but the data has samples of shape "
+                f"{tuple(images.shape[1:])}: choose augment=none, or data with images."
+            )
+        with torch.autocast(images.device.type, enabled=False):
+            return self.transform(images)
+
+    def transform(self, images: Tensor) -> Tensor:
+        """T(x), of the images' shape and type."""
+        raise TypeError(f"{type(self).__name__} must define how to transform images")
+
+    def observe(self, update: int, real_logits: Tensor, images: int) -> None:
+        """Note D's logits, less the loss's threshold, on so many real images in D's update of that number, from 0.
+
+        Called for each micro-batch of the update.
+        """
+
+    def describe(self) -> dict[str, Tensor]:
+        """What a line of the log says of it."""
+        return {}
+
+
+# ------------------------------------------------------------------------------------------------------- DiffAugment
+
+SHIFT, CUT = 0.125, 0.5  # of the height and the width; both in the released code
+
+
+class DiffAugment(Augment):
+    """Every part of ``policy``, in its order, on every image (Zhao et al. 2020, section 3.2).
+
+    With the draws of the released code, for images in [-1, 1]: ``color`` adds U(-.5, .5), then scales the distance from
+    the mean over channels by U(0, 2) and that from the mean over the image by U(.5, 1.5); ``translation`` moves the
+    image by up to an eighth of its sides, uniform over whole pixels; ``cutout`` covers a rectangle of half its sides
+    around a uniform place. What is left bare is 0.
+    """
+
+    def __init__(self, policy: Sequence[str] = ("color", "translation", "cutout")) -> None:
+        super().__init__()
+        self.policy = _parts("policy", policy, ("color", "translation", "cutout"))
+
+    def transform(self, images: Tensor) -> Tensor:
+        brightness, saturation, contrast, *places = _drawn(_seven, images)
+        for part in self.policy:
+            if part == "color":
+                images = colored(images, brightness, saturation, contrast)
+            elif part == "translation":
+                images = translated(images, *places[:2])
+            else:
+                images = cut_out(images, *places[2:])
+        return images
+
+
+def _seven(n: int, generator: torch.Generator | None) -> Tensor:
+    return torch.rand(n, 7, generator=generator)
+
+
+def colored(images: Tensor, *draws: Tensor) -> Tensor:
+    """Brightness, saturation and contrast by draws from U(0, 1), (N,) each."""
+    brightness, saturation, contrast = (u.to(images.dtype).view(-1, 1, 1, 1) for u in draws)
+    images = images + (brightness - 0.5)
+    mean = images.mean(1, keepdim=True)
+    images = mean + 2 * saturation * (images - mean)
+    mean = images.mean((1, 2, 3), keepdim=True)
+    return mean + (0.5 + contrast) * (images - mean)
+
+
+def translated(images: Tensor, *draws: Tensor) -> Tensor:
+    """Moved along both axes by draws from U(0, 1), (N,) each."""
+    places, inside = [], []
+    for u, size in zip(draws, images.shape[2:], strict=True):
+        most = int(size * SHIFT + 0.5)
+        shift = (u * (2 * most + 1)).long() - most
+        place = torch.arange(size, device=u.device) + shift[:, None]
+        inside.append((place >= 0) & (place < size))
+        places.append(place.clamp(0, size - 1))
+    return _gathered(images, places[0][:, :, None], places[1][:, None]) * _rectangle(*inside)
+
+
+def cut_out(images: Tensor, *draws: Tensor) -> Tensor:
+    """Without a rectangle, whose centre is by draws from U(0, 1), (N,) each."""
+    covered = []
+    for u, size in zip(draws, images.shape[2:], strict=True):
+        extent = int(size * CUT + 0.5)
+        # an even extent has its centre between pixels, of which there is one place more
+        first = (u * (size + 1 - extent % 2)).long()[:, None] - extent // 2
+        place = torch.arange(size, device=u.device)
+        covered.append((place >= first) & (place < first + extent))
+    return images * ~_rectangle(*covered)
+
+
+def _rectangle(rows: Tensor, columns: Tensor) -> Tensor:
+    """(N, height) and (N, width) to (N, 1, height, width): where both are true."""
+    return (rows[:, :, None] & columns[:, None])[:, None]
+
+
+# --------------------------------------------------------------------------------------------------------------- ADA
+
+BRIGHTNESS, CONTRAST, SATURATION = 0.2, 0.5, 1.0  # standard deviations, the latter two of the factor's log2
+
+
+class ADA(Augment):
+    """Adaptive augmentation (Karras et al. 2020, "Training GANs with Limited Data"): each transform with probability p.
+
+    Of the paper's pipeline (appendix B) ``blit``, flips, turns by 90 degrees and shifts by whole pixels, which reflects
+    the image at its borders, and ``color``, brightness, contrast, luma flips, hue and saturation, for images in
+    [-1, 1]; hue is of three channels. After every ``interval`` updates of D p moves by their images / ``speed``, up
+    where r_t = E[sign D(x)] on real images is above ``target`` and down where it is below (section 3, equation 1).
+    Without a target p stays.
+    """
+
+    p: Tensor
+    r_t: Tensor  # of the last interval
+    tally: Tensor  # the sum of signs in this interval, and its images, of all processes
+
+    def __init__(
+        self,
+        pipeline: Sequence[str] = ("blit", "color"),
+        p: float = 0.0,
+        target: float | None = 0.6,
+        speed: float = 500_000,
+        interval: int = 4,
+    ) -> None:
+        super().__init__()
+        if not 0 <= p <= 1:
+            raise UsageError(f"augment.p is {p}: give a probability.")
+        if speed <= 0 or interval < 1:
+            raise UsageError(f"augment.speed is {speed} and augment.interval {interval}: give numbers above 0.")
+        self.pipeline = _parts("pipeline", pipeline, ("blit", "color"))
+        self.target, self.speed, self.interval = target, speed, interval
+        self.follows_logits = target is not None
+        self.register_buffer("p", torch.tensor(float(p)))
+        self.register_buffer("r_t", torch.zeros(()))
+        self.register_buffer("tally", torch.zeros(2))
+        self._update = -1  # that was observed last; none where a run goes on, which is between two updates
+
+    def transform(self, images: Tensor) -> Tensor:
+        for part in self.pipeline:
+            images = self._blit(images) if part == "blit" else self._color(images)
+        return images
+
+    def _blit(self, images: Tensor) -> Tensor:
+        """Flipped, then turned as by ``torch.rot90``, then shifted."""
+        *_, height, width = images.shape
+        if height != width:
+            raise UsageError(
+                f"augment=ada turns images by 90 degrees, but the data has {height} x {width} pixels: leave that out "
+                "by augment.pipeline=[color], or give square images."
+            )
+        flip_due, turn_due, shift_due, flip, turn, *shifts = _drawn(_seven, images)
+        flips = (flip_due < self.p) & (flip < 0.5)
+        turns = torch.where(turn_due < self.p, (4 * turn).long(), 0)
+        down, right = (torch.where(shift_due < self.p, ((2 * u - 1) * SHIFT * width).round().long(), 0) for u in shifts)
+        return _gathered(images, *_sources(width, flips, turns, down, right))
+
+    def _color(self, images: Tensor) -> Tensor:
+        """A x + t of the channels x, the composition of affine maps that all have the axis of equal channels."""
+        channels = images.shape[1]
+        *dues, flip, angle, brightness, contrast, saturation = _drawn(_color_draws, images)
+        due = [u < self.p for u in dues]
+        shift = torch.where(due[0], BRIGHTNESS * brightness, 0)
+        scale = torch.where(due[1], torch.exp2(CONTRAST * contrast), 1)
+        sign = torch.where(due[2] & (flip < 0.5), -1.0, 1.0)  # of the mean over channels: the luma flip
+        hue = torch.where(due[3], (2 * angle - 1) * math.pi, 0)
+        chroma = torch.where(due[4], torch.exp2(SATURATION * saturation), 1)  # of what differs from the mean
+        turned = chroma.view(-1, 1, 1) * _turned(hue, channels)
+        matrix = scale.view(-1, 1, 1) * (turned + ((sign - chroma) / channels).view(-1, 1, 1))
+        offset = (scale * sign * shift).view(-1, 1, 1)
+        return (matrix.to(images.dtype) @ images.flatten(2) + offset.to(images.dtype)).view(images.shape)
+
+    @torch.no_grad()
+    def observe(self, update: int, real_logits: Tensor, images: int) -> None:
+        if update != self._update and update % self.interval == 0:
+            self._adjust()
+        self._update = update
+        share = images / len(real_logits)  # of a logit, where D judges several images by one
+        seen = torch.stack([real_logits.sign().sum() * share, real_logits.new_full((), images)])
+        self.tally += joint_sum(seen)
+
+    def _adjust(self) -> None:
+        """Move p by what the interval that has ended has shown."""
+        signs, images = self.tally
+        self.r_t.copy_(signs / images.clamp(min=1))
+        if self.target is not None:
+            self.p.add_((self.r_t - self.target).sign() * images / self.speed).clamp_(0, 1)
+        self.tally.zero_()
+
+    def describe(self) -> dict[str, Tensor]:
+        return {"augment/p": self.p, "augment/r_t": self.r_t}
+
+
+def _color_draws(n: int, generator: torch.Generator | None) -> Tensor:
+    uniform = torch.rand(n, 7, generator=generator)
+    return torch.cat([uniform, torch.randn(n, 3, generator=generator)], 1)
+
+
+def _sources(size: int, flips: Tensor, turns: Tensor, down: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and columns, (N, size, size), that the pixels come from; the other arguments are (N,)."""
+    last, place = size - 1, torch.arange(size, device=turns.device)
+    flips, turns = flips.view(-1, 1, 1), turns.view(-1, 1, 1)
+    i, j = (last - (last - (place - shift[:, None]).abs()).abs() for shift in (down, right))  # reflected
+    i, j = i[:, :, None], j[:, None]
+    is_on_its_side = turns % 2 == 1
+    rows, columns = torch.where(is_on_its_side, j, i), torch.where(is_on_its_side, i, j)
+    rows = torch.where(turns >= 2, last - rows, rows)
+    columns = torch.where(((turns == 1) | (turns == 2)) ^ flips, last - columns, columns)
+    return rows, columns
+
+
+def _turned(angle: Tensor, channels: int) -> Tensor:
+    """Rotations about the axis of equal channels, (N, 3, 3) (Rodrigues); the identity where there are not three."""
+    eye = torch.eye(channels, device=angle.device)
+    if channels != 3:
+        return eye.expand(len(angle), -1, -1)
+    cross = (eye.roll(1, 0) - eye.roll(1, 1)) / math.sqrt(3)
+    cos, sin = angle.cos().view(-1, 1, 1), angle.sin().view(-1, 1, 1)
+    return cos * eye + sin * cross + (1 - cos) / 3
+
+
+# ------------------------------------------------------------------------------------------------------ what both use
+
+
+def _parts(option: str, given: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The chosen parts in their order.
+
+    Raises:
+        UsageError: there are none, others or one twice.
+    """
+    parts = list(given)
+    if not parts or any(part not in known or parts.count(part) > 1 for part in parts):
+        raise UsageError(f"augment.{option} is {given!r}: give a list of one or more of {', '.join(known)}.")
+    return parts
+
+
+def _drawn(draw: Draw, images: Tensor) -> tuple[Tensor, ...]:
+    """The columns of a draw of a row for each image, on its device."""
+    return to_device(joint(draw, len(images)), images.device).unbind(1)
+
+
+def _gathered(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """The pixel of each image from row rows[n, i, j] and column columns[n, i, j] at (i, j), in all channels."""
+    index = (rows * images.shape[3] + columns).flatten(1)
+    return images.flatten(2).gather(2, index[:, None].expand(-1, images.shape[1], -1)).view(images.shape)
