@@ -53,24 +53,30 @@ class ModeSeeking(DiversityTerm):
     def penalty(self, critic: CriticPass) -> Tensor:
         x, y, z = critic.fake
         assert z is not None
-        n = len(x) // 2
         x = x.flatten(1).to(z.dtype)  # G may have made them in half precision
-        if y is None:
-            first, second, are_alike = slice(n), slice(n, 2 * n), z.new_ones(n)
-        elif y.dim() > 1:
-            raise UsageError(
-                "generator_regularizer.mode_seeking compares samples of one label, and the data has "
-                f"{tuple(y.shape[1:])} numbers for each sample: leave it out."
-            )
-        else:  # neighbours, once the labels are in order; those of two labels count as nothing
-            order = y.argsort(stable=True)
-            first, second = order[: 2 * n : 2], order[1 : 2 * n : 2]
-            are_alike = (y[first] == y[second]).to(z)
-        pairs = are_alike.sum().clamp(min=1)
-        apart = ((x[first] - x[second]).abs().mean(1) * are_alike).sum() / pairs
-        latent = ((z[first] - z[second]).abs().mean(1) * are_alike).sum() / pairs
+        first, second, are_alike = pairs(len(x), y, x.device)
+        apart, latent = (((v[first] - v[second]).abs().mean(1) * are_alike).sum() for v in (x, z))
         ratio = apart / latent.clamp(min=torch.finfo(z.dtype).tiny)
         return are_alike.any() / (ratio + EPSILON)
+
+
+def pairs(n: int, y: Tensor | None, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Which of n samples make pairs, two times (n // 2,), and whether they are of one label, (n // 2,).
+
+    They are the two halves of the batch, or neighbours once its labels are in order.
+    """
+    half = n // 2
+    if y is None:
+        every = torch.arange(2 * half, device=device)
+        return every[:half], every[half:], torch.ones_like(every[half:])
+    if y.dim() > 1:
+        raise UsageError(
+            f"generator_regularizer.mode_seeking compares samples of one label, and the data has {tuple(y.shape[1:])} "
+            "numbers for each sample: leave it out."
+        )
+    order = y.argsort(stable=True)
+    first, second = order[: 2 * half : 2], order[1 : 2 * half : 2]
+    return first, second, y[first] == y[second]
 
 
 class GDPP(DiversityTerm):

@@ -75,7 +75,7 @@ def prepare(options: Options, config: DictConfig) -> "RealData":
     from gan_lightning.build import build_data
     from gan_lightning.data.images import FEWEST_HELD_OUT, ImageData
 
-    kind = get_class(config.data._target_)
+    kind: Any = get_class(config.data._target_)
     changed: dict[str, Any] = {
         "root": options.root,
         "held_out": options.held_out,

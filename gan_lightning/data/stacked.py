@@ -40,6 +40,7 @@ class StackedMNIST(RealData):
     ``features_accuracy`` is its share of right triples, the cube of that of right digits.
     """
 
+    value_range: tuple[float, float]
     evaluation_samples = 25_600  # Lin et al. 2018, section 4.2
 
     def __init__(
@@ -124,7 +125,7 @@ class StackedMNIST(RealData):
     def _bordered(self, digits: Tensor) -> Tensor:
         """(n, 1, 28, 28) as (n, size, size)."""
         border = BORDERS[self.sample_shape[1]]
-        return pad(digits[:, 0], (border,) * 4)
+        return pad(digits[:, 0], [border] * 4)
 
     def _shares(self) -> Tensor:
         """The digits' shares of the training images, (10,)."""

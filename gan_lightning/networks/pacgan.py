@@ -9,7 +9,8 @@ from gan_lightning.errors import UsageError
 from gan_lightning.networks.maxout import MaxoutLinear
 
 EPS, MOMENTUM = 1e-4, 0.05  # of the points' BatchNorm; the images' has torch's own
-# sides of the maps, each about half of the next
+# sides of the maps, each about half of the next; where one is exactly half, the code's TensorFlow leaves out the last
+# row and column of what is doubled and pads those of what is halved, where we have the first
 SIDES = {28: (4, 7, 14, 28), 32: (4, 8, 16, 32)}
 SLOPE = 0.3
 

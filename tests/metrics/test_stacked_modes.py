@@ -30,7 +30,7 @@ def pictures(digits: Tensor, size: int = 28) -> Tensor:
     """Triples (N, 3) as images (N, 3, size, size) with other numbers around the first pixel and in the border."""
     images = torch.full((len(digits), 3, 28, 28), 7, dtype=torch.uint8)
     images[:, :, 0, 0] = digits
-    return from_bytes(pad(images, ((size - 28) // 2,) * 4, value=9), RANGE)
+    return from_bytes(pad(images, [(size - 28) // 2] * 4, value=9), RANGE)
 
 
 def measured(*batches: Tensor, size: int = 28, shares: Tensor = UNEVEN) -> dict[str, float]:

@@ -76,6 +76,11 @@ def test_the_option_normalizes_every_layer_of_d_and_none_of_g(
         assert gan.game.judge(Batch(torch.randn(4, 1, 28, 28), y)).isfinite().all()
 
 
+def test_a_model_may_choose_it(configure: Configure) -> None:
+    assert configure("model=sn_resnet", "data=cifar10").model.spectral_norm is True
+    assert configure("model=resnet", "data=cifar10").model.spectral_norm is False
+
+
 def normalized_gan() -> GAN:
     d = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1), nn.Flatten(0))
     return small_gan(discriminator=spectrally_normalized(d), regularizers=[R1(0.3)])
