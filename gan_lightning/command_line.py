@@ -14,9 +14,9 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from yaml import YAMLError
 
-from gan_lightning.config import PLACES
 from gan_lightning.errors import UsageError
 from gan_lightning.resumption import option_names, run_folder
+from gan_lightning.rules import PLACES
 
 AUTO = "auto"  # resume=auto: whatever hydra.run.dir needs
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "resume")  # which have one value in a sweep too

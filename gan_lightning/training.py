@@ -27,7 +27,7 @@ from gan_lightning.callbacks.game import GamePictures
 from gan_lightning.callbacks.hyperparameters import HyperParameters
 from gan_lightning.callbacks.summary import METRICS, Throughput, why_stopped, write_metrics
 from gan_lightning.checkpoints import last_checkpoint, read_checkpoint, tidy
-from gan_lightning.config import OPTIMIZERS, PLACES
+from gan_lightning.config import OPTIMIZERS
 from gan_lightning.data.loader import RealData
 from gan_lightning.errors import Stopped, UsageError, signal_name
 from gan_lightning.files import needed, written_aside
@@ -46,6 +46,7 @@ from gan_lightning.resumption import (
     say_changes,
     stays_stopped,
 )
+from gan_lightning.rules import PLACES
 from gan_lightning.runs import read_mapping
 
 WORTH_SHARING = 10**8  # multiply-adds of a batch: the toys have a few millions, an MLP on MNIST 500 million

@@ -26,10 +26,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from gan_lightning.config import SEED, SIZE, one_line
+from gan_lightning.config import one_line
 from gan_lightning.errors import UsageError
 from gan_lightning.files import written_aside
 from gan_lightning.options import Weights, check_checkpoint, check_values, read_options, refusals
+from gan_lightning.rules import SEED, SIZE
 
 if TYPE_CHECKING:
     from gan_lightning.data.loader import RealData

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from gan_lightning.config import SEED
 from gan_lightning.options import check_values, read_options
+from gan_lightning.rules import SEED
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from omegaconf import MISSING, OmegaConf
 
-from gan_lightning.config import SEED, SIZE
 from gan_lightning.errors import UsageError
 from gan_lightning.options import check_checkpoint, check_values, read_options, refusals
+from gan_lightning.rules import SEED, SIZE
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from omegaconf import MISSING, OmegaConf
 
-from gan_lightning.config import POSITIVE, SEED, SIZE
 from gan_lightning.errors import UsageError
 from gan_lightning.options import PIXELS, Weights, check_checkpoint, check_values, read_options, refusals
+from gan_lightning.rules import POSITIVE, SEED, SIZE
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,9 +14,10 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lightning.config import RULES, check, check_changes, explain, guess
+from gan_lightning.config import check, check_changes, explain, guess
 from gan_lightning.errors import UsageError
 from gan_lightning.resumption import option_names
+from gan_lightning.rules import RULES
 
 Configure = Callable[..., DictConfig]
 NONE = {"model": "points", "data": "gaussian"}

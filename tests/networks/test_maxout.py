@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from gan_lightning.build import build_gan
-from gan_lightning.config import RULES, check
+from gan_lightning.config import check
 from gan_lightning.networks.maxout import (
     ConvDiscriminator,
     ConvGenerator,
@@ -23,6 +23,7 @@ from gan_lightning.networks.maxout import (
     MaxoutConv2d,
     MaxoutLinear,
 )
+from gan_lightning.rules import RULES
 
 CIFAR = (3, 32, 32)
 PAIRS = [

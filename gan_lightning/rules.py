@@ -1,0 +1,159 @@
+"""What values an option may have, by the last part of its name."""
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _whole(least: int) -> tuple[Callable[[Any], bool], str]:
+    return lambda v: _is_whole(v) and v >= least, f"a whole number, at least {least}"
+
+
+def _one_of(*options: Any) -> tuple[Callable[[Any], bool], str]:
+    return lambda v: v in options, f"one of {', '.join(map(str, options))}"
+
+
+SIZE = _whole(1)
+COUNT = _whole(0)
+POSITIVE = (lambda v: _is_number(v) and v > 0, "a number above 0")
+NOT_NEGATIVE = (lambda v: _is_number(v) and v >= 0, "a number, at least 0")
+SHARE = (lambda v: _is_number(v) and 0 <= v < 1, "a number from 0 up to, not including, 1")
+KEEP = (lambda v: _is_number(v) and 0 < v <= 1, "a number above 0, at most 1")
+FLAG = (lambda v: isinstance(v, bool), "true or false")
+SEED = (lambda v: _is_whole(v) and 0 <= v < 2**32, "a whole number from 0 to 4294967295")
+# float32 holds the squares of these, and of their ratios
+SCALE = (lambda v: _is_number(v) and 1e-9 <= v <= 1e9, "a number above 0, from 1e-9 to 1e9")
+PLACE = (lambda v: _is_number(v) and abs(v) <= 1e9, "a number from -1e9 to 1e9")
+LIMIT = (
+    lambda v: (_is_whole(v) and v >= 0) or (_is_number(v) and 0.01 <= v <= 1) or v == 0,
+    "a whole number of batches, or a share of them from 0.01 to 1",
+)
+SIZES = (lambda v: isinstance(v, ListConfig) and all(map(SIZE[0], v)), "a list of whole numbers, each at least 1")
+MEANS = (lambda v: isinstance(v, ListConfig) and all(map(PLACE[0], v)), "a list of numbers from -1e9 to 1e9")
+SCALES = (lambda v: isinstance(v, ListConfig) and all(map(SCALE[0], v)), "a list of numbers above 0, from 1e-9 to 1e9")
+POSITIVES = (lambda v: isinstance(v, ListConfig) and all(map(POSITIVE[0], v)), "a list of numbers above 0")
+BETAS = (
+    lambda v: isinstance(v, ListConfig) and len(v) == 2 and all(map(SHARE[0], v)),
+    "a list of two numbers from 0 up to, not including, 1",
+)
+DEVICES = (
+    lambda v: (
+        v in ("auto", "-1", -1)
+        or (_is_whole(v) and v >= 1)
+        or (isinstance(v, ListConfig) and len(v) > 0 and all(map(COUNT[0], v)))
+        or (isinstance(v, str) and re.fullmatch(r"\d+(,\d+)*,?", v) is not None)
+    ),
+    "a whole number, at least 1, -1 or auto for all, or a list of devices",
+)
+PROFILER = (
+    lambda v: v in ("simple", "advanced", "pytorch") or (isinstance(v, DictConfig) and "_target_" in v),
+    "one of simple, advanced, pytorch, or the _target_ of a profiler",
+)
+UNITS = ("weeks", "days", "hours", "minutes", "seconds", "milliseconds", "microseconds")  # of datetime.timedelta
+_DURATION = "DD:HH:MM:SS or a mapping such as {hours: 1}"
+
+
+def _is_duration(value: Any) -> bool:
+    if isinstance(value, DictConfig):
+        return len(value) > 0 and all(key in UNITS and NOT_NEGATIVE[0](value[key]) for key in value)
+    return isinstance(value, str) and re.fullmatch(r"\d+(:\d\d){3}", value.strip(), re.ASCII) is not None
+
+
+DURATION = (_is_duration, _DURATION)
+CHECKS = (
+    lambda v: (_is_whole(v) and v >= 1) or (isinstance(v, float) and 0 < v <= 1) or _is_duration(v),
+    f"a whole number of batches, a share of an epoch above 0, at most 1, or {_DURATION}",
+)
+PLUGINS = (
+    lambda v: all(isinstance(p, DictConfig) and "_target_" in p for p in (v if isinstance(v, ListConfig) else [v])),
+    "the _target_ of a plugin, or a list of such",
+)
+UNLIMITED = (lambda v: _is_whole(v) and (v >= 1 or v == -1), "a whole number, at least 1, or -1 for no limit")
+
+# by the last part of an option's name, so that a new network or data set is checked as soon as its YAML is there
+RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(("batch_size", "critic_steps", "latent_size", "rounds_per_batch", "rounds_per_epoch"), SIZE),
+    **dict.fromkeys(("categories", "output_units", "packing", "fixed_samples", "blocks", "layers"), SIZE),
+    **dict.fromkeys(("size", "width", "modes", "side", "interval", "n", "subset"), SIZE),
+    **dict.fromkeys(("every_n_steps", "log_every_n_steps", "accumulate_grad_batches"), SIZE),
+    **dict.fromkeys(("pieces", "units", "unit_pieces", "saturate", "steps"), SIZE),
+    "seed": SEED,
+    **dict.fromkeys(("workers", "validation_samples", "continuous"), COUNT),
+    **dict.fromkeys(("category_weight", "continuous_weight", "l1_weight", "adversarial_weight"), NOT_NEGATIVE),
+    **dict.fromkeys(("initial", "images"), NOT_NEGATIVE),
+    **dict.fromkeys(("lr", "memory_limit", "limit", "speed"), POSITIVE),
+    **dict.fromkeys(("std", "sigma", "spacing", "radius"), SCALE),
+    "mean": PLACE,
+    **dict.fromkeys(("weight", "every_seconds", "weight_decay", "momentum", "slope", "final"), NOT_NEGATIVE),
+    **dict.fromkeys(("init_range", "output_range", "min_lr"), POSITIVE),
+    **dict.fromkeys(("keep_input", "keep_hidden"), KEEP),
+    **dict.fromkeys(("ema_decay", "label_smoothing", "start", "final_momentum", "beta2"), SHARE),
+    **dict.fromkeys(("reuse_fakes", "ema_warmup", "batch_norm", "horizontal_flips"), FLAG),
+    **dict.fromkeys(("conditional", "conditional_norm", "spectral_norm"), FLAG),
+    **dict.fromkeys(("download", "fused", "compile"), FLAG),
+    **dict.fromkeys(("max_steps", "max_epochs"), UNLIMITED),
+    "devices": DEVICES,
+    **dict.fromkeys(("num_nodes", "threads"), SIZE),
+    **dict.fromkeys(("widths", "cardinalities"), SIZES),
+    "betas": BETAS,
+    "p": (lambda v: _is_number(v) and 0 <= v <= 1, "a number from 0 to 1"),
+    "target": (lambda v: _is_number(v) and -1 <= v <= 1, "a number from -1 to 1, or null"),
+    "means": MEANS,
+    "stds": SCALES,
+    "weights": POSITIVES,
+    "check_val_every_n_epoch": SIZE,
+    **dict.fromkeys((f"limit_{stage}_batches" for stage in ("train", "val", "test", "predict")), LIMIT),
+    **dict.fromkeys(("min_steps", "min_epochs", "reload_dataloaders_every_n_epochs"), COUNT),
+    **dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary"), FLAG),
+    **dict.fromkeys(("enable_autolog_hparams", "use_distributed_sampler", "sync_batchnorm"), FLAG),
+    **dict.fromkeys(("benchmark", "inference_mode", "detect_anomaly", "barebones"), FLAG),
+    "deterministic": (lambda v: isinstance(v, bool) or v == "warn", "true, false or warn"),
+    "fast_dev_run": (lambda v: isinstance(v, bool) or COUNT[0](v), "true, false or a whole number of batches"),
+    "overfit_batches": LIMIT,
+    "num_sanity_val_steps": (lambda v: _is_whole(v) and v >= -1, "a whole number, at least 0, or -1 for all"),
+    "val_check_interval": CHECKS,
+    "max_time": DURATION,
+    "accelerator": _one_of("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
+    "plugins": PLUGINS,
+    "gradient_clip_val": POSITIVE,
+    "channels": _one_of(1, 3),
+    "order": _one_of("discriminator_first", "generator_first", "simultaneous"),
+    "decay": (lambda v: _is_number(v) and v >= 1, "a number, at least 1"),
+    "pooling": _one_of("max", "mean"),
+    "conditioning": _one_of("projection", "joined"),
+    "unreadable": _one_of("refuse", "skip"),
+    "features": _one_of("own", "inception"),
+    "gradient_clip_algorithm": _one_of("norm", "value"),
+    "float32_matmul_precision": _one_of("highest", "high", "medium"),
+    "precision": _one_of("32-true", "bf16-mixed", "16-mixed", "64-true"),
+    "strategy": _one_of("auto", "ddp"),
+    "profiler": PROFILER,
+    "offline": FLAG,
+    "changed_data": _one_of("refuse", "accept"),
+}
+OPTIONAL = {
+    *("gradient_clip_val", "gradient_clip_algorithm", "max_epochs", "n", "weights", "profiler", "threads"),
+    *("deterministic", "benchmark", "plugins", "fixed_samples", "subset", "steps", "beta2", "target"),
+    *("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches"),
+    *("check_val_every_n_epoch", "val_check_interval", "max_time", "min_steps", "min_epochs"),
+}
+SCHEDULED = re.compile(r"(generator_)?regularizer\.\w+\.weight|model\.ema_decay(\.images)?")  # may be schedules
+PLACES = ("root", "held_out", "inception_weights")  # options of data that name files
+# by the last part of an option's name: those that have any text, or none
+TEXTS = (*PLACES, "cache", "name", "objective", "resume", "gives", "needs", "save_dir", "experiment", "project")
+# keys of Hydra's, whosever the part is
+HYDRAS = {
+    **dict.fromkeys(("_partial_", "_recursive_"), FLAG),
+    "_convert_": _one_of("none", "partial", "object", "all"),
+}
