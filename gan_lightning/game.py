@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from gan_lightning.augment import Augment
 from gan_lightning.batch import Batch
@@ -184,7 +185,15 @@ class Game(nn.Module):
         raise TypeError(f"{type(self).__name__} must define what a picture of it shows")
 
     def compile_networks(self) -> None:
-        """Compile the players' networks in place, so that a checkpoint's names stay as they are."""
+        """Compile the players' networks in place, so that a checkpoint's names stay as they are.
+
+        Raises:
+            UsageError: D is spectrally normalized: compiled, its power iteration changes what backward needs.
+        """
+        if any(map(is_parametrized, self.discriminator.modules())):
+            raise UsageError(
+                "With model.spectral_norm=true the networks cannot be compiled: leave out trainer.compile."
+            )
         for networks in self.players().values():
             for network in networks:
                 network.compile()

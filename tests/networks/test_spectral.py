@@ -12,6 +12,7 @@ from torch.testing import assert_close
 
 from gan_lightning.batch import Batch
 from gan_lightning.build import build_gan
+from gan_lightning.errors import UsageError
 from gan_lightning.gan import GAN
 from gan_lightning.networks.spectral import LAYERS, spectrally_normalized
 from gan_lightning.regularizers import R1
@@ -104,6 +105,11 @@ def test_training_keeps_the_layers_normalized_through_double_backward() -> None:
     above = penalty()
     weight.data[0, 0] -= 2e-5
     assert_close(slope, (above - penalty()).detach() / 2e-5, rtol=1e-5, atol=1e-10)
+
+
+def test_it_cannot_be_compiled() -> None:
+    with pytest.raises(UsageError, match=r"cannot be compiled: leave out trainer\.compile\.$"):
+        normalized_gan().game.compile_networks()
 
 
 def test_the_rehearsal_leaves_the_singular_vectors_alone() -> None:
