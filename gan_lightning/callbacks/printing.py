@@ -10,10 +10,10 @@ from gan_lightning.gan import GAN
 
 
 class PrintSamples(Callback):
-    """Prints ``samples`` decoded samples of the generator at ``steps`` and at the end, with the data's ``decode``."""
+    """Prints ``samples`` decoded samples of the generator at ``at_steps`` and at the end, with the data's ``decode``."""
 
-    def __init__(self, steps: Sequence[int] = (0,), samples: int = 10) -> None:
-        self.steps = sorted(steps)
+    def __init__(self, at_steps: Sequence[int] = (0,), samples: int = 10) -> None:
+        self.at_steps = sorted(at_steps)
         self.samples = samples
         self._printed = -1
 
@@ -31,7 +31,7 @@ class PrintSamples(Callback):
             self._print(trainer, module)
 
     def _print_if_due(self, trainer: Trainer, module: LightningModule) -> None:
-        if any(self._printed < step <= trainer.global_step for step in self.steps):
+        if any(self._printed < step <= trainer.global_step for step in self.at_steps):
             self._print(trainer, module)
 
     def _print(self, trainer: Trainer, module: LightningModule) -> None:
