@@ -16,8 +16,8 @@ from gan_lightning.errors import UsageError
 
 PACKAGE = "gan_lightning"
 CLASSES = (
-    *("augment", "callbacks", "data", "game", "games", "gan", "loggers", "losses", "networks", "priors"),
-    "regularizers",
+    *("augment", "callbacks", "data", "diversity", "game", "games", "gan", "loggers", "losses", "networks"),
+    *("priors", "regularizers"),
 )  # the package's rooms whose classes are parts of a run
 FACTORIES = ("distributions", "optim", "schedules")  # those whose functions are, too
 FUNCTIONS = ("gan_lightning.callbacks.progress.progress",)

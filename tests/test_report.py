@@ -758,8 +758,8 @@ def test_the_curves_of_a_real_run(
     metrics = train(configure(*TINY, *short), tmp_path / "run")
     report(tmp_path, f"curves={tmp_path / 'c.png'}")
     curves = {axes.get_title(loc="left").split(" ")[0]: axes.lines[0] for axes in drawn["c.png"].axes}
-    assert list(curves) == ["jsd", "ks", "value", "wasserstein", "loss/discriminator", "loss/generator"]
-    for name in ("jsd", "ks", "value", "wasserstein"):
+    assert list(curves) == ["energy", "jsd", "ks", "value", "wasserstein", "loss/discriminator", "loss/generator"]
+    for name in ("energy", "jsd", "ks", "value", "wasserstein"):
         assert curves[name].get_xydata()[-1].tolist() == [20, pytest.approx(metrics[f"val/{name}"])]
     assert curves["loss/generator"].get_xdata().tolist() == [5, 10, 15, 20]
 

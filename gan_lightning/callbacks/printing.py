@@ -10,7 +10,7 @@ from gan_lightning.gan import GAN
 
 
 class PrintSamples(Callback):
-    """Prints ``samples`` decoded samples of the generator at ``at_steps`` and at the end, with the data's ``decode``."""
+    """Prints ``samples`` samples of the generator ``at_steps`` and at the end, by the data's ``decode``."""
 
     def __init__(self, at_steps: Sequence[int] = (0,), samples: int = 10) -> None:
         self.at_steps = sorted(at_steps)
