@@ -357,7 +357,8 @@ def test_the_limits_process_imports_nothing_of_lightning(script: ModuleType, tmp
 import sys, benchmark
 from pathlib import Path
 peak = benchmark.peak_of("limit", [], Path({str(file)!r}), 0.1)
-print(peak == benchmark.peak_resident(), "torch" in sys.modules, {{"lightning", "torchmetrics"}} & set(sys.modules))
+now = benchmark.peak_resident()  # of the same process, which may have grown since
+print(0.95 * now <= peak <= now, "torch" in sys.modules, {{"lightning", "torchmetrics"}} & set(sys.modules))
 """
     assert child(code) == ["True", "True", "set()"]
 
