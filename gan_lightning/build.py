@@ -38,8 +38,27 @@ FAILED_TARGET = re.compile(r"(?:call to target|locating target) '([^']+)'")
 
 def build_data(config: DictConfig) -> RealData:
     """The data module of a configuration."""
-    options = {k: v for k, v in config.data.items() if k != "gives"}
-    return made(options)
+    return made({name: with_tensors(plain(value)) for name, value in config.data.items() if name != "gives"})
+
+
+def with_tensors(part: Any) -> Any:
+    """A part, its lists of numbers as tensors where it is one of torch's distributions, which want them."""
+    if isinstance(part, list):
+        return [with_tensors(item) for item in part]
+    if not isinstance(part, dict):
+        return part
+    wants = str(part.get("_target_")).startswith("torch.distributions.")
+    return {
+        name: {"_target_": "torch.tensor", "data": value, "dtype": {"_target_": "torch.get_default_dtype"}}
+        if wants and _is_numbers(value)
+        else with_tensors(value)
+        for name, value in part.items()
+    }
+
+
+def _is_numbers(value: Any) -> bool:
+    """Whether it is a list of numbers, or of such lists."""
+    return isinstance(value, list) and all(isinstance(v, int | float) or _is_numbers(v) for v in value)
 
 
 def build_gan(config: DictConfig, sample_shape: tuple[int, ...], classes: int) -> GAN:

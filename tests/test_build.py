@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lightning.build import build_gan, build_trainer
+from gan_lightning.build import build_data, build_gan, build_trainer
 from gan_lightning.cache import digest_of
 from gan_lightning.checkpoints import load, read_checkpoint
 from gan_lightning.errors import UsageError
@@ -224,3 +224,35 @@ def test_subclasses_are_reached_from_the_configuration(configure: Configure) -> 
     gan = build_gan(config, (2,), 8)
     assert type(gan) is MyGAN
     assert type(gan.game) is MyGame
+
+
+NORMAL = """{
+  _target_: torch.distributions.MultivariateNormal, loc: [0, 1, 2], scale_tril: [[1, 0, 0], [1, 2, 0], [0, 0, 3]],
+}"""
+PLANES = """{
+  _target_: torch.distributions.MixtureSameFamily,
+  mixture_distribution: {_target_: torch.distributions.Categorical, probs: [1, 3]},
+  component_distribution: {
+    _target_: torch.distributions.Independent,
+    base_distribution: {_target_: torch.distributions.Laplace, loc: [[0, 1], [2, 3]], scale: [[1, 1], [1, 2]]},
+    reinterpreted_batch_ndims: 1,
+  },
+}"""
+
+
+@pytest.mark.parametrize(
+    ("text", "mean", "variance"),
+    [(NORMAL, [0.0, 1.0, 2.0], [1.0, 5.0, 9.0]), (PLANES, [1.5, 2.5], [2.75, 7.25])],
+    ids=["MultivariateNormal", "MixtureSameFamily"],
+)
+def test_lists_of_torchs_distributions_are_tensors(
+    configure: Configure, tmp_path: Path, text: str, mean: list[float], variance: list[float]
+) -> None:
+    """Of any of them, nested too; the run trains, and is loaded from plain lists again."""
+    config = configure(*TINY)
+    config.data.distribution = OmegaConf.create(text)
+    distribution = build_data(config).distribution
+    torch.testing.assert_close(distribution.mean, torch.tensor(mean))
+    torch.testing.assert_close(distribution.variance, torch.tensor(variance))
+    train(config, tmp_path / "run")
+    assert load(tmp_path / "run").sample(2).shape == (2, len(mean))
