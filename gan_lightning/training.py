@@ -155,7 +155,7 @@ def rehearse(trainer: Trainer, gan: GAN, data: RealData) -> None:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, GamePictures):
             callback.rehearse(gan, data)
-    if gan.game.is_conditional and trainer.is_global_zero:
+    if gan.game.is_conditional and data.class_names and trainer.is_global_zero:  # pix2pix has images instead
         print(said(data.class_names))
 
 

@@ -176,15 +176,18 @@ def held_out_digest(data: "RealData") -> str | None:
 def floor(data: "RealData", seed: int, by_class: bool = True) -> dict[str, float]:
     """The metrics of real samples that are none of validation's, in the place of generated ones.
 
-    Their own classes are those that were asked for where metrics are ``by_class``.
+    Their own classes are those that were asked for where metrics are ``by_class``. What compares a sample with its own
+    target has no floor.
     """
+    import torch
     from torchmetrics import MetricCollection
 
     from gan_lightning.batch import Batch, apply
 
     assert data.trainer is not None
     device = data.trainer.strategy.root_device
-    metrics = MetricCollection(dict(data.metrics()), prefix="val/").to(device)
+    measured = {name: metric for name, metric in data.metrics().items() if getattr(metric, "has_floor", True)}
+    metrics = MetricCollection(measured, prefix="val/").to(device)
 
     def on_device(batch: Batch, part: slice = slice(None)) -> Batch:
         return apply(lambda tensor: tensor[part].to(device), batch)
@@ -192,11 +195,12 @@ def floor(data: "RealData", seed: int, by_class: bool = True) -> dict[str, float
     samples, start = data.training_samples(data.validation_samples, seed), 0
     if not by_class:
         samples = samples._replace(y=None)
-    for held_out in data.val_dataloader():
-        stop = start + len(held_out.x)
-        metrics.update(on_device(samples, slice(start, stop)), on_device(held_out))
-        start = stop
-    return {name: value.item() for name, value in metrics.compute().items()}
+    with torch.inference_mode():  # as in validation, whose metrics these may be
+        for held_out in data.val_dataloader():
+            stop = start + len(held_out.x)
+            metrics.update(on_device(samples, slice(start, stop)), on_device(held_out))
+            start = stop
+        return {name: value.item() for name, value in metrics.compute().items()}
 
 
 def table(result: dict[str, Any]) -> str:

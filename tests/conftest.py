@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from composing import composed
 from omegaconf import DictConfig
 
 # the tests run side by side, and so do the processes that they start
@@ -24,12 +24,7 @@ def _one_seeded_thread() -> None:
 @pytest.fixture
 def configure() -> Callable[..., DictConfig]:
     """Compose conf/ with overrides, as the command line does."""
-
-    def compose_config(*overrides: str) -> DictConfig:
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            return compose("config", overrides=list(overrides))
-
-    return compose_config
+    return composed
 
 
 @pytest.fixture

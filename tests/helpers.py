@@ -11,8 +11,8 @@ from typing import Any
 
 import lightning
 import torch
+from composing import composed
 from conftest import ROOT
-from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
 from gan_lightning import priors, training
@@ -85,9 +85,7 @@ def small_gan(game: type[Game] = Game, **options: Any) -> GAN:
 def trained(folder: Path, *overrides: str) -> Path:
     """The folder of a short real run with these overrides, as the command line makes it."""
     small = ["trainer.accelerator=cpu", "trainer.devices=1", "logger=none", "trainer.limit_val_batches=0"]
-    with initialize_config_dir(str(Path(__file__).resolve().parent.parent / "conf"), version_base="1.3"):
-        config = compose("config", overrides=[*small, "trainer.max_steps=12", "data.batch_size=8", *overrides])
-    training.train(config, folder)
+    training.train(composed(*small, "trainer.max_steps=12", "data.batch_size=8", *overrides), folder)
     return folder
 
 

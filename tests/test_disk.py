@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT
+from composing import composed
 from helpers import load_script, trained
-from hydra import compose, initialize_config_dir
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.profilers import SimpleProfiler
+from omegaconf import DictConfig
 from tensorboard.summary.writer.record_writer import RecordWriter
 from test_endings import SMALL, Disk, _forget_warnings  # noqa: F401  a fixture
 
@@ -82,9 +82,8 @@ class OwnLogger(Logger):
         pass
 
 
-def composed(*others: str) -> Any:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("config", overrides=[*RUN, *others])
+def configured(*others: str) -> DictConfig:
+    return composed(*RUN, *others)
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +131,7 @@ def test_a_run_ends_in_a_sentence_with_the_last_checkpoint_whole(tmp_path: Path,
     refuse, code, step = ENDS[point]
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Fault) as ended:  # noqa: PT012
         refuse(patch, fault(code))
-        training.train(composed(), tmp_path)
+        training.train(configured(), tmp_path)
     assert_a_sentence(str(ended.value), code)
     assert ended.value.status == 4
     last = tmp_path / "checkpoints" / "last.ckpt"
@@ -150,7 +149,7 @@ def test_training_goes_on_without_what_only_shows_it(tmp_path: Path, point: str,
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         refuse(patch, fault(code))
-        metrics = training.train(composed(), tmp_path)
+        metrics = training.train(configured(), tmp_path)
     (sentence,) = {str(warning.message) for warning in told if "cannot be written" in str(warning.message)}
     assert_a_sentence(sentence, code)
     assert sentence.endswith(": training goes on without, and tries again.")
@@ -165,7 +164,7 @@ def test_training_goes_on_without_what_others_write(tmp_path: Path, point: str, 
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         refuse(patch, fault(errno.ENOSPC))
-        training.train(composed("logger=none", option), tmp_path)
+        training.train(configured("logger=none", option), tmp_path)
     (sentence,) = {str(warning.message) for warning in told if "cannot be written" in str(warning.message)}
     assert_a_sentence(sentence, errno.ENOSPC)
     assert_same_weights(tmp_path, run)
@@ -175,14 +174,14 @@ def test_training_goes_on_without_what_others_write(tmp_path: Path, point: str, 
 def test_a_bug_of_ones_own_logger_keeps_its_traceback(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyError, match="mine"):  # noqa: PT012
         call(OwnLogger, "write", 3)(patch, KeyError("mine"))  # type: ignore[arg-type]
-        training.train(composed("logger=none", f"+logger.own._target_={__name__}.OwnLogger"), tmp_path)
+        training.train(configured("logger=none", f"+logger.own._target_={__name__}.OwnLogger"), tmp_path)
 
 
 def test_a_checkpoint_of_lightnings_callback_is_needed_too(tmp_path: Path) -> None:
     option = "+callbacks.mine._target_=lightning.pytorch.callbacks.ModelCheckpoint"
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Fault) as ended:  # noqa: PT012
         written(r"\.epoch=")(patch, fault(errno.ENOSPC))
-        training.train(composed(option), tmp_path)
+        training.train(configured(option), tmp_path)
     assert_a_sentence(str(ended.value), errno.ENOSPC)
     assert not files.is_damaged(tmp_path / "checkpoints" / "last.ckpt")
 

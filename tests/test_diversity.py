@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
-from hydra import compose, initialize_config_dir
+from composing import composed
 from test_regularizers import central_differences
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -234,8 +233,7 @@ def test_conditions_that_no_two_samples_share_are_refused() -> None:
     real, fake = batches(game, torch.randn(N, 7))
     assert "(7,) numbers for each sample" in refused(lambda: game.generator_terms(real, fake, 0))
     overrides = ["data=mnist_edges", "game=pix2pix", "regularizer@generator_regularizer=mode_seeking"]
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("config", overrides=[*overrides, "model.generator.width=4", "model.discriminator.width=4"])
+    config = composed(*overrides, "model.generator.width=4", "model.discriminator.width=4")
     assert "no two of a batch have the same image" in refused(lambda: build_gan(config, (1, 28, 28), 0))
 
 
@@ -253,8 +251,7 @@ def test_conditions_that_no_two_samples_share_are_refused() -> None:
 def test_the_packages_discriminators_have_features(model: str, data: str, options: list[str]) -> None:
     """Of which the last layer makes the logit, in every game."""
     overrides = [f"model={model}", f"data={data}", "regularizer@generator_regularizer=[gdpp,mode_seeking]", *options]
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("config", overrides=overrides)
+    config = composed(*overrides)
     shape, classes = ((2,), 8) if data == "ring" else ((1, 28, 28), 10)
     game = build_gan(config, shape, classes).game.eval()
     sample = Batch(torch.randn(4, *shape), torch.tensor([0, 1, 1, 0]))

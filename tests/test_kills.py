@@ -14,15 +14,13 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT
-from hydra import compose, initialize_config_dir
+from composing import composed
 from lightning import Callback
 from omegaconf import DictConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -231,10 +229,8 @@ def as_pixels(numbers: Any) -> torch.Tensor:
     return torch.frombuffer(bytearray(sha256(content.encode()).digest()), dtype=torch.uint8)[:30].view(3, 2, 5)
 
 
-@cache
 def configured(limit: str, *overrides: str) -> DictConfig:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("config", overrides=[*TINY, *LIMITS[limit], *overrides])
+    return composed(*TINY, *LIMITS[limit], *overrides)
 
 
 def begun_or_resumed(config: DictConfig, folder: Path, *callbacks: Callback) -> None:

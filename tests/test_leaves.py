@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from composing import composed
 from helpers import TOY
-from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gan_lightning import training
@@ -26,12 +25,7 @@ GROUPS = ("logger=[tensorboard,csv]", "regularizer=r1", "regularizer@generator_r
 WEIGHT, RAMP = "regularizer.r1.weight", "_target_: gan_lightning.schedules.Ramp"
 
 
-def composed() -> DictConfig:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("config", overrides=[*GROUPS, *TOY])
-
-
-CONFIG = composed()
+CONFIG = composed(*GROUPS, *TOY)
 NAMES = option_names(CONFIG)
 
 

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ROOT
-from hydra import compose, initialize_config_dir
+from composing import composed
 from hydra.errors import HydraException
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig
@@ -63,8 +62,7 @@ def _environment() -> Iterator[None]:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with every logger at once, interrupted at step 20 and gone on with to 30."""
     folder = tmp_path_factory.mktemp("loggers") / "run"
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("config", overrides=[*TINY, f"logger=[{','.join(ALL)}]"])
+    config = composed(*TINY, f"logger=[{','.join(ALL)}]")
     train(config, folder, options=OPTIONS)
     with (folder / "metrics.csv").open("a") as file:  # what a killed run leaves: rows after its checkpoint, half a one
         width = (folder / "metrics.csv").read_text().partition("\n")[0].split(",")

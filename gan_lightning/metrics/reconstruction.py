@@ -16,6 +16,7 @@ class L1(Metric):
     """E |x - G(y)| over held-out pairs and their pixels."""
 
     full_state_update = False
+    has_floor = False  # another sample is no translation of the input
     total: Tensor
     seen: Tensor
 

@@ -1,5 +1,6 @@
 """pix2pix: the L1 term, the patches of D, the U-Net, and what cannot be sampled without images."""
 
+import json
 import sys
 from contextlib import nullcontext
 from itertools import product
@@ -17,9 +18,11 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from gan_lightning.batch import Batch
 from gan_lightning.checkpoints import load
+from gan_lightning.data.pairs import MNISTEdges
 from gan_lightning.errors import UsageError
 from gan_lightning.export import run as run_program
 from gan_lightning.games.pix2pix import Pix2Pix
+from gan_lightning.metrics.features import Features
 from gan_lightning.networks import pix2pix
 from gan_lightning.priors import Normal
 
@@ -125,6 +128,28 @@ def command(patch: pytest.MonkeyPatch, script: str, run: Path, out: Path, *optio
     patch.setattr(sys, "argv", [f"{script}.py", f"checkpoint={run}", f"out={out}", *options])
     with pytest.raises(SystemExit, match=refusal) if refusal else nullcontext():
         load_script(script).main()
+
+
+class Corners(nn.Module):
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        pixels = images[:, 0, ::9, ::9].flatten(1).float()
+        return pixels, pixels
+
+
+def test_a_run_is_evaluated_beside_its_floor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which is that of FID alone: no real sample is the translation of another one's input."""
+    write_mnist(tmp_path / "data")
+    small = ["model.generator.width=4", "model.discriminator.width=4", "data.download=false"]
+    run = trained(tmp_path / "run", "data=mnist_edges", "game=pix2pix", f"data.root={tmp_path / 'data'}", *small)
+    assert "classes" not in capsys.readouterr().out
+    features = Features("any", Corners(), None)
+    monkeypatch.setattr(MNISTEdges, "_feature_network", lambda self: features)
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", f"checkpoint={run}", "floor=true", "n=64"])
+    load_script("evaluate").main()
+    result = json.loads((run / "evaluation.json").read_text())
+    assert set(result["metrics"]) - set(result["floor"]) == {"val/l1", "val/value"}
 
 
 def test_a_run_translates_folders_and_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
