@@ -5,7 +5,6 @@ import os
 import re
 import runpy
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,6 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch.testing import assert_close
 
-# runs train.py as the program and adds, at its end, what it imported
-WRAPPER = """
-import atexit, runpy, sys
-atexit.register(lambda: print("imported torch:", "torch" in sys.modules))
-sys.argv[0] = sys.argv[1]
-del sys.argv[1]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
 TINY = [
     "trainer.accelerator=cpu",
     "trainer.devices=1",
@@ -40,15 +31,8 @@ TINY = [
 
 
 def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """train.py in an interpreter of its own, which says at its end whether it imported torch."""
-    return subprocess.run(
-        [sys.executable, "-c", WRAPPER, str(ROOT / "train.py"), *arguments],
-        cwd=cwd,
-        env=programs.environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """train.py in a process without torch, which says at its end whether it imported it."""
+    return programs.run_quickly(ROOT / "train.py", *arguments, cwd=cwd)
 
 
 def trained(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

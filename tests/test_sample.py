@@ -1,6 +1,5 @@
 """scripts/sample.py against the loaded networks, the stream of latents and the pixels that it writes."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,6 @@ from conftest import ROOT
 from helpers import load_script, trained
 from omegaconf import OmegaConf
 from PIL import Image
-from test_cli import WRAPPER
 
 from gan_lightning.batch import Batch
 from gan_lightning.build import build_data
@@ -327,15 +325,7 @@ def test_a_film_of_a_walk_is_closed(script: ModuleType, gray: Path, tmp_path: Pa
 
 def command(name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """A script in a process of its own, which says at its end whether it imported torch."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHONWARNINGS")}
-    return subprocess.run(
-        [sys.executable, "-c", WRAPPER, str(ROOT / "scripts" / name), *arguments],
-        cwd=cwd,
-        env=environment | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return programs.run_quickly(ROOT / "scripts" / name, *arguments, cwd=cwd)
 
 
 def test_the_default_is_a_picture_here(gray: Path, tmp_path: Path) -> None:

@@ -1,14 +1,17 @@
 """What all scripts share, and those of the tutorials: their options, and their figures against the formulas."""
 
 import math
+import os
 import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
+import programs
 import pytest
 import torch
 from conftest import ROOT
@@ -78,21 +81,17 @@ class Finder:
 sys.meta_path.insert(0, Finder())
 runpy.run_path(sys.argv[3], run_name="__main__")
 """
-WRITING = """
-import os, runpy, sys
-from PIL import Image
 
-signum = int(sys.argv[1])
-del sys.argv[:2]
-save = Image.Image.save
 
-def stopped(image, path, *args, **kwargs):
-    save(image, path, *args, **kwargs)
-    os.kill(os.getpid(), signum)
+def stop_when_saved() -> None:
+    """From now on a signal follows each picture."""
+    save = Image.Image.save
 
-Image.Image.save = stopped
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
+    def stopped(image: Image.Image, *args: Any, **kwargs: Any) -> None:
+        save(image, *args, **kwargs)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    Image.Image.save = stopped  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
@@ -112,9 +111,8 @@ def test_a_signal_in_the_middle_of_writing_leaves_no_half(tmp_path: Path, out: s
         Image.fromarray(image).save(tmp_path / "pictures" / f"{i}.png")
     data = ["data=image_folder", f"data.root={tmp_path / 'pictures'}", "data.size=16", "data.channels=1"]
     checkpoint = trained(tmp_path / "run", "model=mlp", *data)
-    program = [sys.executable, "-c", WRITING, str(int(signal.SIGTERM)), str(ROOT / "scripts" / "sample.py")]
-    command = [*program, f"checkpoint={checkpoint}", "n=4", f"out={out}"]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    options = [f"checkpoint={checkpoint}", "n=4", f"out={out}"]
+    ended = programs.run(ROOT / "scripts" / "sample.py", *options, cwd=tmp_path, before=stop_when_saved)
     assert (ended.returncode, ended.stderr) == (143, "Stopped by SIGTERM.\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pictures", "run"]
 
