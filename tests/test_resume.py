@@ -20,6 +20,7 @@ RING = (
     "data.rounds_per_epoch=40",
     "data.rounds_per_batch=10",
     "data.batch_size=16",
+    "data.validation_samples=100",
     "model.discriminator.widths=[16]",
     "model.critic_steps=2",
     "schedule=linear",
