@@ -41,7 +41,7 @@ LIMIT = (
 )
 EXTENT = (
     lambda v: SIZE[0](v) or (isinstance(v, ListConfig) and len(v) == 2 and all(map(SIZE[0], v))),
-    "a whole number, at least 1, or of images two, [height, width]",
+    "a whole number, at least 1, or two, [height, width]",
 )
 SIZES = (lambda v: isinstance(v, ListConfig) and all(map(SIZE[0], v)), "a list of whole numbers, each at least 1")
 MEANS = (lambda v: isinstance(v, ListConfig) and all(map(PLACE[0], v)), "a list of numbers from -1e9 to 1e9")
@@ -85,12 +85,12 @@ PLUGINS = (
 )
 UNLIMITED = (lambda v: _is_whole(v) and (v >= 1 or v == -1), "a whole number, at least 1, or -1 for no limit")
 
-# by the last part of an option's name, so that a new network or data set is checked as soon as its YAML is there
+# by an option's name or its last part, so that a new network or data set is checked as soon as its YAML is there
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("batch_size", "critic_steps", "latent_size", "rounds_per_batch", "rounds_per_epoch"), SIZE),
     **dict.fromkeys(("categories", "output_units", "packing", "fixed_samples", "blocks", "layers"), SIZE),
-    **dict.fromkeys(("width", "modes", "side", "interval", "n", "subset"), SIZE),
-    "size": EXTENT,
+    **dict.fromkeys(("size", "width", "modes", "side", "interval", "n", "subset"), SIZE),
+    "data.size": EXTENT,
     **dict.fromkeys(("every_n_steps", "log_every_n_steps", "accumulate_grad_batches"), SIZE),
     **dict.fromkeys(("pieces", "units", "unit_pieces", "saturate", "steps"), SIZE),
     "seed": SEED,

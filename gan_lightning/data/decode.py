@@ -124,7 +124,7 @@ def _both_bytes(path: Path, layout: str, crop: Callable[[Image.Image], Image.Ima
     kind, order = layout[:-1], layout[-1:]
     if kind not in ("RGB;16", "RGBX;16", "RGBA;16"):
         raise ValueError(f"colour of more than 8 bits in the layout {layout}, which only data.depth=8 reads")
-    samples: np.ndarray = np.zeros(())
+    samples: np.ndarray = np.zeros((), dtype=np.float32)
     for factor, read_as in ((256, layout), (1, kind + OTHER_ORDER[order])):
         with path.open("rb") as stream, Image.open(stream) as file:
             if file.info.get("transparency") is not None:

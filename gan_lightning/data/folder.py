@@ -4,7 +4,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,10 +42,20 @@ def sides(size: int | Sequence[int]) -> tuple[int, int]:
     Raises:
         UsageError: it is neither one number nor two.
     """
-    pair = (size, size) if isinstance(size, int) else tuple(size)
+    pair = [size, size] if isinstance(size, int) else list(size)
     if len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):
         raise UsageError(f"data.size is {size}: give a whole number, or two as [height, width].")
-    return pair
+    height, width = pair
+    return height, width
+
+
+def read_in_range(
+    path: Path, sample_shape: tuple[int, ...], fit: Fit, depth: Depth, value_range: tuple[float, float]
+) -> Tensor:
+    """One image in that depth, (channels, height, width): whole numbers as in a file, floats in the range."""
+    image = read_image(path, sample_shape, fit, depth)
+    low, high = value_range
+    return image.mul_(high - low).add_(low) if image.is_floating_point() else image
 
 
 class ImageFolder(ImageData):
@@ -79,6 +89,8 @@ class ImageFolder(ImageData):
             raise UsageError(f"data.channels is {channels}: choose 1 (grey) or 3 (colour), or 2 or 4 with alpha.")
         self.sample_shape = (channels, *sides(size))
         self.fit, self.depth = fit, depth
+        form = {"sample_shape": self.sample_shape, "fit": fit, "depth": depth, "value_range": self.value_range}
+        self._read = partial(read_in_range, **form)  # which workers have without this object
         self.unreadable = unreadable
         self.memory_limit = memory_limit
         self.held_out = None if held_out is None else Path(held_out).expanduser()
@@ -217,12 +229,6 @@ class ImageFolder(ImageData):
         """The readable images, (images, *sample_shape), and their indices."""
         images, readable = self._tried(files, map(self._read_or_refuse, files), "Reading")
         return torch.stack(images), readable
-
-    def _read(self, path: Path) -> Tensor:
-        """One image in the depth of all: whole numbers as in a file, floats in ``value_range``."""
-        image = read_image(path, self.sample_shape, self.fit, self.depth)
-        low, high = self.value_range
-        return image.mul_(high - low).add_(low) if image.is_floating_point() else image
 
     def _read_or_refuse(self, path: Path) -> Tensor | UsageError:
         try:
