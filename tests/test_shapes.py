@@ -63,6 +63,7 @@ def run_script(name: str, *arguments: object) -> None:
 def test_a_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     write, shape, depth, overrides = KINDS[kind]
     monkeypatch.setattr(features, "UPDATES", 3)
+    monkeypatch.setattr(features, "BATCH_SIZE", 8)
     write_folders(tmp_path, write)
     options = [
         *("data=image_folder", f"data.root={tmp_path / 'train'}", f"data.held_out={tmp_path / 'held_out'}"),
