@@ -134,7 +134,7 @@ def _check_option(name: str, value: Any, is_ruled: bool) -> None:
     elif key in TEXTS and OmegaConf.is_config(value):
         raise UsageError(f"{name} is {value!r}: give a text.")
     elif key in RULES and not (value is None and key in OPTIONAL):
-        fits, expected = RULES[key]
+        fits, expected = RULES.get(name, RULES[key])
         if not fits(value):
             raise UsageError(f"{name} is {value!r}: give {expected}.")
 

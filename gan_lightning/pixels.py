@@ -1,15 +1,41 @@
-"""Images as bytes, and as numbers in the range that networks see."""
+"""Images as whole numbers of 8 or 16 bits or as floats, and as numbers in the range that networks see."""
 
+from typing import Literal
+
+import torch
 from torch import Tensor
+
+Depth = Literal[8, 16, "float"]  # bits of a channel, or 32-bit floats
+DEPTHS: dict[Depth, torch.dtype] = {8: torch.uint8, 16: torch.uint16, "float": torch.float32}
+WHITE = {torch.uint8: 255, torch.uint16: 65535}
 
 
 def from_bytes(images: Tensor, value_range: tuple[float, float]) -> Tensor:
-    """uint8 in [0, 255] to float32 in the range (low, high)."""
+    """uint8 in [0, 255] or uint16 in [0, 65535] to float32 in the range (low, high); floats are in it already."""
+    if images.dtype not in WHITE:
+        return images
     low, high = value_range
-    return images.float().mul_((high - low) / 255).add_(low)
+    return images.float().mul_((high - low) / WHITE[images.dtype]).add_(low)
 
 
-def to_bytes(images: Tensor, value_range: tuple[float, float]) -> Tensor:
-    """Images in the range (low, high) as uint8 in [0, 255], as a file would hold them."""
+def to_bytes(images: Tensor, value_range: tuple[float, float], kind: torch.dtype = torch.uint8) -> Tensor:
+    """Images in the range (low, high) as uint8 in [0, 255], or uint16 in [0, 65535], as a file would hold them."""
     low, high = value_range
-    return ((images.float() - low) * (255 / (high - low))).round().clamp(0, 255).byte()
+    white = WHITE[kind]
+    return ((images.float() - low) * (white / (high - low))).round().clamp(0, white).to(kind)
+
+
+def in_depth(images: Tensor, value_range: tuple[float, float], kind: torch.dtype) -> Tensor:
+    """Images in the range (low, high) as a file would hold them: as whole numbers, or as floats in [0, 1]."""
+    low, high = value_range
+    return to_bytes(images, value_range, kind) if kind in WHITE else ((images - low) / (high - low)).clamp(0, 1)
+
+
+def as_bytes(images: Tensor, value_range: tuple[float, float]) -> Tensor:
+    """Images of any depth as uint8, for what reads nothing else."""
+    return images if images.dtype == torch.uint8 else to_bytes(from_bytes(images, value_range), value_range)
+
+
+def in_colour(images: Tensor) -> Tensor:
+    """The first three channels, or the first one alone where there are fewer, (N, 1 or 3, height, width)."""
+    return images[:, :3] if images.shape[1] >= 3 else images[:, :1]

@@ -39,6 +39,10 @@ LIMIT = (
     lambda v: (_is_whole(v) and v >= 0) or (_is_number(v) and 0.01 <= v <= 1) or v == 0,
     "a whole number of batches, or a share of them from 0.01 to 1",
 )
+EXTENT = (
+    lambda v: SIZE[0](v) or (isinstance(v, ListConfig) and len(v) == 2 and all(map(SIZE[0], v))),
+    "a whole number, at least 1, or two, [height, width]",
+)
 SIZES = (lambda v: isinstance(v, ListConfig) and all(map(SIZE[0], v)), "a list of whole numbers, each at least 1")
 MEANS = (lambda v: isinstance(v, ListConfig) and all(map(PLACE[0], v)), "a list of numbers from -1e9 to 1e9")
 SCALES = (lambda v: isinstance(v, ListConfig) and all(map(SCALE[0], v)), "a list of numbers above 0, from 1e-9 to 1e9")
@@ -81,11 +85,12 @@ PLUGINS = (
 )
 UNLIMITED = (lambda v: _is_whole(v) and (v >= 1 or v == -1), "a whole number, at least 1, or -1 for no limit")
 
-# by the last part of an option's name, so that a new network or data set is checked as soon as its YAML is there
+# by an option's name or its last part, so that a new network or data set is checked as soon as its YAML is there
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("batch_size", "critic_steps", "latent_size", "rounds_per_batch", "rounds_per_epoch"), SIZE),
     **dict.fromkeys(("categories", "output_units", "packing", "fixed_samples", "blocks", "layers"), SIZE),
     **dict.fromkeys(("size", "width", "modes", "side", "interval", "n", "subset"), SIZE),
+    "data.size": EXTENT,
     **dict.fromkeys(("every_n_steps", "log_every_n_steps", "accumulate_grad_batches"), SIZE),
     **dict.fromkeys(("pieces", "units", "unit_pieces", "saturate", "steps"), SIZE),
     "seed": SEED,
@@ -127,7 +132,9 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "accelerator": _one_of("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
     "plugins": PLUGINS,
     "gradient_clip_val": POSITIVE,
-    "channels": _one_of(1, 3),
+    "channels": _one_of(1, 2, 3, 4),
+    "fit": _one_of("crop", "pad", "stretch"),
+    "depth": _one_of(8, 16, "float"),
     "order": _one_of("discriminator_first", "generator_first", "simultaneous"),
     "decay": (lambda v: _is_number(v) and v >= 1, "a number, at least 1"),
     "pooling": _one_of("max", "mean"),

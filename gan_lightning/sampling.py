@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
@@ -18,7 +18,7 @@ from gan_lightning.data.loader import Batches, RealData
 from gan_lightning.errors import UsageError
 from gan_lightning.files import written_aside
 from gan_lightning.gan import GAN
-from gan_lightning.pixels import to_bytes
+from gan_lightning.pixels import DEPTHS, in_depth
 
 SECONDS_PER_FRAME = 0.06
 LARGEST = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}  # pixels of a side
@@ -90,6 +90,8 @@ def write_picture(path: Path, picture: Tensor) -> None:
 def write_images(folder: Path, batches: Iterable[Tensor], data: RealData) -> None:
     """Images (N, channels, height, width) as 00000.png, 00001.png, ... in a new folder, each as large as it is.
 
+    Those that are deeper than 8 bits, or have more than four channels, are TIFFs of the data's depth.
+
     Raises:
         UsageError: the samples are no images, or the folder is not empty, or the current one.
     """
@@ -101,9 +103,41 @@ def write_images(folder: Path, batches: Iterable[Tensor], data: RealData) -> Non
         raise UsageError(f"{folder} is the current folder, whose place a new one takes: choose another.")
     with written_aside(folder) as aside:
         aside.mkdir()
-        for i, image in enumerate(image for images in batches for image in to_bytes(images, data.value_range)):
-            # of one channel without its dimension, which Pillow takes for gray
-            Image.fromarray(image.permute(1, 2, 0).squeeze(2).numpy()).save(aside / f"{i:05d}.png")
+        deep = (in_depth(images, data.value_range, DEPTHS[data.depth]) for images in batches)
+        for i, image in enumerate(image for images in deep for image in images.permute(0, 2, 3, 1).numpy()):
+            if image.dtype == np.uint8 and image.shape[2] <= 4:
+                # of one channel without its dimension, which Pillow takes for gray
+                Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).save(aside / f"{i:05d}.png")
+            else:
+                write_tiff(aside / f"{i:05d}.tif", image)
+
+
+def write_tiff(path: Path, pixels: np.ndarray) -> None:
+    """Pixels (height, width, channels) of any type as a TIFF of one strip: Pillow has no colour of more than 8 bits.
+
+    White is one; channels after the first, or after the first three, are extra samples of no stated meaning, but the
+    last of two or four, which is alpha.
+    """
+    height, width, channels = pixels.shape
+    colours = 3 if channels >= 3 else 1
+    extra = [0] * (channels - colours)
+    if channels in (2, 4):
+        extra[-1] = 2  # unassociated alpha
+    directory = TiffImagePlugin.ImageFileDirectory_v2()
+    directory[TiffImagePlugin.IMAGEWIDTH], directory[TiffImagePlugin.IMAGELENGTH] = width, height
+    directory[TiffImagePlugin.BITSPERSAMPLE] = (8 * pixels.itemsize,) * channels
+    directory[TiffImagePlugin.SAMPLEFORMAT] = (3 if pixels.dtype.kind == "f" else 1,) * channels
+    directory[TiffImagePlugin.COMPRESSION] = 1
+    directory[TiffImagePlugin.PHOTOMETRIC_INTERPRETATION] = 2 if colours == 3 else 1
+    directory[TiffImagePlugin.SAMPLESPERPIXEL] = channels
+    if extra:
+        directory[TiffImagePlugin.EXTRASAMPLES] = tuple(extra)
+    directory[TiffImagePlugin.ROWSPERSTRIP] = height
+    directory[TiffImagePlugin.STRIPBYTECOUNTS] = pixels.nbytes
+    directory[TiffImagePlugin.STRIPOFFSETS] = 0  # from the directory's end
+    with path.open("wb") as file:
+        directory.save(file)
+        file.write(np.ascontiguousarray(pixels).tobytes())
 
 
 def write_gif(path: Path, frames: Iterable[Tensor], data: RealData) -> None:

@@ -12,7 +12,8 @@ interpolations in turn, a picture with a row for each, and a walk within the fir
 
 What is written follows from the ending of out: .png, .jpg or .webp one picture, .gif a film, but of mode=samples, .npz
 or .pt the arrays samples (float32, in the model's range), latents, labels of a conditional generator, seed and
-value_range, no ending a new folder of single images. The same seed gives the same samples, whatever the batch size.
+value_range, no ending a new folder of single images: PNGs or, of data.depth=16 and float, TIFFs as deep. The same seed
+gives the same samples, whatever the batch size.
 """
 
 from gan_lightning.interruption import end_at_once, listen
@@ -24,7 +25,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from omegaconf import MISSING, OmegaConf
 
@@ -131,6 +132,7 @@ def images_of(options: Options, gan: "GAN", data: "RealData") -> "Tensor | None"
         UsageError: it is not given, or cannot be used.
     """
     from gan_lightning.data.folder import ImageFolder
+    from gan_lightning.data.pairs import Pairs
     from gan_lightning.pixels import from_bytes
 
     if not gan.game.translates:
@@ -139,8 +141,10 @@ def images_of(options: Options, gan: "GAN", data: "RealData") -> "Tensor | None"
         return None
     if options.inputs is None or options.mode is not Mode.samples:
         raise UsageError("This generator translates images: give inputs=FOLDER, and no mode.")
-    channels, size, _ = data.sample_shape
-    folder = ImageFolder(str(options.inputs), 1, size, channels, cache=options.cache or data.cache)  # type: ignore[attr-defined]
+    assert isinstance(data, Pairs)
+    channels, *size = data.sample_shape
+    form: dict[str, Any] = {"fit": data.fit, "depth": data.depth, "range": data.range}
+    folder = ImageFolder(str(options.inputs), 1, size, channels, cache=options.cache or data.cache, **form)
     try:
         images = folder.read(train=True)[0][: options.n]
     except UsageError as error:

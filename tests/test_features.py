@@ -44,7 +44,7 @@ def weights(network: nn.Module) -> Tensor:
     return nn.utils.parameters_to_vector(network.parameters())
 
 
-@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 64, 64), (1, 4, 4), (3, 33, 33)])
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 64, 64), (1, 4, 4), (3, 33, 33), (2, 64, 16)])
 def test_images_of_any_size(shape: tuple[int, ...]) -> None:
     images = torch.randint(0, 256, (5, *shape), dtype=torch.uint8)
     found, logits = Features("any", Classifier(shape, 7))(images)
@@ -170,6 +170,10 @@ def test_given_weights_are_named_and_grey_images_are_shown_in_colour(tmp_path: P
         assert inception.accuracy is None
         grey = torch.full((2, 1, 4, 4), 7, dtype=torch.uint8)
         assert inception(grey)[0].tolist() == [[7 * value] * 3] * 2
+        for channels in (2, 4):  # the first alone, and the first three
+            images = torch.arange(channels, dtype=torch.uint8).view(1, channels, 1, 1).expand(2, channels, 4, 4)
+            seen = [0, 0, 0] if channels == 2 else [0, value, 2 * value]
+            assert inception(images)[0].tolist() == [seen] * 2
     assert names[0] != names[1]
     assert all(name.startswith("inception-") for name in names)
 

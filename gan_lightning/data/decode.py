@@ -1,18 +1,24 @@
-"""One image file as bytes: whatever its mode, metadata and shape, it is read as it looks, or refused by name."""
+"""One image file as pixels: whatever its mode, metadata and shape, it is read as it looks, or refused by name."""
 
+import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin
+from PIL import ExifTags, Image, TiffImagePlugin
 from torch import Tensor
 
 from gan_lightning.errors import UsageError
+from gan_lightning.pixels import Depth
 
+Fit = Literal["crop", "pad", "stretch"]
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # by the number of channels
 BACKGROUND = 255  # white, which shows through what is transparent
-LONGEST = 8  # times the shorter side: a longer image's ends, which the crop leaves out, are cut off before it is scaled
+LONGEST = 8  # times the shape asked for: a longer image's ends, which the crop leaves out, are cut off before scaling
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -25,29 +31,38 @@ TURNS = {
 SKIP = ", or pass over such files with data.unreadable=skip"
 STRIP = 2**20  # pixels that are converted at once: the whole image takes many times its own bytes on the way
 PHOTOMETRIC, BITS_PER_SAMPLE = 262, 258  # TIFF's tags
+NO_TRANSPARENT_COLOUR = "mode RGB of 16 bits with a transparent colour, whose lower bytes Pillow does not keep"
+OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}  # of the bytes of a sample
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R 601-2
 SPREAD = {"L;2": 85, "L;4": 17}  # Pillow spreads these PNG samples over [0, 255], but not their transparent value
 
 
-def read_image(path: Path, sample_shape: tuple[int, ...]) -> Tensor:
-    """One image file as uint8 (channels, size, size), scaled by its shorter side and cropped at the centre.
+def read_image(path: Path, sample_shape: tuple[int, ...], fit: Fit = "crop", depth: Depth = 8) -> Tensor:
+    """One image file as (channels, height, width), scaled to that height and width by the way that ``fit`` names.
 
-    Grey of 16 bits is value/257, rounded, other depths likewise, colour of 16 bits its upper byte, and a float in
-    [0, 1] is 255 value, rounded. What is transparent shows white.
+    ``crop`` covers them and keeps the centre, ``pad`` puts the whole image on black, ``stretch`` changes its shape.
+    Two channels are grey and alpha, four are colour and alpha; without alpha, what is transparent shows white. A depth
+    of 8 gives uint8, of which white is 255: grey of 16 bits is value/257, rounded, other depths likewise, colour of 16
+    bits its upper byte. 16 gives uint16, of which it is 65,535, and ``float`` float32, of which it is 1.
 
     Raises:
         UsageError: the file is not an image that can be read.
     """
-    channels, size, _ = sample_shape
+    channels, *sides = sample_shape
+    crop = partial(middle, sides=sides) if fit == "crop" else _whole
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of metadata, which does not matter here
-            image = decoded(path)
-            mode = "L" if channels == 1 else "RGB"
-            image = image if image.mode == mode else image.convert(mode)
-            data = bytearray(scaled(image, size).tobytes())
+            if depth == 8:
+                pixels = np.array(fitted(decoded(path, channels, crop), sides, fit)).reshape(*sides, channels)
+            else:
+                bands = (fitted(Image.fromarray(band), sides, fit) for band in deep(path, channels, crop))
+                pixels = np.stack([np.asarray(band) for band in bands], axis=2).clip(0, 1)  # the filter exceeds them
     except Exception as error:  # Pillow raises whatever a decoder meets, from struct.error to MemoryError
         raise UsageError(f"{named(path)} is not a readable image ({_reason(error)}): remove it{SKIP}.") from error
-    return torch.frombuffer(data, dtype=torch.uint8).view(size, size, channels).permute(2, 0, 1).contiguous()
+    if depth == 16:
+        pixels = np.rint(pixels * 65535).astype(np.uint16)
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def named(path: Path | str) -> str:
@@ -58,15 +73,80 @@ def named(path: Path | str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def decoded(path: Path) -> Image.Image:
-    """An image upright, of eight bits a channel, without transparency."""
+def decoded(path: Path, channels: int, crop: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """An image upright, cropped, of eight bits a channel, in the mode of so many channels."""
     # not by its name, by which Pillow maps a TIFF into memory with the sides swapped of one that lies on its side
     with path.open("rb") as stream, Image.open(stream) as file:
-        layout = str(file.tile[0][3]) if isinstance(file, PngImagePlugin.PngImageFile) and file.tile else ""
-        image = middle(upright(file))
-        if image.mode.startswith("I") or image.mode == "F":
-            return _eight_bits(image, file)
-        return _opaque(image, layout)
+        layout = _layout(file)
+        image = crop(upright(file))
+        image = _eight_bits(image, file) if _is_grey_of_more(image) else _opaque(image, layout, channels in (2, 4))
+    return image if image.mode == MODES[channels] else image.convert(MODES[channels])
+
+
+def deep(path: Path, channels: int, crop: Callable[[Image.Image], Image.Image]) -> np.ndarray:
+    """An image upright and cropped as floats in [0, 1], (channels, height, width), in the depth of its file."""
+    with path.open("rb") as stream, Image.open(stream) as file:
+        if _is_colour_of_more(file):
+            return _in_channels(_both_bytes(path, _layout(file), crop), channels)
+        image = crop(upright(file))
+        if _is_grey_of_more(image):
+            return _in_channels(_grey(image, file)[None], channels)
+    pixels = np.asarray(decoded(path, channels, crop), dtype=np.float32) / 255
+    return pixels.reshape(*pixels.shape[:2], channels).transpose(2, 0, 1)
+
+
+def _layout(file: Image.Image) -> str:
+    """How the samples of a file lie, as Pillow names it."""
+    arguments = file.tile[0][3] if getattr(file, "tile", None) else ""  # type: ignore[attr-defined]
+    return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
+
+
+def _is_grey_of_more(image: Image.Image) -> bool:
+    """Whether it is grey of more than eight bits, or floats."""
+    return image.mode.startswith("I") or image.mode == "F"
+
+
+def _is_colour_of_more(file: Image.Image) -> bool:
+    """Whether it is colour of more than eight bits, of which Pillow keeps eight."""
+    if _is_grey_of_more(file):
+        return False
+    arguments = file.tile[0][3] if getattr(file, "tile", None) else ""  # type: ignore[attr-defined]
+    most = arguments[1] if file.format == "PPM" and isinstance(arguments, tuple) else 0
+    bits = getattr(file, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,))
+    return ";16" in _layout(file) or most > 255 or max(bits) > 8
+
+
+def _both_bytes(path: Path, layout: str, crop: Callable[[Image.Image], Image.Image]) -> np.ndarray:
+    """Colour of 16 bits as floats in [0, 1], (bands, height, width).
+
+    Pillow keeps the upper byte of each sample; where it is told the other byte order, that is the lower one.
+    """
+    kind, order = layout[:-1], layout[-1:]
+    if kind not in ("RGB;16", "RGBX;16", "RGBA;16"):
+        raise ValueError(f"colour of more than 8 bits in the layout {layout}, which only data.depth=8 reads")
+    samples: np.ndarray = np.zeros((), dtype=np.float32)
+    for factor, read_as in ((256, layout), (1, kind + OTHER_ORDER[order])):
+        with path.open("rb") as stream, Image.open(stream) as file:
+            if file.info.get("transparency") is not None:
+                raise ValueError(NO_TRANSPARENT_COLOUR)
+            tiles = file.tile  # type: ignore[attr-defined]
+            arguments = [read_as if isinstance(tile.args, str) else (read_as, *tile.args[1:]) for tile in tiles]
+            file.tile = [tile._replace(args=a) for tile, a in zip(tiles, arguments, strict=True)]  # type: ignore[attr-defined]
+            samples = samples + factor * np.asarray(crop(upright(file)), dtype=np.float32)
+    return samples.transpose(2, 0, 1) / np.float32(65535)
+
+
+def _in_channels(bands: np.ndarray, channels: int) -> np.ndarray:
+    """Grey or colour with or without alpha, in [0, 1], as so many channels, as Pillow converts bytes."""
+    has_alpha, wants_alpha = len(bands) == 4, channels in (2, 4)
+    colour, alpha = (bands[:-1], bands[-1:]) if has_alpha else (bands, np.ones_like(bands[:1]))
+    if has_alpha and not wants_alpha:
+        colour = colour * alpha + (1 - alpha)
+    if channels < 3 and len(colour) == 3:
+        colour = np.tensordot(LUMA, colour, 1)[None]
+    elif channels >= 3:
+        colour = np.broadcast_to(colour, (3, *colour.shape[1:]))
+    return np.concatenate([colour, alpha]) if wants_alpha else colour
 
 
 def upright(file: Image.Image) -> Image.Image:
@@ -98,20 +178,32 @@ def _orientation(file: Image.Image) -> object:
         return None
 
 
-def middle(image: Image.Image) -> Image.Image:
-    """The image without the ends that make it longer than ``LONGEST``; its centre stays where it is."""
-    longest = LONGEST * min(image.size)
-    left, top = (max(0, (side - longest) // 2) for side in image.size)
+def middle(image: Image.Image, sides: Sequence[int]) -> Image.Image:
+    """The image without the ends that make it far longer than the sides' shape; its centre stays where it is."""
+    height, width = sides
+    most = LONGEST * image.height * width // height, LONGEST * image.width * height // width
+    left, top = (max(0, (side - max(1, limit)) // 2) for side, limit in zip(image.size, most, strict=True))
     return image.crop((left, top, image.width - left, image.height - top)) if left or top else image
 
 
-def scaled(image: Image.Image, size: int) -> Image.Image:
-    """The image scaled by its shorter side, and of that the square at the centre."""
-    width, height = (max(size, round(side * size / min(image.size))) for side in image.size)
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.LANCZOS)
-    left, top = (width - size) // 2, (height - size) // 2
-    return image.crop((left, top, left + size, top + size))
+def _whole(image: Image.Image) -> Image.Image:
+    return image
+
+
+def fitted(image: Image.Image, sides: Sequence[int], fit: Fit) -> Image.Image:
+    """The image scaled to cover the height and the width, to lie in them or to be as they are; and what they hold."""
+    height, width = sides
+    is_slimmer = image.width * height <= image.height * width
+    if fit == "stretch":
+        size = width, height
+    elif is_slimmer == (fit == "crop"):
+        size = width, max(1, round(image.height * width / image.width))
+    else:
+        size = max(1, round(image.width * height / image.height)), height
+    if image.size != size:
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    return image.crop((left, top, left + width, top + height))  # zeros where it does not reach
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
@@ -131,24 +223,43 @@ def _converted(image: Image.Image, mode: str, convert: Callable[[Image.Image], I
 
 def _eight_bits(image: Image.Image, file: Image.Image) -> Image.Image:
     """Grey values of more bits, or floats in [0, 1], reduced to bytes."""
-    tags = getattr(file, "tag_v2", {})
-    largest = _largest(file, tags)
-    ends = np.array([(values.min(), values.max()) for values in (np.asarray(strip) for _, strip in _strips(image))])
-    low, high = ends.min(), ends.max()
-    if not (low >= 0 and high <= largest):  # false of NaN, too
-        raise ValueError(f"mode {image.mode} with values from {low:g} to {high:g}, not 0 to {largest}")
-    transparent = file.info.get("transparency")
+    largest, is_inverted, transparent = _scale(image, file)
 
     def reduced(strip: Image.Image) -> Image.Image:
         values = np.asarray(strip, dtype=np.float64)
         grey = np.rint(values * (255 / largest))
-        if tags.get(PHOTOMETRIC) == 0:  # white is zero
+        if is_inverted:
             grey = 255 - grey
         if transparent is not None:
             grey[values == transparent] = BACKGROUND
         return Image.fromarray(grey.astype(np.uint8))
 
     return _converted(image, "L", reduced)
+
+
+def _grey(image: Image.Image, file: Image.Image) -> np.ndarray:
+    """Grey values of more bits, or floats in [0, 1], as floats in [0, 1], (height, width)."""
+    largest, is_inverted, transparent = _scale(image, file)
+    values = np.asarray(image, dtype=np.float32)
+    grey = values / np.float32(largest)
+    if is_inverted:
+        grey = 1 - grey
+    return grey if transparent is None else np.where(values == transparent, np.float32(1), grey)
+
+
+def _scale(image: Image.Image, file: Image.Image) -> tuple[int, bool, int | None]:
+    """The value of the largest shade, whether that is black, and the value that is transparent, if one is.
+
+    Raises:
+        ValueError: a value lies outside.
+    """
+    tags = getattr(file, "tag_v2", {})
+    largest = _largest(file, tags)
+    ends = np.array([(values.min(), values.max()) for values in (np.asarray(strip) for _, strip in _strips(image))])
+    low, high = ends.min(), ends.max()
+    if not (low >= 0 and high <= largest):  # false of NaN, too
+        raise ValueError(f"mode {image.mode} with values from {low:g} to {high:g}, not 0 to {largest}")
+    return largest, tags.get(PHOTOMETRIC) == 0, file.info.get("transparency")
 
 
 def _largest(file: Image.Image, tags: dict[int, tuple[int, ...]]) -> int:
@@ -163,23 +274,24 @@ def _largest(file: Image.Image, tags: dict[int, tuple[int, ...]]) -> int:
     raise ValueError(f"mode {file.mode}, whose range from black to white the file does not tell")
 
 
-def _opaque(image: Image.Image, layout: str) -> Image.Image:
-    """The image on the background where it has transparent parts; ``layout`` is of a PNG's samples."""
+def _opaque(image: Image.Image, layout: str, keeps_alpha: bool) -> Image.Image:
+    """The image on the background where it has transparent parts, or with them; ``layout`` is of a PNG's samples."""
     if not image.has_transparency_data:
         return image.convert("RGB") if image.mode == "LAB" else image  # grey of it is known by way of colour alone
     key = image.info.get("transparency")
     if layout in SPREAD and isinstance(key, int):
         image.info["transparency"] = key * SPREAD[layout]
     elif layout.startswith("RGB;16") and key is not None:
-        raise ValueError("mode RGB of 16 bits with a transparent colour, whose lower bytes Pillow does not keep")
+        raise ValueError(NO_TRANSPARENT_COLOUR)
 
-    def on_background(strip: Image.Image) -> Image.Image:
-        if strip.mode == "La":
-            strip = strip.convert("LA")
+    def laid(strip: Image.Image) -> Image.Image:
+        strip = (strip.convert("LA") if strip.mode == "La" else strip).convert("RGBA")
+        if keeps_alpha:
+            return strip
         background = Image.new("RGBA", strip.size, (BACKGROUND,) * 3 + (255,))
-        return Image.alpha_composite(background, strip.convert("RGBA")).convert("RGB")
+        return Image.alpha_composite(background, strip).convert("RGB")
 
-    return _converted(image, "RGB", on_background)
+    return _converted(image, "RGBA" if keeps_alpha else "RGB", laid)
 
 
 def _reason(error: Exception) -> str:

@@ -3,8 +3,8 @@
 import hashlib
 import math
 import os
-from collections.abc import Iterable, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,11 +14,12 @@ from torch.utils.data import Dataset, Subset
 
 from gan_lightning.batch import Batch
 from gan_lightning.cache import cache_folder, cached, say
-from gan_lightning.data.decode import named, read_image
+from gan_lightning.data.decode import MODES, Fit, named, read_image
 from gan_lightning.data.fetch import read_ahead
 from gan_lightning.data.images import ImageData
 from gan_lightning.data.listing import IMAGE_ENDINGS, list_images
 from gan_lightning.errors import UsageError
+from gan_lightning.pixels import DEPTHS, Depth
 
 VERSION = 2  # of what becomes of a file's pixels, by which caches are told apart
 
@@ -35,8 +36,34 @@ def check_apart(root: Path, held_out: Path | None) -> None:
         )
 
 
+def sides(size: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width of images of that size, one number of a square.
+
+    Raises:
+        UsageError: it is neither one number nor two.
+    """
+    pair = [size, size] if isinstance(size, int) else list(size)
+    if len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):
+        raise UsageError(f"data.size is {size}: give a whole number, or two as [height, width].")
+    height, width = pair
+    return height, width
+
+
+def read_in_range(
+    path: Path, sample_shape: tuple[int, ...], fit: Fit, depth: Depth, value_range: tuple[float, float]
+) -> Tensor:
+    """One image in that depth, (channels, height, width): whole numbers as in a file, floats in the range."""
+    image = read_image(path, sample_shape, fit, depth)
+    low, high = value_range
+    return image.mul_(high - low).add_(low) if image.is_floating_point() else image
+
+
 class ImageFolder(ImageData):
-    """All images in a folder and its subfolders, scaled by the shorter side and cropped at the centre to ``size``.
+    """All images in a folder and its subfolders, fitted to ``size``: a number, or height and width.
+
+    ``fit`` is ``crop``, scaled to cover these and cropped at the centre, ``pad``, the whole image on black, or
+    ``stretch``. ``channels`` are 1 (grey), 2 (grey and alpha), 3 (colour) or 4 (colour and alpha), ``depth`` is 8 or 16
+    bits or ``float``: pixels in [0, 1].
 
     The folder that directly holds an image is its class, unless all images lie in ``root`` itself: then there are no
     classes. The scaled images are cached, so that only the first run reads them all; a folder that would take more than
@@ -48,17 +75,22 @@ class ImageFolder(ImageData):
         self,
         root: str,
         batch_size: int,
-        size: int,
+        size: int | Sequence[int],
         channels: int = 3,
         unreadable: Literal["refuse", "skip"] = "refuse",
         memory_limit: float = 8.0,
         held_out: str | None = None,
+        fit: Fit = "crop",
+        depth: Depth = 8,
         **options: Any,
     ) -> None:
         super().__init__(root, batch_size, **options)
-        if channels not in (1, 3):
-            raise UsageError(f"data.channels is {channels}: choose 1 (grey) or 3 (colour).")
-        self.sample_shape = (channels, size, size)
+        if channels not in MODES:
+            raise UsageError(f"data.channels is {channels}: choose 1 (grey) or 3 (colour), or 2 or 4 with alpha.")
+        self.sample_shape = (channels, *sides(size))
+        self.fit, self.depth = fit, depth
+        form = {"sample_shape": self.sample_shape, "fit": fit, "depth": depth, "value_range": self.value_range}
+        self._read = partial(read_in_range, **form)  # which workers have without this object
         self.unreadable = unreadable
         self.memory_limit = memory_limit
         self.held_out = None if held_out is None else Path(held_out).expanduser()
@@ -74,7 +106,7 @@ class ImageFolder(ImageData):
                 self.images, self.labels = images, self._labels(files)[readable] if self.classes else None
             else:
                 files = [files[i] for i in self._readable(files)]
-                self.images = _Files(files, self._labels(files), self.sample_shape)
+                self.images = _Files(files, self._labels(files), self._read)
         super().setup(stage)
 
     @cached_property
@@ -114,7 +146,7 @@ class ImageFolder(ImageData):
         return _indices(self.class_names, files)
 
     def read(self, train: bool) -> tuple[Tensor, Tensor]:
-        """All images of ``root`` or ``held_out``, uint8 (n, *sample_shape), and their classes, (n,).
+        """All images of ``root`` or ``held_out``, (n, *sample_shape) in their depth, and their classes, (n,).
 
         Inception needs no classes: for it, -1 is a folder that ``root`` does not have.
         """
@@ -141,7 +173,8 @@ class ImageFolder(ImageData):
         return images, _indices(names, files)[readable]
 
     def _fits(self, files: list[Path]) -> bool:
-        return len(files) * math.prod(self.sample_shape) <= self.memory_limit * 2**30
+        pixels = len(files) * math.prod(self.sample_shape)
+        return pixels * DEPTHS[self.depth].itemsize <= self.memory_limit * 2**30
 
     def _class_index(self, name: int | str) -> int:
         names = list(self.all_class_names)
@@ -175,7 +208,7 @@ class ImageFolder(ImageData):
         """The indices of those that workers will read: of all, unless unreadable ones are passed over."""
         if self.unreadable == "refuse":
             return list(range(len(files)))
-        images = _Files(files, torch.zeros(len(files)), self.sample_shape)
+        images = _Files(files, torch.zeros(len(files)), self._read)
 
         def check() -> Tensor:
             read = read_ahead(images, ([i] for i in range(len(files))), self.workers)
@@ -185,20 +218,21 @@ class ImageFolder(ImageData):
 
     def _cache_path(self, files: list[Path], content: str) -> Path:
         key = hashlib.blake2b(digest_size=16)
-        key.update(repr((VERSION, self.sample_shape, self.unreadable, content)).encode())
+        form = self.sample_shape, self.fit, self.depth, self.value_range if self.depth == "float" else None
+        key.update(repr((VERSION, form, self.unreadable, content)).encode())
         for path in files:
             stat = path.stat()
             key.update(os.fsencode(path.resolve()) + f"\0{stat.st_size} {stat.st_mtime_ns}\0".encode())
         return cache_folder(self.cache) / f"{key.hexdigest()}.pt"
 
     def _decode(self, files: list[Path]) -> tuple[Tensor, Tensor]:
-        """The readable images, uint8 (images, *sample_shape), and their indices."""
+        """The readable images, (images, *sample_shape), and their indices."""
         images, readable = self._tried(files, map(self._read_or_refuse, files), "Reading")
         return torch.stack(images), readable
 
     def _read_or_refuse(self, path: Path) -> Tensor | UsageError:
         try:
-            return read_image(path, self.sample_shape)
+            return self._read(path)
         except UsageError as error:
             return error
 
@@ -230,16 +264,16 @@ class ImageFolder(ImageData):
 class _Files(Dataset[tuple[Tensor, int]]):
     """(image, class) read when asked for."""
 
-    def __init__(self, files: list[Path], labels: Tensor, sample_shape: tuple[int, ...]) -> None:
+    def __init__(self, files: list[Path], labels: Tensor, read: Callable[[Path], Tensor]) -> None:
         self.files = files
         self.labels = labels.tolist()
-        self.sample_shape = sample_shape
+        self.read = read
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return read_image(self.files[index], self.sample_shape), self.labels[index]
+        return self.read(self.files[index]), self.labels[index]
 
 
 def _class_of(file: Path) -> str:

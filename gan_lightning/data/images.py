@@ -18,7 +18,7 @@ from gan_lightning.data.loader import Batches, RealData
 from gan_lightning.errors import UsageError
 from gan_lightning.metrics.features import Features, inception_features, own_features
 from gan_lightning.metrics.images import ImageMetrics
-from gan_lightning.pixels import from_bytes
+from gan_lightning.pixels import as_bytes, from_bytes
 from gan_lightning.streams import stream_seed
 
 RANGES = {"signed": (-1.0, 1.0), "unit": (0.0, 1.0)}
@@ -48,7 +48,7 @@ class ImageData(RealData):
     this data, which has learnt from all its training images, or of Inception.
     """
 
-    images: Tensor | Dataset[tuple[Tensor, int]]  # uint8, (images, *sample_shape)
+    images: Tensor | Dataset[tuple[Tensor, int]]  # uint8, uint16 or floats in the range, (images, *sample_shape)
     labels: Tensor | None = None  # of the images in memory
     value_range: tuple[float, float]
 
@@ -81,7 +81,7 @@ class ImageData(RealData):
             raise UsageError(
                 f"data.classes is {classes!r}: give a list of names or numbers, one or more, or null for all."
             )
-        self.value_range = RANGES[range]
+        self.range, self.value_range = range, RANGES[range]
         if not str(root):
             raise UsageError("data.root is empty: give a folder.")
         self.root = Path(root).expanduser()
@@ -101,7 +101,7 @@ class ImageData(RealData):
         return ()
 
     def read(self, train: bool) -> tuple[Tensor, Tensor]:
-        """All images of the training or of the held-out set, uint8 (n, *sample_shape), and their classes, (n,).
+        """All images of the training or of the held-out set, (n, *sample_shape), and their classes, (n,).
 
         -1 is none of ``all_class_names``.
         """
@@ -152,7 +152,7 @@ class ImageData(RealData):
         return f"{len(self.images)} images in memory, digest {digest.hexdigest()[:16]}"
 
     def held_out_images(self) -> Batch:
-        """The held-out images of the chosen classes, uint8 (n, *sample_shape), in an order that all runs share."""
+        """The held-out images of the chosen classes, (n, *sample_shape), in an order that all runs share."""
         images = self._of_chosen_classes(*self.read(train=False))
         stream = torch.Generator().manual_seed(stream_seed("held-out"))
         order = torch.randperm(len(images.x), generator=stream)
@@ -177,9 +177,10 @@ class ImageData(RealData):
         if self.features == "inception":
             return inception_features(self.inception_weights)
         assert self.trainer is not None
-        device, cache = self.trainer.strategy.root_device, cache_folder(self.cache)
-        train, held_out = self.read(train=True), self.read(train=False)
-        return own_features(type(self).__name__.lower(), train, held_out, len(self.all_class_names), cache, device)
+        device, cache, kind = self.trainer.strategy.root_device, cache_folder(self.cache), type(self).__name__.lower()
+        (train, labels), (held_out, its_labels) = self.read(train=True), self.read(train=False)
+        train, held_out = as_bytes(train, self.value_range), as_bytes(held_out, self.value_range)
+        return own_features(kind, (train, labels), (held_out, its_labels), len(self.all_class_names), cache, device)
 
     def _of_chosen_classes(self, images: Tensor, labels: Tensor) -> Batch:
         """The images of the chosen classes, and which of ``class_names`` each has; None if one has none of them."""

@@ -13,6 +13,7 @@ from gan_lightning import pictures
 from gan_lightning.batch import Batch, Rounds, concatenate
 from gan_lightning.errors import UsageError
 from gan_lightning.labels import in_turn
+from gan_lightning.pixels import Depth
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,7 @@ class RealData(LightningDataModule):
 
     sample_shape: tuple[int, ...]
     value_range: tuple[float, float] | None = None  # None for what has no bounds
+    depth: Depth = 8  # of images that samples are written as
     monitor: tuple[str, str] | None = None  # a metric's name and "min" or "max"
     features_name: str | None = None  # of the network whose features image metrics compare
     features_accuracy: float | None = None  # of its classes on held-out images

@@ -10,15 +10,15 @@ from torch.nn.functional import max_pool2d
 from torchmetrics import Metric
 
 from gan_lightning.batch import Batch, Rounds, apply
-from gan_lightning.data.decode import SKIP, upright_size
-from gan_lightning.data.folder import ImageFolder, check_apart
+from gan_lightning.data.decode import SKIP, Fit, upright_size
+from gan_lightning.data.folder import ImageFolder, check_apart, sides
 from gan_lightning.data.images import HeldOut, ImageData
 from gan_lightning.data.torchvision import MNIST
 from gan_lightning.errors import UsageError
 from gan_lightning.metrics.features import Features
 from gan_lightning.metrics.images import ImageMetrics
 from gan_lightning.metrics.reconstruction import L1
-from gan_lightning.pixels import from_bytes
+from gan_lightning.pixels import Depth, from_bytes
 
 B = TypeVar("B", Batch, Rounds)
 
@@ -40,6 +40,8 @@ class Pairs(ImageData):
     ``read`` gives them joined along the channels, the input first, so that a flip mirrors both. Validation compares
     G(y) with x on held-out pairs, and by the features of a network where there is one.
     """
+
+    fit: Fit = "crop"  # of images that are given to G alone
 
     def setup(self, stage: str | None = None) -> None:
         if not hasattr(self, "images"):
@@ -100,14 +102,17 @@ class PairedFolder(Pairs):
         self,
         root: str,
         batch_size: int,
-        size: int,
+        size: int | Sequence[int],
         channels: int = 3,
         memory_limit: float = 4.0,
         held_out: str | None = None,
+        fit: Fit = "crop",
+        depth: Depth = 8,
         **options: Any,
     ) -> None:
         super().__init__(root, batch_size, **options)
-        self.sample_shape = (channels, size, size)
+        self.sample_shape = (channels, *sides(size))
+        self.fit, self.depth = fit, depth
         self.memory_limit = memory_limit
         self.held_out = None if held_out is None else Path(held_out).expanduser()
         check_apart(self.root, self.held_out)
@@ -125,12 +130,14 @@ class PairedFolder(Pairs):
 
     def _sides(self, root: Path) -> list[Tensor]:
         """The inputs and the targets, in the same order."""
-        channels, size, _ = self.sample_shape
-        options: dict[str, Any] = {"memory_limit": self.memory_limit, "cache": self.cache}
+        channels, *size = self.sample_shape
+        own = ("memory_limit", "cache", "fit", "depth")
+        options: dict[str, Any] = {name: getattr(self, name) for name in own} | {"range": self.range}
         a, b = (ImageFolder(str(root / side), self.batch_size, size, channels, **options) for side in "AB")
         check_names(root, a.names(), b.names())
         images = [side.read(train=True)[0] for side in (a, b)]
-        check_shapes(root, a.names())
+        if self.fit != "stretch":
+            check_shapes(root, a.names())
         return images
 
     def held_out_samples(self, n: int) -> Batch:
@@ -154,7 +161,7 @@ def check_names(root: Path, inputs: list[str], targets: list[str]) -> None:
 
 
 def check_shapes(root: Path, names: Sequence[str]) -> None:
-    """Refuse pairs that no longer lie on each other once both are cropped to a square.
+    """Refuse pairs that no longer lie on each other once both are cropped or padded.
 
     Raises:
         UsageError: the images of a pair have different shapes.
@@ -164,7 +171,7 @@ def check_shapes(root: Path, names: Sequence[str]) -> None:
         if a[0] * b[1] != a[1] * b[0]:
             raise UsageError(
                 f"{root / 'A' / name} has {a[0]} x {a[1]} pixels, and the one in B {b[0]} x {b[1]}: give pairs of the "
-                "same shape, since both are cropped at their centre."
+                "same shape, or data.fit=stretch."
             )
 
 

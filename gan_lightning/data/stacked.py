@@ -57,7 +57,7 @@ class StackedMNIST(RealData):
         cache: str = "~/.cache/gan_lightning",
     ) -> None:
         super().__init__(batch_size, seed, rounds_per_batch)
-        if size not in BORDERS:
+        if size not in list(BORDERS):
             raise UsageError(f"data.size is {size}: choose 28, or 32 for digits with a border of two pixels.")
         self.digits = MNIST(root, batch_size, range=range, download=download, cache=cache)
         self.sample_shape = (3, size, size)

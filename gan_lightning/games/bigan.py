@@ -10,6 +10,7 @@ from gan_lightning.batch import Batch
 from gan_lightning.errors import UsageError
 from gan_lightning.game import Game, Terms
 from gan_lightning.metrics.reconstruction import Reconstruction
+from gan_lightning.pixels import as_bytes
 
 
 class Pair(Batch):
@@ -78,7 +79,8 @@ class BiGAN(Game):
         """How far G(E(x)) is from a held-out image x, beside the training image that is nearest to it."""
         if not isinstance(getattr(data, "images", None), Tensor):
             return {}
-        return {"reconstruction": Reconstruction(self.reconstruct, data.images, data.value_range)}
+        training = as_bytes(data.images, data.value_range)
+        return {"reconstruction": Reconstruction(self.reconstruct, training, data.value_range)}
 
     def illustrate(self, z: Tensor, real: Batch) -> Tensor:
         """Held-out samples and below them their reconstructions, (2, N, *sample_shape)."""

@@ -12,17 +12,18 @@ from torch.nn.functional import adaptive_avg_pool2d, cross_entropy
 
 from gan_lightning.cache import cached
 from gan_lightning.errors import UsageError
+from gan_lightning.pixels import in_colour
 from gan_lightning.streams import own_stream
 
 UPDATES, BATCH_SIZE, LEARNING_RATE, SEED = 1500, 128, 1e-2, 0
 ARCHITECTURE = "cnn"  # change it with Classifier, whose weights are cached under this name
 HIDDEN = 64
-LARGEST_MAP = 7  # pixels on a side, of the last convolution
+LARGEST_MAP = 7  # pixels of the shorter side, of the last convolution
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
 
-Labelled = tuple[Tensor, Tensor]  # uint8 images (n, channels, size, size) and their classes (n,)
+Labelled = tuple[Tensor, Tensor]  # uint8 images (n, channels, height, width) and their classes (n,)
 
 
 @dataclass(frozen=True)
@@ -47,24 +48,24 @@ class Features:
 
 
 class Classifier(nn.Module):
-    """A convolutional classifier: uint8 (N, channels, size, size) to features (N, d) and logits (N, classes).
+    """A convolutional classifier: uint8 (N, channels, height, width) to features (N, d) and logits (N, classes).
 
-    Convolutions of 16, 32, ... channels, each with pooling, until at most 7 x 7 pixels are left, and one hidden layer.
-    The features are the last convolution's averages over quarters of the image, d = 4 x channels.
+    Convolutions of 16, 32, ... channels, each with pooling, until at most 7 pixels of the shorter side are left, and
+    one hidden layer. The features are the last convolution's averages over quarters of the image, d = 4 x channels.
     """
 
     def __init__(self, sample_shape: tuple[int, ...], classes: int) -> None:
         super().__init__()
-        channels, side, _ = sample_shape
+        channels, height, breadth = sample_shape
         layers: list[nn.Module] = []
         width = 16
-        while side > LARGEST_MAP or not layers:
+        while min(height, breadth) > LARGEST_MAP or not layers:
             convolution = nn.Conv2d(channels, width, 3, padding=1, bias=False)
             layers += [convolution, nn.MaxPool2d(2), nn.BatchNorm2d(width), nn.ReLU()]
-            channels, width, side = width, min(2 * width, 128), side // 2
+            channels, width, height, breadth = width, min(2 * width, 128), height // 2, breadth // 2
         self.body = nn.Sequential(*layers)
         self.head = nn.Sequential(
-            nn.Flatten(), nn.Linear(channels * side * side, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, classes)
+            nn.Flatten(), nn.Linear(channels * height * breadth, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, classes)
         )
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -162,14 +163,14 @@ def inception_features(weights: str | None) -> Features:
 
 
 class _InColour(nn.Module):
-    """A network for colour that sees grey images as red, green and blue of one strength."""
+    """A network for colour that sees grey images as red, green and blue of one strength, and three of more channels."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: Tensor) -> Sequence[Tensor]:
-        return self.network(images.expand(-1, 3, -1, -1))
+        return self.network(in_colour(images).expand(-1, 3, -1, -1))
 
 
 def _downloaded() -> Path:

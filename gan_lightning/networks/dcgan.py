@@ -1,4 +1,4 @@
-"""Deep convolutional GAN (Radford et al. 2015) for square images of 28, 32 or 64 pixels."""
+"""Deep convolutional GAN (Radford et al. 2015) for images of any height, width and number of channels."""
 
 from itertools import pairwise
 
@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from gan_lightning.networks.conditional import EMBEDDING, Conditioning, Joined, LayersByClass, discriminator_condition
-from gan_lightning.networks.pyramid import pyramid
+from gan_lightning.networks.pyramid import growing, pyramid
+
+MOST = 8  # times the width, in channels: those of 64 pixels, which is where the paper ends
 
 
 def _initialize(network: nn.Module) -> None:
@@ -40,12 +42,14 @@ class Generator(nn.Module):
         self.conditional = conditional
         self.condition = Joined(classes, (EMBEDDING, 1, 1)) if conditional else None
         latent_size += EMBEDDING * conditional
-        side, doublings = pyramid("dcgan", sample_shape)
-        widths = [width * 2**i for i in reversed(range(doublings))]
-        layers: list[nn.Module] = [nn.ConvTranspose2d(latent_size, widths[0], side, bias=False)]
+        maps = pyramid("dcgan", sample_shape)
+        widths = growing(width, maps.doublings, MOST)[::-1]
+        smallest = (maps.height, maps.width)
+        layers: list[nn.Module] = [nn.ConvTranspose2d(latent_size, widths[0], smallest, bias=False)]
         for inputs, outputs in pairwise(widths):
             layers += [nn.BatchNorm2d(inputs), nn.ReLU(), nn.ConvTranspose2d(inputs, outputs, 4, 2, 1, bias=False)]
         layers += [nn.BatchNorm2d(width), nn.ReLU(), nn.ConvTranspose2d(width, sample_shape[0], 4, 2, 1), nn.Tanh()]
+        layers += maps.crop()
         self.layers = LayersByClass(layers, classes) if conditional and conditional_norm else nn.Sequential(*layers)
         _initialize(self)
 
@@ -74,14 +78,14 @@ class Discriminator(nn.Module):
         super().__init__()
         self.conditional = conditional
         is_joined = conditional and conditioning == "joined"
-        side, doublings = pyramid("dcgan", sample_shape)
-        widths = [width * 2**i for i in range(doublings)]
-        layers: list[nn.Module] = [nn.Conv2d(sample_shape[0] + is_joined, width, 4, 2, 1), nn.LeakyReLU(0.2)]
+        maps = pyramid("dcgan", sample_shape)
+        widths = growing(width, maps.doublings, MOST)
+        layers = [*maps.pad(), nn.Conv2d(sample_shape[0] + is_joined, width, 4, 2, 1), nn.LeakyReLU(0.2)]
         for before, after in pairwise(widths):
             layers += [nn.Conv2d(before, after, 4, 2, 1, bias=False), nn.BatchNorm2d(after), nn.LeakyReLU(0.2)]
-        layers.append(nn.Conv2d(widths[-1], outputs, side))
+        layers.append(nn.Conv2d(widths[-1], outputs, (maps.height, maps.width)))
         self.layers = nn.Sequential(*layers)
-        features, shape = widths[-1] * side**2, (1, *sample_shape[1:])
+        features, shape = widths[-1] * maps.height * maps.width, (1, *sample_shape[1:])
         self.condition = discriminator_condition(conditioning, classes, features, shape) if conditional else None
         _initialize(self)
 

@@ -1,23 +1,11 @@
-"""The networks of InfoGAN (Chen et al. 2016, appendix C.1) for images whose sides are multiples of four."""
+"""The networks of InfoGAN (Chen et al. 2016, appendix C.1) for images of any height and width."""
 
 from torch import Tensor, cat, nn
 
-from gan_lightning.errors import UsageError
 from gan_lightning.networks.conditional import EMBEDDING, Conditioning, Joined, LayersByClass, discriminator_condition
+from gan_lightning.networks.pyramid import pyramid
 
-
-def smallest_map(sample_shape: tuple[int, ...]) -> tuple[int, int]:
-    """Height and width of the maps after both strided convolutions.
-
-    Raises:
-        UsageError: the samples are no images of such sides.
-    """
-    if len(sample_shape) != 3 or any(side % 4 for side in sample_shape[1:]):
-        raise UsageError(
-            f"model=infogan makes images whose sides are multiples of 4, but the data has samples of shape "
-            f"{tuple(sample_shape)}: choose another data.size, or another model."
-        )
-    return sample_shape[1] // 4, sample_shape[2] // 4
+DOUBLINGS = 2
 
 
 class Generator(nn.Module):
@@ -40,14 +28,15 @@ class Generator(nn.Module):
         self.conditional = conditional
         self.condition = Joined(classes) if conditional else None
         latent_size += EMBEDDING * conditional
-        height, breadth = smallest_map(sample_shape)
-        features = 2 * width * height * breadth
+        maps = pyramid("infogan", sample_shape, DOUBLINGS)
+        features = 2 * width * maps.height * maps.width
         layers = [
             *(nn.Linear(latent_size, units, bias=False), nn.BatchNorm1d(units), nn.ReLU()),
             *(nn.Linear(units, features, bias=False), nn.BatchNorm1d(features), nn.ReLU()),
-            nn.Unflatten(1, (2 * width, height, breadth)),
+            nn.Unflatten(1, (2 * width, maps.height, maps.width)),
             *(nn.ConvTranspose2d(2 * width, width, 4, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()),
             *(nn.ConvTranspose2d(width, sample_shape[0], 4, 2, 1), nn.Tanh()),
+            *maps.crop(),
         ]
         self.layers = LayersByClass(layers, classes) if conditional and conditional_norm else nn.Sequential(*layers)
 
@@ -77,9 +66,10 @@ class Discriminator(nn.Module):
         super().__init__()
         self.conditional = conditional
         is_joined = conditional and conditioning == "joined"
-        height, breadth = smallest_map(sample_shape)
-        features = 2 * width * height * breadth
+        maps = pyramid("infogan", sample_shape, DOUBLINGS)
+        features = 2 * width * maps.height * maps.width
         self.layers = nn.Sequential(
+            *maps.pad(),
             *(nn.Conv2d(sample_shape[0] + is_joined, width, 4, 2, 1), nn.LeakyReLU(slope)),
             *(nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False), nn.BatchNorm2d(2 * width), nn.LeakyReLU(slope)),
             nn.Flatten(),

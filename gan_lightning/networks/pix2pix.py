@@ -1,11 +1,13 @@
-"""The networks of pix2pix (Isola et al. 2017) for square images of 28, 32 or 64 pixels: a U-Net and patches."""
+"""The networks of pix2pix (Isola et al. 2017) for images of any height and width: a U-Net and patches."""
 
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from gan_lightning.networks.pyramid import pyramid
+from gan_lightning.networks.pyramid import growing, pyramid
+
+MOST = 8  # times the width, in channels, as in the paper
 
 
 class Generator(nn.Module):
@@ -20,8 +22,9 @@ class Generator(nn.Module):
 
     def __init__(self, sample_shape: tuple[int, ...], width: int = 32) -> None:
         super().__init__()
-        _, doublings = pyramid("pix2pix", sample_shape)
-        widths = [width * 2**i for i in range(doublings)]
+        maps = pyramid("pix2pix", sample_shape)
+        widths = growing(width, maps.doublings, MOST)
+        self.pad, self.crop = nn.Sequential(*maps.pad()), nn.Sequential(*maps.crop())
         self.down = nn.ModuleList(
             nn.Sequential(nn.Conv2d(before, after, 4, 2, 1), nn.BatchNorm2d(after), nn.LeakyReLU(0.2))
             for before, after in pairwise([sample_shape[0], *widths])
@@ -36,13 +39,13 @@ class Generator(nn.Module):
         self.last = nn.Sequential(nn.Conv2d(width + sample_shape[0], sample_shape[0], 3, padding=1), nn.Tanh())
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
-        maps = [y]
+        maps = [self.pad(y)]
         for layer in self.down:
             maps.append(layer(maps[-1]))
         x = self.middle(maps[-1])
         for layer in self.up:
             x = layer(torch.cat([x, maps.pop()], 1))
-        return self.last(torch.cat([x, maps.pop()], 1))
+        return self.crop(self.last(torch.cat([x, maps.pop()], 1)))
 
 
 class Discriminator(nn.Module):
@@ -53,8 +56,8 @@ class Discriminator(nn.Module):
 
     def __init__(self, sample_shape: tuple[int, ...], width: int = 32) -> None:
         super().__init__()
-        pyramid("pix2pix", sample_shape)
         self.layers = nn.Sequential(
+            *pyramid("pix2pix", sample_shape, doublings=2).pad(),
             nn.Conv2d(2 * sample_shape[0], width, 4, 2, 1),
             nn.LeakyReLU(0.2),
             nn.Conv2d(width, 2 * width, 4, 2, 1),

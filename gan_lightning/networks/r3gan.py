@@ -1,4 +1,4 @@
-"""The networks of Huang et al. 2024, R3GAN, as published; ``resnet`` has lighter relatives for images of 28 pixels too.
+"""The networks of Huang et al. 2024, R3GAN, as published, for any height and width; ``resnet`` has lighter relatives.
 
 The defaults of ``conf/model/r3gan.yaml`` are those for CIFAR-10.
 """
@@ -13,9 +13,8 @@ from torch.nn.functional import conv2d, conv_transpose2d
 
 from gan_lightning.errors import UsageError
 from gan_lightning.networks.conditional import ClassEmbedding, Joined
+from gan_lightning.networks.pyramid import Pyramid, pyramid
 from gan_lightning.networks.resnet import EXPANSION, Block, initialize
-
-SIDE = 4  # of the smallest maps
 
 
 class Resampling(nn.Module):
@@ -56,18 +55,18 @@ def _transition(before: int, after: int) -> list[nn.Module]:
     return [] if before == after else [nn.Conv2d(before, after, 1, bias=False)]
 
 
-def _check(sample_shape: tuple[int, ...], widths: Sequence[int], cardinalities: Sequence[int]) -> None:
-    """Refuse stages that do not lead from 4 pixels to the samples' side, or widths that cannot be grouped.
+def _maps(sample_shape: tuple[int, ...], widths: Sequence[int], cardinalities: Sequence[int]) -> Pyramid:
+    """The maps of these stages: the smallest has what their halvings leave of the samples' sides, rounded up.
 
     Raises:
-        UsageError: they do not.
+        UsageError: there is nothing left to halve, or widths cannot be grouped.
     """
-    side = SIDE * 2 ** len(widths) // 2
-    if len(sample_shape) != 3 or not widths or tuple(sample_shape[1:]) != (side, side):
+    maps = pyramid("r3gan", sample_shape, max(0, len(widths) - 1))
+    if not widths or min(sample_shape[1:]) < 2**maps.doublings:
         raise UsageError(
-            f"model=r3gan with widths of {len(widths)} stages makes images of {side} pixels, but the data has samples "
-            f"of shape {tuple(sample_shape)}: give a width for each size from 4 pixels on, 4 for 32 and 5 for 64, or "
-            "choose another model, such as model=resnet."
+            f"model=r3gan with widths of {len(widths)} stages halves images {maps.doublings} times, but the data has "
+            f"samples of shape {tuple(sample_shape)}: give a width for each size from about 4 pixels on, 4 for 32 "
+            "and 5 for 64."
         )
     if len(cardinalities) != len(widths):
         raise UsageError(
@@ -79,10 +78,11 @@ def _check(sample_shape: tuple[int, ...], widths: Sequence[int], cardinalities: 
                 f"model=r3gan cannot cut {EXPANSION * width} channels, twice a width of {width}, into {cardinality} "
                 "equal groups: give a cardinality that divides them."
             )
+    return maps
 
 
 class Generator(nn.Module):
-    """Latents weigh learned 4x4 maps, which grow stage by stage, (N, latent_size) to (N, *sample_shape), unbounded.
+    """Latents weigh learned small maps, which grow stage by stage, (N, latent_size) to (N, *sample_shape), unbounded.
 
     Stages are in the order of growing sides; each has ``blocks`` residual blocks. A ``conditional`` one takes the class
     joined to z, as a vector of the same size.
@@ -101,15 +101,15 @@ class Generator(nn.Module):
         conditional: bool = False,
     ) -> None:
         super().__init__()
-        _check(sample_shape, widths, cardinalities)
+        maps = _maps(sample_shape, widths, cardinalities)
         self.conditional = conditional
         self.condition = Joined(classes, (latent_size,)) if conditional else None
         self.weights = nn.Linear(latent_size * (1 + conditional), widths[0], bias=False)
-        self.maps = nn.Parameter(torch.randn(widths[0], SIDE, SIDE))
+        self.maps = nn.Parameter(torch.randn(widths[0], maps.height, maps.width))
         layers = _stage(widths[0], cardinalities[0], blocks)
         for (before, after), cardinality in zip(pairwise(widths), cardinalities[1:], strict=True):
             layers += [*_transition(before, after), Upsampling(), *_stage(after, cardinality, blocks)]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], sample_shape[0], 1, bias=False))
+        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], sample_shape[0], 1, bias=False), *maps.crop())
         initialize(self)
         if self.condition is not None:
             nn.init.normal_(self.condition.weight, std=1 / math.sqrt(classes))
@@ -139,15 +139,15 @@ class Discriminator(nn.Module):
         conditional: bool = False,
     ) -> None:
         super().__init__()
-        _check(sample_shape, widths, cardinalities)
+        maps = _maps(sample_shape, widths, cardinalities)
         self.conditional = conditional
         features = widths[-1]
         self.condition = ClassEmbedding(classes, features) if conditional else None
-        layers: list[nn.Module] = [nn.Conv2d(sample_shape[0], widths[0], 1, bias=False)]
+        layers = [*maps.pad(), nn.Conv2d(sample_shape[0], widths[0], 1, bias=False)]
         layers += _stage(widths[0], cardinalities[0], blocks)
         for (before, after), cardinality in zip(pairwise(widths), cardinalities[1:], strict=True):
             layers += [Downsampling(), *_transition(before, after), *_stage(after, cardinality, blocks)]
-        layers += [nn.Conv2d(features, features, SIDE, groups=features, bias=False), nn.Flatten()]
+        layers += [nn.Conv2d(features, features, (maps.height, maps.width), groups=features, bias=False), nn.Flatten()]
         logit = features if conditional else 1
         self.layers = nn.Sequential(*layers, nn.Linear(features, logit + outputs - 1, bias=False))
         initialize(self)

@@ -1,4 +1,4 @@
-"""Residual networks without normalization for square images of 28, 32 or 64 pixels (Huang et al. 2024, R3GAN)."""
+"""Residual networks without normalization for images of any height and width (Huang et al. 2024, R3GAN)."""
 
 import math
 from itertools import pairwise
@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from gan_lightning.networks.conditional import EMBEDDING, Conditioning, Joined, discriminator_condition
-from gan_lightning.networks.pyramid import pyramid
+from gan_lightning.networks.pyramid import growing, pyramid
 
 EXPANSION = 2
 GROUP = 16  # channels
 SLOPE = 0.2
+MOST = 16  # times the width, in channels: those of 64 pixels
 
 
 class Block(nn.Module):
@@ -56,8 +57,8 @@ def initialize(network: nn.Module) -> None:
 class Generator(nn.Module):
     """Latents weigh learned maps, which grow by bilinear doubling, (N, latent_size) to tanh images.
 
-    There are ``blocks`` for each size of map; the largest maps have ``width`` channels, and each halving doubles them.
-    A ``conditional`` one takes the class joined to z.
+    There are ``blocks`` for each size of map; the largest maps have ``width`` channels, and each halving doubles them,
+    up to 16 times as many. A ``conditional`` one takes the class joined to z.
     """
 
     memory_format = torch.channels_last  # while it trains: convolutions are faster
@@ -74,15 +75,15 @@ class Generator(nn.Module):
         super().__init__()
         self.conditional = conditional
         self.condition = Joined(classes) if conditional else None
-        side, doublings = pyramid("resnet", sample_shape)
-        widths = [width * 2**i for i in reversed(range(doublings + 1))]
+        maps = pyramid("resnet", sample_shape)
+        widths = growing(width, maps.doublings + 1, MOST)[::-1]
         self.weights = nn.Linear(latent_size + EMBEDDING * conditional, widths[0], bias=False)
-        self.maps = nn.Parameter(torch.randn(widths[0], side, side))
+        self.maps = nn.Parameter(torch.randn(widths[0], maps.height, maps.width))
         layers: list[nn.Module] = [Block(widths[0]) for _ in range(blocks)]
         for inputs, outputs in pairwise(widths):
             layers += [nn.Conv2d(inputs, outputs, 1, bias=False), nn.Upsample(scale_factor=2, mode="bilinear")]
             layers += [Block(outputs) for _ in range(blocks)]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(width, sample_shape[0], 1), nn.Tanh())
+        self.layers = nn.Sequential(*layers, nn.Conv2d(width, sample_shape[0], 1), nn.Tanh(), *maps.crop())
         initialize(self)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -111,14 +112,15 @@ class Discriminator(nn.Module):
         super().__init__()
         self.conditional = conditional
         is_joined = conditional and conditioning == "joined"
-        side, doublings = pyramid("resnet", sample_shape)
-        widths = [width * 2**i for i in range(doublings + 1)]
-        layers: list[nn.Module] = [nn.Conv2d(sample_shape[0] + is_joined, width, 1)]
+        maps = pyramid("resnet", sample_shape)
+        widths = growing(width, maps.doublings + 1, MOST)
+        layers = [*maps.pad(), nn.Conv2d(sample_shape[0] + is_joined, width, 1)]
         layers += [Block(width) for _ in range(blocks)]
         for before, after in pairwise(widths):
             layers += [nn.AvgPool2d(2), nn.Conv2d(before, after, 1, bias=False)]
             layers += [Block(after) for _ in range(blocks)]
-        layers.append(nn.Conv2d(widths[-1], widths[-1], side, groups=widths[-1], bias=False))
+        smallest = (maps.height, maps.width)
+        layers.append(nn.Conv2d(widths[-1], widths[-1], smallest, groups=widths[-1], bias=False))
         self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1], outputs))
         shape = (1, *sample_shape[1:])
         self.condition = discriminator_condition(conditioning, classes, widths[-1], shape) if conditional else None

@@ -1,4 +1,4 @@
-"""The residual networks of Miyato et al. 2018 (table 3) for square images of 28, 32 or 64 pixels."""
+"""The residual networks of Miyato et al. 2018 (table 3) for images of any height and width."""
 
 import math
 
@@ -78,11 +78,13 @@ class Generator(nn.Module):
 
     def __init__(self, latent_size: int, sample_shape: tuple[int, ...], width: int = 256) -> None:
         super().__init__()
-        side, doublings = pyramid("sn_resnet", sample_shape)
+        maps = pyramid("sn_resnet", sample_shape)
+        smallest = (width, maps.height, maps.width)
         self.layers = nn.Sequential(
-            *(nn.Linear(latent_size, width * side**2), nn.Unflatten(1, (width, side, side))),
-            *(up(width) for _ in range(doublings)),
+            *(nn.Linear(latent_size, math.prod(smallest)), nn.Unflatten(1, smallest)),
+            *(up(width) for _ in range(maps.doublings)),
             *(nn.BatchNorm2d(width), nn.ReLU(), convolution(width, sample_shape[0]), nn.Tanh()),
+            *maps.crop(),
         )
         initialize(self)
 
@@ -97,8 +99,9 @@ class Discriminator(nn.Module):
 
     def __init__(self, sample_shape: tuple[int, ...], width: int = 128, outputs: int = 1) -> None:
         super().__init__()
-        pyramid("sn_resnet", sample_shape)
-        self.layers = nn.Sequential(first(sample_shape[0], width), down(width), same(width), same(width), nn.ReLU())
+        pad = pyramid("sn_resnet", sample_shape, doublings=2).pad()
+        blocks = (first(sample_shape[0], width), down(width), same(width), same(width))
+        self.layers = nn.Sequential(*pad, *blocks, nn.ReLU())
         self.last = nn.Linear(width, outputs)
         initialize(self)
 

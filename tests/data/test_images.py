@@ -440,9 +440,12 @@ def test_a_folder_without_images_is_refused(tmp_path: Path, make: bool, state: s
         ready(image_folder(root))
 
 
-def test_two_channels_are_refused(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"data\.channels is 2"):
-        image_folder(folder, channels=2)
+def test_five_channels_and_three_sides_are_refused(folder: Path) -> None:
+    with pytest.raises(UsageError, match=r"data\.channels is 5"):
+        image_folder(folder, channels=5)
+    for size in ([16], [16, 16, 16], [16, 0], [16, 1.5]):
+        with pytest.raises(UsageError, match=r"data\.size is \[16.*: give a whole number, or two as \[height, width\]"):
+            image_folder(folder, size=size)  # type: ignore[arg-type]
 
 
 def spoil(path: Path) -> None:
@@ -484,10 +487,13 @@ def test_the_cache_knows_when_an_image_has_come_or_gone(folder: Path) -> None:
     assert len(ready(image_folder(folder)).images) == 11
 
 
-@pytest.mark.parametrize("options", [{"size": 8}, {"channels": 1}, {"classes": ["dogs"]}])
+@pytest.mark.parametrize(
+    "options", [{"size": 8}, {"channels": 1}, {"classes": ["dogs"]}, {"fit": "pad"}, {"depth": 16}, {"depth": "float"}]
+)
 def test_every_way_to_read_a_folder_has_its_own_cache(folder: Path, options: dict[str, Any]) -> None:
     first = ready(image_folder(folder)).images
-    assert ready(image_folder(folder, **options)).images.shape != first.shape
+    other = ready(image_folder(folder, **options)).images
+    assert other.shape != first.shape or not torch.equal(other.float(), first.float())
     assert torch.equal(ready(image_folder(folder)).images, first)
     assert len(list((folder.parent / "cache").iterdir())) == 2
 

@@ -11,7 +11,8 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from gan_lightning.errors import UsageError
-from gan_lightning.networks import dcgan, infogan, linear, mlp, pacgan, resnet, sn_resnet
+from gan_lightning.networks import dcgan, infogan, linear, mlp, pacgan, pix2pix, r3gan, resnet, sn_resnet
+from gan_lightning.networks.pyramid import Pyramid, pyramid
 
 POINTS = [(1,), (2,)]
 IMAGES = [(1, 28, 28), (1, 32, 32), (3, 32, 32), (1, 64, 64), (3, 64, 64), (3, 28, 28)]
@@ -183,13 +184,6 @@ def test_the_first_of_infogans_outputs_is_the_logit() -> None:
     assert torch.equal(net(images), outputs[:, 0])
 
 
-@pytest.mark.parametrize("shape", [(2,), (1, 28, 30), (3, 33, 32)])
-def test_infogan_refuses_what_its_strides_cannot_halve_twice(shape: tuple[int, ...]) -> None:
-    for network in (infogan.Generator, infogan.Discriminator):
-        with pytest.raises(UsageError, match=r"multiples of 4, but the data has samples of shape"):
-            network(sample_shape=shape, **({"latent_size": 3} if network is infogan.Generator else {}))
-
-
 def test_dcgan_of_64_pixels_is_that_of_the_paper() -> None:
     """4 x 4 maps of 8 widths, doubled four times (Radford et al. 2015, figure 1, with half its 1024 channels)."""
     weights = [m.weight for m in dcgan.Generator(100, (3, 64, 64)).modules() if isinstance(m, nn.ConvTranspose2d)]
@@ -237,14 +231,101 @@ def test_dcgan_starts_small(network: nn.Module) -> None:
             assert module.bias.abs().max() == 0
 
 
-@pytest.mark.parametrize("module", [dcgan, resnet], ids=lambda module: module.__name__.rpartition(".")[2])
-@pytest.mark.parametrize("shape", [(3, 48, 48), (1, 28, 32), (2,), (28, 28)])
-def test_convolutions_refuse_other_shapes(module: ModuleType, shape: tuple[int, ...]) -> None:
-    model = module.__name__.rpartition(".")[2]
+def name_of(module: ModuleType) -> str:
+    return module.__name__.rpartition(".")[2]
+
+
+@pytest.mark.parametrize("module", [dcgan, resnet, infogan, sn_resnet], ids=name_of)
+@pytest.mark.parametrize("shape", [(2,), (28, 28)])
+def test_convolutions_refuse_what_are_no_images(module: ModuleType, shape: tuple[int, ...]) -> None:
     for make in (lambda: module.Generator(8, shape), lambda: module.Discriminator(shape)):
-        with pytest.raises(ValueError, match=f"model={model} makes images of 28, 32 or 64 pixels, but") as error:
+        with pytest.raises(UsageError, match=f"model={name_of(module)} makes images, but the data has") as error:
             make()
         assert str(shape) in str(error.value)
+
+
+SHAPES = [(3, 96, 96), (1, 128, 128), (3, 256, 64), (2, 100, 100), (4, 96, 64), (2, 17, 9), (1, 4, 4), (3, 1, 6)]
+
+
+@pytest.mark.parametrize("module", [dcgan, resnet, sn_resnet, infogan], ids=name_of)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_images_of_any_shape(module: ModuleType, shape: tuple[int, ...]) -> None:
+    """With a class joined to them too, which has the shape that the images have before they are padded."""
+    few = {"width": 2} | ({"units": 4} if module is infogan else {})
+    generator, critic = module.Generator(5, shape, **few), module.Discriminator(shape, **few)
+    samples = generator(torch.randn(2, 5))
+    assert samples.shape == (2, *shape)
+    assert critic(samples).shape == (2,)
+    critic(samples).sum().backward()
+    assert all(p.grad is not None for p in [*generator.parameters(), *critic.parameters()])
+    if module is not sn_resnet:
+        for conditioning in ("projection", "joined"):
+            of_classes = module.Discriminator(shape, **few, classes=3, conditional=True, conditioning=conditioning)
+            assert of_classes(samples, torch.tensor([2, 0])).shape == (2,)
+
+
+@pytest.mark.parametrize("shape", [(3, 256, 64), (2, 50, 100), (1, 9, 17)], ids=str)
+def test_translation_keeps_any_shape(shape: tuple[int, ...]) -> None:
+    y = torch.randn(2, *shape)
+    samples = pix2pix.Generator(shape, 2)(torch.zeros(2, 1), y)
+    assert samples.shape == y.shape
+    patches = math.ceil(shape[1] / 4) * math.ceil(shape[2] / 4)
+    assert pix2pix.Discriminator(shape, 2)(samples, y).shape == (2 * patches,)
+
+
+@pytest.mark.parametrize("shape", [(3, 96, 96), (3, 256, 64), (2, 100, 100), (4, 28, 30)], ids=str)
+def test_published_stages_make_any_shape(shape: tuple[int, ...]) -> None:
+    """Of four stages the smallest map has an eighth of the sides, rounded up."""
+    generator, critic = r3gan.Generator(5, shape, [2] * 4, [1] * 4, 1), r3gan.Discriminator(shape, [2] * 4, [1] * 4, 1)
+    assert generator.maps.shape == (2, math.ceil(shape[1] / 8), math.ceil(shape[2] / 8))
+    samples = generator(torch.randn(2, 5))
+    assert samples.shape == (2, *shape)
+    assert critic(samples).shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("sides", "expected"),
+    [
+        ((28, 28), (7, 7, 2, (0, 0, 0, 0))),
+        ((32, 32), (4, 4, 3, (0, 0, 0, 0))),
+        ((64, 64), (4, 4, 4, (0, 0, 0, 0))),
+        ((96, 96), (6, 6, 4, (0, 0, 0, 0))),
+        ((128, 128), (4, 4, 5, (0, 0, 0, 0))),
+        ((256, 64), (16, 4, 4, (0, 0, 0, 0))),
+        ((100, 100), (7, 7, 4, (6, 6, 6, 6))),
+        ((63, 65), (8, 9, 3, (3, 4, 0, 1))),
+        ((4, 4), (2, 2, 1, (0, 0, 0, 0))),
+        ((1, 6), (1, 3, 1, (0, 0, 0, 1))),
+    ],
+)
+def test_the_smallest_map_of_each_shape(sides: tuple[int, int], expected: tuple[object, ...]) -> None:
+    assert pyramid("dcgan", (3, *sides)) == Pyramid(*expected)  # type: ignore[arg-type]
+
+
+def test_the_last_map_is_cropped_at_its_centre_and_images_are_padded_with_zeros() -> None:
+    generator, critic = dcgan.Generator(5, (2, 100, 100), 2).eval(), dcgan.Discriminator((2, 100, 100), 2).eval()
+    z = torch.randn(3, 5)
+    whole = generator.layers[:-1](z[:, :, None, None])
+    assert whole.shape == (3, 2, 112, 112)
+    assert torch.equal(generator(z), whole[:, :, 6:106, 6:106])
+    images = torch.randn(3, 2, 100, 100)
+    padded = torch.zeros(3, 2, 112, 112)
+    padded[:, :, 6:106, 6:106] = images
+    assert torch.equal(critic(images), critic.layers[1:](padded).flatten())
+
+
+def test_channels_end_at_those_of_64_pixels() -> None:
+    with torch.device("meta"):
+        widest = [
+            max(
+                layer.weight.shape[0]
+                for layer in module.Discriminator((3, n, n), 4).modules()
+                if hasattr(layer, "weight")
+            )
+            for module in (dcgan, resnet)
+            for n in (64, 256)
+        ]
+    assert widest == [8 * 4, 8 * 4, 2 * 16 * 4, 2 * 16 * 4]  # of resnet's inner convolutions, twice as many
 
 
 def test_a_residual_block_by_hand() -> None:

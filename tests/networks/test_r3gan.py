@@ -186,10 +186,8 @@ def test_weights_of_classes_mix_them() -> None:
 @pytest.mark.parametrize(
     ("shape", "widths", "cardinalities", "says"),
     [
-        ((1, 28, 28), [8] * 4, [2] * 4, r"widths of 4 stages makes images of 32 pixels, .* \(1, 28, 28\)"),
-        ((3, 64, 64), [8] * 4, [2] * 4, r"of 32 pixels, but the data has samples of shape \(3, 64, 64\)"),
-        ((3, 32, 64), [8] * 4, [2] * 4, r"\(3, 32, 64\)"),
-        ((2,), [8] * 4, [2] * 4, r"samples of shape \(2,\)"),
+        ((3, 7, 64), [8] * 4, [2] * 4, r"widths of 4 stages halves images 3 times, but .* of shape \(3, 7, 64\): give"),
+        ((2,), [8] * 4, [2] * 4, r"model=r3gan makes images, but the data has samples of shape \(2,\)"),
         ((3, 4, 4), [], [], "widths of 0 stages"),
         ((3, 16, 16), [8] * 3, [2], "has 3 widths and 1 cardinalities: give one for each stage"),
         ((3, 16, 16), [8] * 3, [2, 3, 2], "cannot cut 16 channels, twice a width of 8, into 3 equal groups"),
