@@ -221,7 +221,8 @@ class Game(nn.Module):
 
     def _passes(self, due: Mapping[str, Regularizer], **batches: Batch) -> tuple[dict[str, Tensor], dict[str, Replay]]:
         """D's outputs on batches by name, and where a penalty that is due wants to, what repeats these passes."""
-        outputs, replays = {}, {}
+        outputs: dict[str, Tensor] = {}
+        replays: dict[str, Replay] = {}
         again = any(part.passes_again for part in due.values())
         for name, batch in batches.items():
             if again:
