@@ -35,6 +35,7 @@ from gan_lightning.command_line import (
     undecodable,
 )
 from gan_lightning.config import as_typed, check, check_changes, choices_of, explain, one_line, options_of
+from gan_lightning.deferred import defer_rarely_used
 from gan_lightning.errors import ENDINGS, Diverged, Stopped, UsageError
 from gan_lightning.lock import claimed, locked
 from gan_lightning.objective import objective, worst
@@ -118,6 +119,7 @@ def go_on(resumed: Resumption) -> None:
 
 def start(config: DictConfig, folder: Path, options: dict[str, Any]) -> None:
     """Train, once the configuration is known to be good: what this imports takes seconds."""
+    defer_rarely_used(compiles=bool(config.trainer.get("compile")))
     from gan_lightning.training import train
 
     train(config, folder, options=options)

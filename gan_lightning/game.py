@@ -15,6 +15,7 @@ from gan_lightning.errors import UsageError
 from gan_lightning.losses import Loss, NonSaturating
 from gan_lightning.priors import Prior
 from gan_lightning.regularizers import CriticPass, Regularizer
+from gan_lightning.replay import Replay
 
 
 class Terms(NamedTuple):
@@ -134,15 +135,16 @@ class Game(nn.Module):
     def discriminator_terms(self, real: Batch, fake: Batch, update: int) -> Terms:
         """The terms of D's loss in its update of that number, from 0."""
         due = _due(self.regularizers, update)
-        with self._twice_differentiable(real.x.device) if due else nullcontext():
+        with self._penalizing(due, real.x.device) if due else nullcontext():
             if due:
                 real, fake = _requiring_gradient(real, real.x.dtype), _requiring_gradient(fake, real.x.dtype)
-            outputs = {"real": self.read(real), "fake": self.read(fake)}
+            outputs, replays = self._passes(due, real=real, fake=fake)
             real_logits, fake_logits = _logits(outputs["real"]), _logits(outputs["fake"])
             losses = self.loss.discriminator(real_logits=real_logits, fake_logits=fake_logits)
             terms = {"adversarial": losses.mean()}
             if due:
-                terms |= _penalties(due, CriticPass(real, fake, real_logits, fake_logits, self.judge, self.features))
+                logits = real_logits, fake_logits
+                terms |= _penalties(due, CriticPass(real, fake, *logits, self.judge, self.features, replays))
         if self.augment is not None:
             self.augment.observe(update, real_logits.detach() - self.loss.threshold, len(real.x))
         return Terms(terms, outputs)
@@ -150,18 +152,19 @@ class Game(nn.Module):
     def generator_terms(self, real: Batch, fake: Batch, update: int) -> Terms:
         """The terms of G's loss in its update of that number, from 0."""
         due = _due(self.generator_regularizers, update)
-        with self._twice_differentiable(real.x.device) if due else nullcontext():
+        with self._penalizing(due, real.x.device) if due else nullcontext():
             if due:
                 fake = fake._replace(x=fake.x.to(real.x.dtype))
-            outputs = {"fake": self.read(fake)}
+            seen = {"fake": fake, "real": real} if self.loss.generator_needs_real else {"fake": fake}
+            outputs, replays = self._passes(due, **seen)
             fake_logits, real_logits = _logits(outputs["fake"]), None
             if self.loss.generator_needs_real:
-                outputs["real"] = self.read(real)
                 real_logits = _logits(outputs["real"])
             losses = self.loss.generator(real_logits=real_logits, fake_logits=fake_logits)
             terms = {"adversarial": losses.mean()}
             if due:
-                terms |= _penalties(due, CriticPass(real, fake, real_logits, fake_logits, self.judge, self.features))
+                logits = real_logits, fake_logits
+                terms |= _penalties(due, CriticPass(real, fake, *logits, self.judge, self.features, replays))
         return Terms(terms, outputs)
 
     def describe(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -194,6 +197,10 @@ class Game(nn.Module):
             raise UsageError(
                 "With model.spectral_norm=true the networks cannot be compiled: leave out trainer.compile."
             )
+        if any(part.passes_again for part in (*self.regularizers.values(), *self.generator_regularizers.values())):
+            from torch._functorch import config
+
+            config.donated_buffer = False  # the penalty's backward pass leaves the graph to the loss's
         for networks in self.players().values():
             for network in networks:
                 network.compile()
@@ -212,11 +219,23 @@ class Game(nn.Module):
                 "fixed p by augment.target=null augment.p=0.3."
             )
 
+    def _passes(self, due: Mapping[str, Regularizer], **batches: Batch) -> tuple[dict[str, Tensor], dict[str, Replay]]:
+        """D's outputs on batches by name, and where a penalty that is due wants to, what repeats these passes."""
+        outputs: dict[str, Tensor] = {}
+        replays: dict[str, Replay] = {}
+        again = any(part.passes_again for part in due.values())
+        for name, batch in batches.items():
+            if again:
+                replays[name] = Replay(self.discriminator, batch.x.device)
+            outputs[name] = self.read(batch)
+        return outputs, replays
+
     @contextmanager
-    def _twice_differentiable(self, device: torch.device) -> Iterator[None]:
-        """For a penalty, whose second differentiation neither half precision nor a compiled network survives."""
-        eager = torch.compiler.set_stance("force_eager") if self.is_compiled else nullcontext()
-        with torch.autocast(device.type, enabled=False), eager:
+    def _penalizing(self, due: Mapping[str, Regularizer], device: torch.device) -> Iterator[None]:
+        """Single precision, as differences and second derivatives need, and of networks that can be differentiated."""
+        is_eager = self.is_compiled and any(part.differentiates_twice for part in due.values())
+        stance = torch.compiler.set_stance("force_eager") if is_eager else nullcontext()
+        with torch.autocast(device.type, enabled=False), stance:
             yield
 
 

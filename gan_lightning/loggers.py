@@ -23,6 +23,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from gan_lightning.errors import UsageError
 from gan_lightning.files import needed, spared, why, written_aside
+from gan_lightning.pictures import summary
 
 OWNER = ".run"  # in a folder for curves that is not the run's own: the file that names the run
 # of TensorBoard's tab CUSTOM SCALARS: charts by their titles, with the curves that they show
@@ -402,7 +403,7 @@ def log_picture(loggers: Iterable[Logger], name: str, picture: Tensor, step: int
     """A uint8 picture (3, height, width) for each logger that shows any."""
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(name, picture, step)
+            logger.experiment._get_file_writer().add_summary(summary(name, picture), step)
         elif isinstance(logger, WandbLogger):
             logger.log_image(name, [picture.permute(1, 2, 0).numpy()], step)
         elif isinstance(logger, MLFlowLogger | MLflowRun):

@@ -1,14 +1,18 @@
 """Samples as pictures, uint8 (3, height, width): grids of images, histograms, scatters."""
 
 import math
+from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
 from gan_lightning.distributions import GaussianMixture, density, extent
+from gan_lightning.figures import Plot, above, blank, outward, rasterize
 from gan_lightning.files import written_aside
 from gan_lightning.pixels import in_colour
 from gan_lightning.streams import own_stream
@@ -46,7 +50,7 @@ def draw(
         return image_grid(samples, value_range or (-1.0, 1.0), columns)
     points = samples.reshape(len(samples), -1)
     if points.shape[1] == 1:
-        return rasterize(histogram(points, distribution))
+        return histogram(points, distribution)
     return rasterize(scatter(points, distribution, labels))
 
 
@@ -67,25 +71,32 @@ def image_grid(images: Tensor, value_range: tuple[float, float] = (-1.0, 1.0), c
     return (grid * 255).round().to(torch.uint8)
 
 
-def histogram(samples: Tensor, distribution: Distribution | None = None) -> "Figure":
+def histogram(samples: Tensor, distribution: Distribution | None = None) -> Tensor:
     """A histogram of samples (N, 1) with the true density over it."""
-    figure, axes = _figure(6.4, 4.0)
+    plot, bars, truth = _histogram(distribution is not None)
     low, high = samples.min().item(), samples.max().item()
+    top = 0.0
     if distribution is not None:
         true_low, true_high = extent(distribution)
         low, high = min(low, true_low), max(high, true_high)
         x = torch.linspace(low, high, 500)
-        axes.plot(x, density(distribution, x), color="black", linewidth=1.5, label="true density")
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    axes.hist(
-        samples.flatten().numpy(), bins=HISTOGRAM_BINS, range=(low, high), density=True, alpha=0.6, label="samples"
-    )
-    axes.set_xlim(low, high)
-    axes.set_xlabel("x")
-    axes.set_ylabel("density")
-    axes.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    return figure
+        p = density(distribution, x)
+        truth.set_data(x.numpy(), p.numpy())
+        top = p.nan_to_num(posinf=0.0).max().item()  # a density may have a pole
+    limits = outward(low, high) if low < high else (low - 0.5, low + 0.5)
+    shares, edges = np.histogram(samples.flatten().double().numpy(), HISTOGRAM_BINS, limits, density=True)
+    bars.set_data(shares, edges)
+    return plot.picture(limits, (0.0, above(max(shares.max(), top))))
+
+
+@lru_cache
+def _histogram(has_truth: bool) -> tuple[Plot, Any, Any]:
+    plot = Plot()
+    (line,) = plot.axes.plot([], [], color="black", linewidth=1.5, label="true density" if has_truth else "")
+    plot.moves(line)
+    bars = plot.moves(plot.axes.stairs([0.0], [0.0, 1.0], fill=True, alpha=0.6, label="samples"))
+    plot.label("x", "density", columns=2)
+    return plot, bars, line
 
 
 def scatter(samples: Tensor, distribution: Distribution | None = None, labels: Tensor | None = None) -> "Figure":
@@ -93,7 +104,7 @@ def scatter(samples: Tensor, distribution: Distribution | None = None, labels: T
 
     Circles mark a mixture's modes; of another distribution as many of its own samples lie below.
     """
-    figure, axes = _figure(5.2, 5.4)
+    figure, axes = blank(5.2, 5.4)
     if isinstance(distribution, GaussianMixture):
         axes.scatter(*distribution.modes[:, :2].T, s=110, facecolors="none", edgecolors="black", label="true modes")
         reach = 1.25 * distribution.modes[:, :2].abs().max().item() + 3 * distribution.scales.max().item()
@@ -118,25 +129,24 @@ def scatter(samples: Tensor, distribution: Distribution | None = None, labels: T
     return figure
 
 
-def integer_shares(values: Tensor, max_int: int) -> "Figure":
+def integer_shares(values: Tensor, max_int: int) -> Tensor:
     """How often each integer was generated, beside the uniform share of the even ones."""
-    figure, axes = _figure(6.4, 4.0)
-    share = (torch.bincount(values, minlength=max_int) / len(values)).numpy()
-    axes.bar(range(0, max_int, 2), share[::2], width=1.0, label="even")
-    axes.bar(range(1, max_int, 2), share[1::2], width=1.0, color="tab:red", label="odd")
-    axes.axhline(2 / max_int, color="black", linewidth=1.0, label="true share of the even")
-    axes.set_xlabel("integer")
-    axes.set_ylabel("share of samples")
-    axes.legend(frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    return figure
+    plot, even, odd = _integers(max_int)
+    shares = (torch.bincount(values, minlength=max_int) / len(values)).numpy()
+    is_even = np.arange(max_int) % 2 == 0
+    even.set_data(shares * is_even)
+    odd.set_data(shares * ~is_even)
+    return plot.picture((-0.5, max_int - 0.5), (0.0, above(max(shares.max(), 2 / max_int))))
 
 
-def _figure(width: float, height: float) -> tuple["Figure", Any]:
-    # Figure without pyplot: no display, no global state, nothing to close
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained", dpi=100)
-    return figure, figure.subplots()
+@lru_cache
+def _integers(max_int: int) -> tuple[Plot, Any, Any]:
+    plot, edges, none = Plot(), np.arange(max_int + 1) - 0.5, np.zeros(max_int)
+    even = plot.moves(plot.axes.stairs(none, edges, fill=True, label="even"))
+    odd = plot.moves(plot.axes.stairs(none, edges, fill=True, color="tab:red", label="odd"))
+    plot.moves(plot.axes.axhline(2 / max_int, color="black", linewidth=1.0, label="true share of the even"))
+    plot.label("integer", "share of samples", columns=3)
+    return plot, even, odd
 
 
 def captioned(picture: Tensor, text: str) -> Tensor:
@@ -150,22 +160,26 @@ def captioned(picture: Tensor, text: str) -> Tensor:
     return torch.cat([line, picture], dim=1)
 
 
-def rasterize(figure: "Figure") -> Tensor:
-    """A figure as a uint8 picture (3, height, width)."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+def png(picture: Tensor) -> bytes:
+    """A uint8 picture (3, height, width) as a file's content."""
+    from PIL import Image
 
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return (
-        torch.frombuffer(bytearray(canvas.buffer_rgba()), dtype=torch.uint8)
-        .view(*reversed(canvas.get_width_height()), 4)[:, :, :3]
-        .permute(2, 0, 1)
-    )
+    stream = BytesIO()
+    # the fastest compression takes a third of the time, for a tenth more bytes
+    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(stream, "png", compress_level=1)
+    return stream.getvalue()
 
 
 def write_png(picture: Tensor, path: Path) -> None:
     """A uint8 picture (3, height, width) as a file."""
-    from PIL import Image
-
     with written_aside(path) as aside:
-        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(aside)
+        aside.write_bytes(png(picture))
+
+
+def summary(name: str, picture: Tensor) -> Any:
+    """The same for TensorBoard, whose own way compresses for longer."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    _, height, width = picture.shape
+    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png(picture))
+    return Summary(value=[Summary.Value(tag=name, image=image)])

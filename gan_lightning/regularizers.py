@@ -1,13 +1,14 @@
 """Penalties, most of them on the critic's gradient in its input, over one input-gradient function."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from gan_lightning.batch import Batch
 from gan_lightning.errors import UsageError
+from gan_lightning.replay import Replay
 from gan_lightning.schedules import Ramp
 from gan_lightning.streams import joint
 
@@ -18,6 +19,8 @@ class CriticPass:
 
     ``features`` maps a batch to what D's last layer makes the logits of, (N, d). In the discriminator's update both
     batches' x require gradients. In the generator's, ``real_logits`` is None where its loss does not need them.
+    ``replays``, by ``real`` and ``fake``, let ``judge`` repeat the passes of both logits on other x, for penalties
+    that say ``passes_again``.
     """
 
     real: Batch
@@ -26,18 +29,23 @@ class CriticPass:
     fake_logits: Tensor
     judge: Callable[[Batch], Tensor]
     features: Callable[[Batch], Tensor] | None = None
+    replays: Mapping[str, Replay] = field(default_factory=dict)
 
 
-def input_gradient(logits: Tensor, inputs: Tensor) -> Tensor:
-    """d logit_i / d input_i, (logits, features), itself differentiable.
+def by_sample(logits: Tensor, inputs: Tensor) -> Tensor:
+    """Logits as they are, or where there are several of each input, one for each patch, their means."""
+    return logits.view(len(inputs), -1).mean(1) if len(logits) > len(inputs) else logits
+
+
+def input_gradient(logits: Tensor, inputs: Tensor, create_graph: bool = True) -> Tensor:
+    """d logit_i / d input_i, (logits, features), itself differentiable with ``create_graph``.
 
     Exact for critics that treat samples one by one; with batch statistics it is the gradient of the summed logits.
     Where a critic judges m samples by one logit, the gradient is in all m of them; where it gives a sample several
     logits, one for each patch, it is that of their mean, (samples, features).
     """
-    if len(logits) > len(inputs):
-        logits = logits.view(len(inputs), -1).mean(1)
-    (gradient,) = torch.autograd.grad(logits.sum(), inputs, create_graph=True)
+    logits = by_sample(logits, inputs)
+    (gradient,) = torch.autograd.grad(logits.sum(), inputs, retain_graph=True, create_graph=create_graph)
     return gradient.reshape(len(logits), -1)
 
 
@@ -47,6 +55,9 @@ class Regularizer(nn.Module):
     An interval k > 1 multiplies the penalty by k, so that its mean strength stays (lazy regularization; Karras et al.
     2020, appendix B). The weight may be a ramp over the run.
     """
+
+    differentiates_twice = True  # whether backward passes through D's gradient, which no compiled network survives
+    passes_again = False  # whether it repeats D's passes on other x
 
     def __init__(self, weight: float | Ramp, interval: int = 1) -> None:
         super().__init__()

@@ -64,6 +64,33 @@ class Streams:
 _running: Streams | None = None
 
 
+class Mark:
+    """Where the random streams of this process stand, those of ``device`` among them, to draw from there again."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.generators = [torch.default_generator, *([_running.generator] if _running else [])]
+        if device.type == "cuda":
+            self.generators.append(torch.cuda.default_generators[device.index or 0])
+        self.states = self._now()
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """The streams give inside what they gave after the mark, and go on afterwards from where they were."""
+        now = self._now()
+        self._set(self.states)
+        try:
+            yield
+        finally:
+            self._set(now)
+
+    def _now(self) -> list[Tensor]:
+        return [generator.get_state() for generator in self.generators]
+
+    def _set(self, states: list[Tensor]) -> None:
+        for generator, state in zip(self.generators, states, strict=True):
+            generator.set_state(state)
+
+
 def joint(draw: Draw, n: int) -> Tensor:
     """This process's n rows of one draw for all processes, so that k devices see the numbers that one would see.
 

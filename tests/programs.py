@@ -28,6 +28,11 @@ QUICK = [
     "gan_lightning.options",
 ]
 
+SLOW = (
+    *("torch", "torch._dynamo.eval_frame", "torch._inductor", "sympy", "torch_fidelity", "torchvision"),
+    *("torchmetrics.functional", "scipy", "matplotlib.pyplot", "pandas"),
+)
+
 
 def environment() -> dict[str, str]:
     """This process's, without what tells Hydra and Python how the tests run."""
@@ -56,11 +61,11 @@ def run(
 
 
 def run_quickly(script: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """The same of what ends before torch is imported; its output ends with whether it was."""
+    """The same, from a process without torch; its output ends with what of ``SLOW`` it imported."""
 
     def start(*places: str) -> int | None:
         pipe = _without_torch()
-        pipe.send((script, arguments, cwd, environment(), _tell_torch, *places))
+        pipe.send((script, arguments, cwd, environment(), _tell_slow, *places))
         return pipe.recv()
 
     return _completed([str(script), *arguments], start)
@@ -74,8 +79,8 @@ def _completed(command: list[str], start: Callable[..., int | None]) -> subproce
         return subprocess.CompletedProcess(command, status, *(p.read_text() if p.exists() else "" for p in places))
 
 
-def _tell_torch() -> None:
-    atexit.register(lambda: print("imported torch:", "torch" in sys.modules))
+def _tell_slow() -> None:
+    atexit.register(lambda: print("imported:", *(name for name in SLOW if name in sys.modules)))
 
 
 @functools.cache

@@ -199,5 +199,5 @@ REFUSED = [
 def test_what_cannot_be_used_is_one_sentence_without_torch(tmp_path: Path, arguments: list[str], sentence: str) -> None:
     result = command("export.py", f"checkpoint={tmp_path}", *arguments, cwd=tmp_path)
     assert (result.returncode, result.stderr) == (1, f"Error: {sentence}\n")
-    assert result.stdout == "imported torch: False\n"
+    assert result.stdout == "imported:\n"
     assert not list(tmp_path.iterdir())

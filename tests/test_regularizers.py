@@ -14,6 +14,7 @@ from torch.func import jacrev, vmap
 from torch.testing import assert_close
 
 from gan_lightning.batch import Batch
+from gan_lightning.finite_difference import R1Finite, R2Finite
 from gan_lightning.losses import Wasserstein
 from gan_lightning.regularizers import (
     DRAGAN,
@@ -26,9 +27,11 @@ from gan_lightning.regularizers import (
     ZeroCentred,
     input_gradient,
 )
+from gan_lightning.replay import Replay
 from gan_lightning.streams import Streams
 
 PENALTIES = [R1, R2, GradientPenalty, ZeroCentred, DRAGAN]
+FINITE = [R1Finite, R2Finite]  # whose derivative is held to R1's and R2's in test_finite_difference.py
 TO_ONE = (GradientPenalty, DRAGAN)  # whose norm is to be one
 
 
@@ -58,7 +61,9 @@ class Smooth(nn.Module):
 def critic_pass(critic: nn.Module, real: Tensor, fake: Tensor) -> CriticPass:
     """What the discriminator's update hands to its penalties."""
     real, fake = real.clone().requires_grad_(), fake.clone().requires_grad_()
-    return CriticPass(Batch(real), Batch(fake), critic(real), critic(fake), lambda batch: critic(batch.x))
+    replays = {name: Replay(critic, real.device) for name in ("real", "fake")}
+    logits = critic(real), critic(fake)
+    return CriticPass(Batch(real), Batch(fake), *logits, lambda batch: critic(batch.x), replays=replays)
 
 
 def batches(*shape: int) -> tuple[Tensor, Tensor]:
@@ -83,6 +88,8 @@ def test_closed_forms_of_a_linear_critic(shape: tuple[int, ...]) -> None:
     assert_close(GradientPenalty(1.0)(critic), ones * (math.sqrt(squared) - 1) ** 2, rtol=0, atol=1e-12)
     assert_close(DRAGAN(1.0)(critic), ones * (math.sqrt(squared) - 1) ** 2, rtol=0, atol=1e-12)
     assert_close(ZeroCentred(1.0)(critic), ones * squared, rtol=0, atol=1e-12)
+    assert_close(R1Finite(1.0)(critic), ones * squared / 2, rtol=0, atol=1e-12)
+    assert_close(R2Finite(1.0)(critic), ones * squared / 2, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("penalty", PENALTIES)
@@ -199,7 +206,7 @@ def test_of_several_logits_a_sample_the_gradient_is_of_their_mean() -> None:
     assert_close(input_gradient(logits, x), x)
 
 
-@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize("penalty", PENALTIES + FINITE)
 @pytest.mark.parametrize("interval", [1, 3, 16])
 def test_an_interval_keeps_the_mean_strength(penalty: type[Regularizer], interval: int) -> None:
     critic = critic_pass(Linear(torch.tensor([3.0, 4.0])), torch.randn(2, 2), torch.randn(2, 2))
@@ -210,7 +217,7 @@ def test_an_interval_keeps_the_mean_strength(penalty: type[Regularizer], interva
     assert_close(total, len(updates) * eager(critic))
 
 
-@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize("penalty", PENALTIES + FINITE)
 def test_impossible_settings_are_refused(penalty: type[Regularizer]) -> None:
     with pytest.raises(ValueError, match=r"weight is -0\.1"):
         penalty(-0.1)

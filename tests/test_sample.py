@@ -324,7 +324,7 @@ def test_a_film_of_a_walk_is_closed(script: ModuleType, gray: Path, tmp_path: Pa
 
 
 def command(name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """A script in a process of its own, which says at its end whether it imported torch."""
+    """A script in a process of its own, which says at its end what it imported that is slow."""
     return programs.run_quickly(ROOT / "scripts" / name, *arguments, cwd=cwd)
 
 
@@ -360,7 +360,7 @@ REFUSED = [
 def test_what_cannot_be_used_is_one_sentence_without_torch(tmp_path: Path, arguments: list[str], sentence: str) -> None:
     result = command("sample.py", f"checkpoint={tmp_path}", *arguments, cwd=tmp_path)
     assert (result.returncode, result.stderr) == (1, f"Error: {sentence}\n")
-    assert result.stdout == "imported torch: False\n"
+    assert result.stdout == "imported:\n"
     assert not list(tmp_path.iterdir())
 
 

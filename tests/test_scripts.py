@@ -34,7 +34,7 @@ def test_help_shows_the_command_and_needs_no_torch(tmp_path: Path, name: str) ->
     result = command(name, "--help", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     assert f"    python scripts/{name} " in result.stdout
-    assert result.stdout.endswith("imported torch: False\n")
+    assert result.stdout.endswith("imported:\n")
 
 
 REFUSED = [
@@ -66,7 +66,7 @@ def test_what_cannot_be_used_is_one_sentence_without_torch(
 ) -> None:
     result = command(name, *arguments, cwd=tmp_path)
     assert (result.returncode, result.stderr) == (1, f"Error: {sentence}\n")
-    assert result.stdout == "imported torch: False\n"
+    assert result.stdout == "imported:\n"
     assert not list(tmp_path.iterdir())
 
 

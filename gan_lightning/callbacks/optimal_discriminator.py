@@ -1,5 +1,7 @@
 """Goodfellow et al. 2014, figure 1, from the live run: p_data, p_g, D and the optimal D* on one axis."""
 
+import math
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +9,15 @@ import torch
 from lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.distributions import Distribution
+from torch.nn import functional as F
 
 from gan_lightning.callbacks.periodic import Periodic
 from gan_lightning.distributions import density, extent
+from gan_lightning.figures import Plot, outward
 from gan_lightning.game import evaluating
 from gan_lightning.gan import GAN
 from gan_lightning.loggers import log_picture
-from gan_lightning.pictures import rasterize, write_png
+from gan_lightning.pictures import write_png
 
 
 class OptimalDiscriminator(Periodic):
@@ -47,7 +51,7 @@ class OptimalDiscriminator(Periodic):
             d = torch.sigmoid(module.game.discriminator(x[:, None].to(module.device).to(module.dtype)).float()).cpu()
         optimal = p_data / (p_data + p_g).clamp(min=1e-12)
         gap = torch.trapezoid(p_data * (d - optimal).abs(), x).item()
-        picture = rasterize(figure(x, p_data, p_g, d, optimal))
+        picture = figure(x, p_data, p_g, d, optimal)
         folder = Path(trainer.default_root_dir) / "discriminator"
         folder.mkdir(parents=True, exist_ok=True)
         write_png(picture, folder / f"{trainer.global_step:07d}.png")
@@ -67,22 +71,34 @@ def kernel_density(samples: Tensor, x: Tensor) -> Tensor:
     quartiles = torch.quantile(samples, torch.tensor([0.25, 0.75]))
     spread = min(samples.std().item(), ((quartiles[1] - quartiles[0]) / 1.34).item())
     width = max(0.9 * spread * len(samples) ** -0.2, 1e-6)
-    return torch.distributions.Normal(samples, width).log_prob(x[:, None]).exp().mean(1)
+    scale = 1 / (width * math.sqrt(2 * math.pi))
+    # few places at a time, and in place: the distances of all would leave the processor's cache
+    kernels = [((part[:, None] - samples) / width).square_().mul_(-0.5).exp_().mean(1) for part in x.split(20)]
+    return scale * torch.cat(kernels)
 
 
-def figure(x: Tensor, p_data: Tensor, p_g: Tensor, d: Tensor, optimal: Tensor) -> Any:
-    """Densities as areas, D and D* as lines; probability and density share the axis."""
-    from matplotlib.figure import Figure
+def figure(x: Tensor, p_data: Tensor, p_g: Tensor, d: Tensor, optimal: Tensor) -> Tensor:
+    """Densities as areas, D and D* as lines, uint8 (3, height, width); probability and density share the axis."""
+    plot, areas, lines = _figure()
+    for area, density_ in zip(areas, (p_data, p_g), strict=True):
+        area.set_verts([torch.stack([torch.cat([x[:1], x, x[-1:]]), F.pad(density_, (1, 1))], 1).numpy()])
+    for line, values in zip(lines, (d, optimal), strict=True):
+        line.set_data(x.numpy(), values.numpy())
+    return plot.picture(outward(float(x[0]), float(x[-1])), (0.0, max(1.05, 1.05 * float(p_data.max()))))
 
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained", dpi=100)
-    axes = figure.subplots()
-    axes.fill_between(x, p_data, alpha=0.25, color="black", linewidth=0, label="p_data")
-    axes.fill_between(x, p_g, alpha=0.4, color="tab:green", linewidth=0, label="p_g")
-    axes.plot(x, d, color="tab:blue", linewidth=1.6, label="D(x)")
-    axes.plot(x, optimal, color="tab:orange", linewidth=1.2, linestyle="--", label="D*(x)")
+
+@lru_cache(maxsize=1)
+def _figure() -> tuple[Plot, list[Any], list[Any]]:
+    plot = Plot()
+    axes, nothing = plot.axes, ([0.0, 1.0], [0.0, 0.0])
+    areas = [
+        axes.fill_between(*nothing, alpha=0.25, color="black", linewidth=0, label="p_data"),
+        axes.fill_between(*nothing, alpha=0.4, color="tab:green", linewidth=0, label="p_g"),
+    ]
+    lines = [
+        *axes.plot(*nothing, color="tab:blue", linewidth=1.6, label="D(x)"),
+        *axes.plot(*nothing, color="tab:orange", linewidth=1.2, linestyle="--", label="D*(x)"),
+    ]
     axes.axhline(0.5, color="grey", linewidth=0.6)
-    axes.set_ylim(0, max(1.05, 1.05 * float(p_data.max())))
-    axes.set_xlim(float(x[0]), float(x[-1]))
-    axes.set_xlabel("x")
-    axes.legend(frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    return figure
+    plot.label("x", "", columns=4)
+    return plot, [plot.moves(area) for area in areas], [plot.moves(line) for line in lines]

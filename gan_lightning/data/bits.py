@@ -37,7 +37,7 @@ class EvenIntegers(Synthetic):
 
     def picture(self, samples: Batch, columns: int | None = None) -> Tensor:
         """How often each integer came, even and odd ones in two colours."""
-        return pictures.rasterize(pictures.integer_shares(self.decode(samples.x), self.max_int))
+        return pictures.integer_shares(self.decode(samples.x), self.max_int)
 
     def metrics(self) -> dict[str, Metric]:
         return {
