@@ -34,9 +34,10 @@ from gan_lightning.command_line import (
     typed_option_names,
     undecodable,
 )
-from gan_lightning.config import as_typed, check, check_changes, choices_of, explain, one_line, options_of
+from gan_lightning.config import check, check_changes, choices_of, explain, one_line, options_of
 from gan_lightning.errors import ENDINGS, Diverged, Stopped, UsageError
 from gan_lightning.lock import claimed, locked
+from gan_lightning.names import as_typed
 from gan_lightning.objective import objective, worst
 from gan_lightning.options import check_text
 from gan_lightning.resumption import is_same_run, resume
