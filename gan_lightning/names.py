@@ -40,11 +40,10 @@ def job_name(_root_: DictConfig) -> str:
 def _what_is_run(config: DictConfig, typed: list[str], swept: set[str]) -> list[str]:
     """What the runs have in common, where they differ in the options ``swept``."""
     choices = config.hydra.runtime.choices
-    if "experiment" in swept:
-        words = []
-    elif config.get("name") and "name" not in swept:
+    words: list[str] = []
+    if config.get("name") and not {"name", "experiment"} & swept:
         words = [str(config.name)]
-    else:
+    elif "experiment" not in swept:
         words = [str(choices.get(group)) for group in ("model", "data") if group not in swept]
     for line in typed:
         key, _, value = line.lstrip("+").partition("=")

@@ -22,6 +22,8 @@ from yaml import YAMLError
 from gan_lightning.command_line import (
     AUTO,
     Resumption,
+    differences,
+    dry_run,
     for_hydra,
     options_alone,
     options_first,
@@ -45,6 +47,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 # within the package where that is installed, beside it in a checkout
 CONF = next(place / "conf" for place in (PACKAGE, PACKAGE.parent) if (place / "conf" / "config.yaml").is_file())
 TYPED: list[str] = []  # the arguments, ready for Hydra
+ONLY_SHOWN: list[str] = []  # --dry-run, where it was given
 MACHINERY = {"__main__", "gan_lightning", "hydra", "lightning", "torch", "contextlib", "functools"}
 
 
@@ -59,6 +62,9 @@ def run(config: DictConfig) -> float | None:
         print(announcement(), flush=True)
     with refusals(sweeps, folder) as made:
         task = checked(config, context)
+        if ONLY_SHOWN:
+            only_show(config, folder, context)
+            return None
         is_named = sweeps or any(line.startswith("hydra.run.dir=") for line in context.overrides.hydra)
         with claimed(folder, others=not is_named) as place:
             made.append(place)
@@ -87,6 +93,17 @@ def checked(config: DictConfig, context: HydraConf) -> list[str]:
     values = (o for o in OverridesParser.create().parse_overrides(task) if o.key_or_group not in choices)
     check_changes(values, config, partial(typed_option_names, task, CONF))
     return task
+
+
+def only_show(config: DictConfig, folder: Path, context: HydraConf) -> None:
+    """Print what a run would be, and leave nothing of it."""
+    print(differences(TYPED, CONF, config, context.runtime.choices))
+    from gan_lightning.dry_run import show  # which takes seconds to import
+
+    try:
+        show(config, folder)
+    finally:
+        remove_empty(folder)
 
 
 def arguments_of(config: DictConfig, folder: Path, typed: list[str]) -> list[str]:
@@ -207,7 +224,8 @@ def main() -> None:
     sys.path.append(os.getcwd())  # one's own code may lie where the command is given
     try:
         check_text(sys.argv[1:])
-        sys.argv[1:] = options_first(sys.argv[1:])
+        ONLY_SHOWN[:], arguments = dry_run(sys.argv[1:])
+        sys.argv[1:] = options_first(arguments)
         resumed = resumption(sys.argv[1:])
         if resumed is not None:
             return go_on(resumed)
