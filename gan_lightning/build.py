@@ -26,7 +26,7 @@ from gan_lightning.gan import GAN
 from gan_lightning.loggers import WRITING, spare
 from gan_lightning.networks.spectral import spectrally_normalized
 from gan_lightning.strategy import Replicas
-from gan_lightning.trust import is_defined
+from gan_lightning.trust import PACKAGE, is_defined
 
 # in manual optimization Lightning refuses these, and the module does them
 MANUAL = ("gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches")
@@ -153,13 +153,15 @@ def build_trainer(config: DictConfig, folder: Path, callbacks: list[Callback]) -
 
 
 def build_loggers(config: DictConfig, folder: Path) -> list[Logger]:
-    """The loggers of a configuration, each in the run's folder unless it is given another."""
+    """The loggers of a configuration, each in the run's folder, and by its name, unless given others."""
     found = []
     for part in config.values():
         if "_target_" in part:
-            takes_folder = "save_dir" in inspect.signature(located(part._target_)).parameters
-            own_folder = {"save_dir": str(folder)} if takes_folder and part.get("save_dir") is None else {}
-            found.append(made(part, **own_folder))
+            takes = inspect.signature(located(part._target_)).parameters
+            own = {"save_dir": str(folder)}
+            if part._target_.startswith(f"{PACKAGE}."):  # for Lightning's a name is a folder
+                own["name"] = "/".join(folder.absolute().parts[-2:])
+            found.append(made(part, **{k: v for k, v in own.items() if k in takes and part.get(k) is None}))
             spare(found[-1], f"The log of {type(found[-1]).__name__}", WRITING)
     return found
 
@@ -223,7 +225,7 @@ def located(target: str) -> Any:
 
 def is_of_package(target: str) -> bool:
     """Whether a dotted name is the package's own, or of what it is made of."""
-    return target.partition(".")[0] in ("gan_lightning", "lightning", "torch", "torchvision")
+    return target.partition(".")[0] in (PACKAGE, "lightning", "torch", "torchvision")
 
 
 def made_parts(group: DictConfig) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
@@ -12,12 +13,17 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
+from gan_lightning.config import CHOICES, COLLECTIONS
 from gan_lightning.errors import UsageError
+from gan_lightning.options import columns
 from gan_lightning.resumption import option_names, run_folder
 from gan_lightning.rules import PLACES
+from gan_lightning.runs import flatten
 
+DRY_RUN = "--dry-run"
 AUTO = "auto"  # resume=auto: whatever hydra.run.dir needs
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "resume")  # which have one value in a sweep too
 PATHS = (*FOLDERS, *(f"data.{place}" for place in (*PLACES, "cache")))
@@ -113,20 +119,71 @@ def quoted_path(path: str | Path) -> str:
     return QuotedString(str(path), Quote.single).with_quotes()
 
 
+def dry_run(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """--dry-run, where it is among the arguments, and the others.
+
+    Raises:
+        UsageError: it is not about one new run.
+    """
+    others = [argument for argument in arguments if argument != DRY_RUN]
+    if len(others) < len(arguments):
+        if {"-m", "--multirun"} & set(others):
+            raise UsageError(f"{DRY_RUN} shows one run: leave out -m, and give one value of each option.")
+        if any(_name(argument) == "resume" and argument != "resume=null" for argument in others):
+            raise UsageError(f"{DRY_RUN} shows a run before it begins: leave out resume, or {DRY_RUN}.")
+    return [DRY_RUN][: len(arguments) - len(others)], others
+
+
 def typed_option_names(arguments: Sequence[str], conf: Path) -> list[str]:
     """The dotted names of all options under the groups that were chosen on a command line, or the default ones."""
     given = get_args_parser().parse_args(list(arguments))
     places = [conf, *([Path(given.config_dir).absolute()] if given.config_dir else [])]
     groups = [a for a in given.overrides if any((place / _name(a).partition("@")[0]).is_dir() for place in places)]
-    search = [f"hydra.searchpath=[{quoted_path(f'file://{place}')}]" for place in places[1:]]
-    for chosen in ([*search, *groups], []):
-        GlobalHydra.instance().clear()
-        try:
-            with initialize_config_dir(str(conf), version_base="1.3"):
-                return option_names(compose(given.config_name or "config", overrides=chosen))
-        except (HydraException, YAMLError, ValueError, OSError):  # of files of options too
-            continue
-    return []
+    config = _composed(arguments, conf, groups) or _composed([], conf, [])
+    return [name for name in option_names(config) if not name.startswith("hydra.")] if config else []
+
+
+def differences(arguments: Sequence[str], conf: Path, config: DictConfig, choices: Mapping[str, Any]) -> str:
+    """The chosen groups and the values that differ from the defaults, which follow in brackets.
+
+    Values are compared with those that the chosen groups bring along.
+    """
+    chosen = {key: str(option) for key, option in choices.items() if option and not key.startswith("hydra/")}
+    for place in COLLECTIONS:  # of which several may be chosen
+        chosen.setdefault(CHOICES.get(place, place), f"[{','.join(map(str, config[place]))}]")
+    groups = [f"{key}={option}" for key, option in chosen.items() if key != "experiment"]
+    usual = _composed(arguments, conf, [])
+    same = _composed(arguments, conf, groups) or usual
+    assert usual is not None
+    assert same is not None
+    former = {key: str(option) for key, option in usual.hydra.runtime.choices.items() if key in chosen and option}
+    options, defaults = chosen | flatten(_values(config)), former | flatten(_values(same))
+    rows = [
+        (f"  {name}={options.get(name, 'nothing')}", f"({defaults[name]})" if name in defaults else "")
+        for name in options | defaults
+        if options.get(name) != defaults.get(name)
+    ]
+    return f"Options that differ from the defaults\n{columns(rows)}" if rows else "All options are the defaults"
+
+
+def _values(config: DictConfig) -> dict[str, Any]:
+    """All but Hydra's and the groups' names, as they are written, with their ${...}."""
+    container = OmegaConf.to_container(config)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items() if key not in ("hydra", "choices")}
+
+
+def _composed(arguments: Sequence[str], conf: Path, overrides: Sequence[str]) -> DictConfig | None:
+    """The configuration of other overrides, from where the arguments say that options are; None where there is none."""
+    given = get_args_parser().parse_args(list(arguments))
+    place = [Path(given.config_dir).absolute()] if given.config_dir else []
+    search = [f"hydra.searchpath=[{quoted_path(f'file://{path}')}]" for path in place]
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf), version_base="1.3"):
+            return compose(given.config_name or "config", overrides=[*search, *overrides], return_hydra_config=True)
+    except (HydraException, YAMLError, ValueError, OSError):  # of files of options too
+        return None
 
 
 def undecodable(arguments: Sequence[str], conf: Path) -> Path | None:

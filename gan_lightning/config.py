@@ -1,6 +1,5 @@
 """What the command line may say, checked before anything slow is imported."""
 
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -14,49 +13,16 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from gan_lightning.errors import UsageError
+from gan_lightning.names import job_name, run_name
 from gan_lightning.rules import HYDRAS, OPTIONAL, PLACES, RULES, SCHEDULED, SIZE, TEXTS
 from gan_lightning.trust import DOTTED, PACKAGE, find_source
 
 EPOCHS = 20  # of a run that is given neither trainer.max_epochs nor trainer.max_steps
-LONGEST_NAME = 180  # of a folder, without its digest
 
 OmegaConf.register_new_resolver("bits", lambda integers: integers.bit_length() - 1, replace=True)
 OmegaConf.register_new_resolver("epochs", lambda max_steps: EPOCHS if max_steps == -1 else -1, replace=True)
-
-
-def as_typed(overrides: ListConfig) -> list[str]:
-    """Overrides with their ${...} as they are."""
-    lines = OmegaConf.to_container(overrides)
-    assert isinstance(lines, list)
-    return [str(line) for line in lines]
-
-
-def _job_folder(overrides: ListConfig, left_out: ListConfig) -> str:
-    """The name of a sweep's run, its options in characters that shells and Hydra take as they are: loss-hinge_seed-0.
-
-    Where others could have the same, or it would be too long, a digest follows.
-    """
-    chosen = sorted(item for item in as_typed(overrides) if item.partition("=")[0] not in left_out)
-    name = "_".join(map(_words, chosen))
-    if len(name) <= LONGEST_NAME and all(map(_is_told, chosen)):
-        return name
-    digest = hashlib.blake2b("\0".join(chosen).encode(), digest_size=6).hexdigest()
-    return f"{name[:LONGEST_NAME]}_{digest}"
-
-
-def _words(override: str) -> str:
-    key, _, value = override.partition("=")
-    text = f"{key.replace('~', 'without-')}-{re.sub(r'^[^a-zA-Z0-9.+-]+', '', value)}"
-    return re.sub(r"[^\w.+@-]+", "-", text, flags=re.ASCII).strip("-")
-
-
-def _is_told(override: str) -> bool:
-    """Whether its words have its value as it is, which does not look like a further option's."""
-    value = override.partition("=")[2]
-    return re.fullmatch(r"(-?[\w.+][\w.+-]*)?", value, re.ASCII) is not None and re.search(r"_[\w.@]+-", value) is None
-
-
-OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True)
+OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+OmegaConf.register_new_resolver("job_name", job_name, replace=True)
 
 # arguments of the Trainer that have one value here: what to do instead of another
 LOGGER = "choose loggers by logger=csv, logger=[tensorboard,csv] or logger=none"

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -131,9 +131,14 @@ def describe(options: type) -> str:
     for name, hint in hints.items():
         default = "(must be given)" if OmegaConf.is_missing(config, name) else _written(config[name])
         description = " ".join(part for part in getattr(hint, "__metadata__", ()) if isinstance(part, str))
-        rows.append((f"{name}={default}", description))
-    width = max(len(option) for option, _ in rows)
-    return "\n".join(f"  {option:<{width}}  {description}".rstrip() for option, description in rows)
+        rows.append((f"  {name}={default}", description))
+    return columns(rows)
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of as many texts as lines, each column as wide as its widest."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def _example(argument: str, kinds: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """A sweep as a whole: how many jobs it has, and the worst end of any, whatever process each runs in."""
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from math import prod
 from pathlib import Path
@@ -15,7 +16,7 @@ from omegaconf import DictConfig
 from gan_lightning.errors import FINISHED, severity
 
 # in the environment, which jobs in processes of their own get
-PLACE, JOBS, SWEPT = (f"GAN_LIGHTNING_SWEEP{name}" for name in ("", "_JOBS", "_OPTIONS"))
+PLACE, JOBS, SHARED = (f"GAN_LIGHTNING_SWEEP{name}" for name in ("", "_JOBS", "_SHARED"))
 
 BEGUN: set[int] = set()  # this process, where it has begun a sweep; a job's own has the environment alone
 STATUSES: list[int] = []  # of the jobs in this process
@@ -26,11 +27,11 @@ class Outcome(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         typed = [str(line) for line in config.hydra.overrides.task]
-        swept = [o for o in OverridesParser.create().parse_overrides(typed) if o.is_sweep_override()]
-        jobs = config.hydra.sweeper.get("n_trials") or size(swept)
-        names = [str(o.input_line).partition("=")[0] for o in swept]
+        overrides = OverridesParser.create().parse_overrides(typed)
+        jobs = config.hydra.sweeper.get("n_trials") or size([o for o in overrides if o.is_sweep_override()])
+        shared = " ".join(key_of(str(o.input_line)) for o in overrides if not o.is_sweep_override())
         BEGUN.add(os.getpid())
-        os.environ.update({PLACE: os.path.abspath(config.hydra.sweep.dir), JOBS: str(jobs), SWEPT: " ".join(names)})
+        os.environ.update({PLACE: os.path.abspath(config.hydra.sweep.dir), JOBS: str(jobs), SHARED: shared})
         with suppress(OSError):  # there is none, but for a sweep that was killed
             _file().unlink()
 
@@ -45,9 +46,18 @@ def size(swept: list[Override]) -> int | str:
 def announcement() -> str:
     """This job among the sweep's: 2 of 6: loss=hinge seed=0."""
     job = HydraConfig.get()
-    swept = os.environ.get(SWEPT, "").split()
-    options = [line for line in job.overrides.task if not swept or line.partition("=")[0] in swept]
-    return f"{job.job.num + 1} of {os.environ.get(JOBS, '?')}: {' '.join(options)}"
+    return f"{job.job.num + 1} of {os.environ.get(JOBS, '?')}: {' '.join(differing(job.overrides.task))}"
+
+
+def differing(options: Sequence[str]) -> list[str]:
+    """Of a job's options those that its sweep does not have in common; all where there are none."""
+    shared = os.environ.get(SHARED, "").split()
+    return [line for line in options if key_of(line) not in shared] or list(options)
+
+
+def key_of(override: str) -> str:
+    """What an override sets, as it was typed."""
+    return override.partition("=")[0]
 
 
 def record(status: int) -> None:

@@ -79,11 +79,7 @@ def _train(
     tidy(folder)
     checkpoint = last_checkpoint(folder) if config.resume else None
     check_folder(config, folder)
-    prepare_process(config)
-    data = build_data(config)
-    classes = called(data.__getattribute__, "classes")  # which reads the names of folders
-    gan = build_gan(config, data.sample_shape, classes)
-    lay_out(gan, config)
+    data, gan = data_and_gan(config)
     throughput = Throughput()
     callbacks = [throughput, *made_parts(config.callbacks).values(), *extra_callbacks]
     if config.trainer.enable_autolog_hparams:
@@ -114,6 +110,16 @@ def _train(
         metrics = _fit(config, folder, trainer, gan, data, throughput, saved)
     check_signals(trainer)
     return metrics
+
+
+def data_and_gan(config: DictConfig) -> tuple[RealData, GAN]:
+    """The data and the untrained GAN of a configuration, in a process that is made ready for them."""
+    prepare_process(config)
+    data = build_data(config)
+    classes = called(data.__getattribute__, "classes")  # which reads the names of folders
+    gan = build_gan(config, data.sample_shape, classes)
+    lay_out(gan, config)
+    return data, gan
 
 
 def _fit(
@@ -197,8 +203,8 @@ def requeue(trainer: Trainer, signum: int) -> None:
         subprocess.run(["scontrol", "requeue", job], check=False)
 
 
-def planned_steps(trainer: Trainer) -> int | None:
-    """The generator updates of the whole run; None where only a time ends it."""
+def planned_steps(trainer: Any) -> int | None:
+    """The generator updates of the whole run, by a Trainer's limits; None where only a time ends it."""
     epochs = -1 if trainer.max_epochs is None else trainer.max_epochs
     return total_steps(trainer) if trainer.max_steps >= 0 or epochs >= 0 else None
 
@@ -234,9 +240,14 @@ def prepare_process(config: DictConfig) -> None:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # else torch's Adam looks for a driver at every step
     for place in PLACES:
         if config.data.get(place) is not None:
-            config.data[place] = os.path.abspath(os.path.expanduser(config.data[place]))
+            config.data[place] = absolute(config.data[place])
     torch.set_float32_matmul_precision(config.trainer.get("float32_matmul_precision", "highest"))
     seed_everything(config.seed, verbose=False)
+
+
+def absolute(path: str) -> str:
+    """A path from anywhere, of the home folder too."""
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def lay_out(gan: GAN, config: DictConfig) -> None:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from itertools import islice
 from pathlib import Path
@@ -166,7 +167,9 @@ def fit(gan: GAN, data: RealData, steps: int, checkpoint: Path | None = None, **
 
 
 def load_script(name: str) -> ModuleType:
-    """scripts/NAME.py, which is no part of the package."""
+    """The program of that name, of the package or of scripts/."""
+    if (ROOT / "gan_lightning" / "commands" / f"{name}.py").exists():
+        return import_module(f"gan_lightning.commands.{name}")
     spec = spec_from_file_location(f"{name}_script", ROOT / "scripts" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None

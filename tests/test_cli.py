@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import runpy
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from conftest import ROOT
 from omegaconf import OmegaConf
 from PIL import Image
 from torch.testing import assert_close
+
+from gan_lightning.commands.train import limit_threads
 
 TINY = [
     "trainer.accelerator=cpu",
@@ -338,7 +339,6 @@ def test_jobs_beside_each_other_do_not_share_threads(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")  # so that it is put back
     monkeypatch.delenv("OMP_NUM_THREADS")
-    limit_threads = runpy.run_path(str(ROOT / "train.py"))["limit_threads"]
     limit_threads(OmegaConf.create(launcher))
     assert os.environ.get("OMP_NUM_THREADS") == threads
 

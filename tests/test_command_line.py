@@ -1,15 +1,18 @@
 """What Hydra is given of what is typed."""
 
+import re
 from itertools import permutations
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from gan_lightning.command_line import (
     NAMED_ALL,
+    differences,
     for_hydra,
     options_alone,
     options_first,
@@ -178,6 +181,30 @@ def test_the_names_are_those_of_the_chosen_groups(tmp_path: Path) -> None:
     assert "data.distribution.radius" in typed_option_names(["lr=1", "data=ring"], conf)
     assert "model.generator.thickness" in typed_option_names(["--config-dir", str(tmp_path), "model=mine"], conf)
     assert "seed" in typed_option_names(["data=nothing", "lr=1"], conf)
+
+
+def test_what_an_experiment_sets_is_told_beside_what_its_groups_bring() -> None:
+    typed = ["experiment=ring_relativistic", "~callbacks.samples", "+callbacks.mine._target_=my_lab.Mine"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("config", overrides=typed, return_hydra_config=True)
+    lines = differences(typed, ROOT / "conf", config, config.hydra.runtime.choices).splitlines()[1:]
+    said = {tuple(re.split(r"  +", line.strip())) for line in lines}
+    assert said >= {
+        ("experiment=ring_relativistic",),
+        ("data=ring", "(gaussian)"),
+        ("regularizer=[r1,r2]", "(none)"),
+        ("regularizer.r1.weight=0.02", "(1.0)"),
+        ("trainer.max_steps=20000", "(-1)"),
+        ("callbacks.samples.every_n_steps=nothing", "(500)"),
+        ("callbacks.mine._target_=my_lab.Mine",),
+    }
+    assert not [line for line in lines if "distribution" in line or "_target_=gan_lightning" in line]
+
+
+def test_nothing_differs_from_the_defaults() -> None:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("config", return_hydra_config=True)
+    assert differences([], ROOT / "conf", config, config.hydra.runtime.choices) == "All options are the defaults"
 
 
 def test_auto_goes_on_with_whatever_its_folder_needs() -> None:

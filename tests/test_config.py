@@ -350,68 +350,6 @@ def test_checking_imports_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-def folder_name(*overrides: str, left_out: tuple[str, ...] = ("data.root",)) -> str:
-    config = OmegaConf.create({"o": list(overrides), "l": list(left_out), "name": "${job_folder:${o},${l}}"})
-    name: str = config.name
-    return name
-
-
-@pytest.mark.parametrize(
-    ("overrides", "name"),
-    [
-        (["seed=0", "loss=hinge"], "loss-hinge_seed-0"),
-        (["loss=non_saturating", "model.lr=1e-3"], "loss-non_saturating_model.lr-1e-3"),
-        (["optimizer@generator_optimizer=sgd"], "optimizer@generator_optimizer-sgd"),
-        (
-            ["+experiment=ring_relativistic", "~callbacks.samples"],
-            "+experiment-ring_relativistic_without-callbacks.samples",
-        ),
-        (["data.root=/x/y", "seed=0"], "seed-0"),
-        (["regularizer=[r1,r2]", "seed=1"], r"regularizer-r1-r2_seed-1_\w{12}"),
-        (["name='a b (1)'"], r"name-a-b-1_\w{12}"),
-        (["model.lr=${nowhere}"], r"model.lr-nowhere_\w{12}"),
-        (["name=图像"], r"name_\w{12}"),
-        (["name=" + "a" * 175], "name-" + "a" * 175),
-        (["name=" + "a" * 176], "name-" + "a" * 175 + r"_\w{12}"),
-    ],
-)
-def test_a_sweeps_folders_have_names_that_shells_and_hydra_take(overrides: list[str], name: str) -> None:
-    found = folder_name(*overrides)
-    assert re.fullmatch(re.escape(name).replace(r"\\w\{12\}", r"\w{12}") if "{12}" in name else re.escape(name), found)
-    assert re.fullmatch(r"[\w.+@][\w.+@-]*", found, re.ASCII)
-    assert len(found) <= 200
-
-
-def test_different_runs_of_a_sweep_have_different_folders() -> None:
-    values = (
-        "a",
-        "b",
-        "a_seed-0",
-        "a seed 0",
-        "a,seed=0",
-        "'a'",
-        "[a]",
-        "{a:1}",
-        "a/b",
-        "a_b",
-        "A",
-        "",
-        "-1",
-        "1",
-        "图",
-        "像",
-        "\\",
-    )
-    names = {folder_name(f"name={value}", f"seed={seed}") for value in values for seed in ("0", "0_seed-0", "-0")}
-    assert len(names) == len(values) * 3
-    assert folder_name("a=1", "b=2") == folder_name("b=2", "a=1")
-
-
-def test_a_root_is_in_the_name_where_a_sweep_goes_over_roots() -> None:
-    roots = ("/a/x", "/b/x", "/a x")
-    assert len({folder_name(f"data.root='{root}'", left_out=()) for root in roots}) == 3
-
-
 def test_a_run_has_twenty_epochs_or_its_steps(configure: Configure) -> None:
     assert configure().trainer.max_epochs == 20
     assert configure("trainer.max_steps=5").trainer.max_epochs == -1

@@ -239,6 +239,8 @@ def test_loggers_are_in_the_runs_folder_or_in_their_own(configure: Configure, tm
     assert [logger.save_dir for logger in loggers] == folders
     assert isinstance(loggers[-1], CSVLogger)
     assert (loggers[-1].name, loggers[-1].version) == ("theirs", 3)
+    names = loggers[2]._wandb_init["name"], loggers[3]._names[1]  # type: ignore[attr-defined]
+    assert names == (f"{tmp_path.name}/run",) * 2  # as of mlp_mnist/TIME
     assert not list(tmp_path.iterdir())
 
 

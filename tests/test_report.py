@@ -786,10 +786,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 def test_a_stopped_sweep_goes_on(configure: Configure, tmp_path: Path) -> None:
     """The finished run is left alone, the stopped one goes on from its checkpoint, the third starts."""
-    overrides = [*TINY, "trainer.max_steps=30"]
-    finished, stopped, new = (
-        tmp_path / "sweep" / "_".join(sorted([*overrides, f"seed={i}"])).replace("=", "-") for i in range(3)
-    )
+    finished, stopped, new = (tmp_path / "sweep" / f"points_gaussian_seed-{i}" for i in range(3))
     train(configure(*TINY, "trainer.max_steps=30", "seed=0"), finished)
     train(configure(*TINY, "trainer.max_steps=20", "seed=1"), stopped)
     (stopped / "metrics.json").unlink()

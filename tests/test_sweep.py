@@ -10,13 +10,14 @@ from omegaconf import OmegaConf
 
 from gan_lightning import sweep
 
+# what is typed, the options of a job, those that it is told by, and how many jobs there are
 CASES = [
-    (["loss=hinge,minimax", "seed=0,1,2", "model.lr=0.1"], "6"),
-    (["seed=range(4)"], "4"),
-    (["model.betas=[0.1,0.2],[0.3,0.4]"], "2"),
-    (["data.root=glob(*)", "seed=0,1"], "?"),
-    (["model.lr=interval(0,1)"], "?"),
-    (["seed=0"], "1"),
+    ("loss=hinge,minimax seed=0,1,2 model.lr=0.1", "loss=hinge seed=2 model.lr=0.1", "loss=hinge seed=2", "6"),
+    ("seed=range(4)", "seed=2", "seed=2", "4"),
+    ("model.betas=[0.1,0.2],[0.3,0.4] seed=1", "model.betas=[0.3,0.4] seed=1", "model.betas=[0.3,0.4]", "2"),
+    ("data.root=glob(*) seed=0,1", "data.root=a seed=0", "data.root=a seed=0", "?"),
+    ("model.lr=interval(0,1) data=ring", "model.lr=0.3 data=ring", "model.lr=0.3", "?"),
+    ("seed=0", "seed=0", "seed=0", "1"),
 ]
 
 
@@ -24,7 +25,7 @@ CASES = [
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "BEGUN", set())
     monkeypatch.setattr(sweep, "STATUSES", [])
-    for name in (sweep.PLACE, sweep.JOBS, sweep.SWEPT):
+    for name in (sweep.PLACE, sweep.JOBS, sweep.SHARED):
         monkeypatch.setenv(name, "")
 
 
@@ -33,17 +34,14 @@ def begin(place: Path, typed: list[str], **sweeper: Any) -> None:
     sweep.Outcome().on_multirun_start(OmegaConf.create({"hydra": hydra}))
 
 
-@pytest.mark.parametrize(("typed", "jobs"), CASES, ids=lambda case: str(case)[:30])
+@pytest.mark.parametrize(("typed", "task", "told", "jobs"), CASES, ids=[row[0] for row in CASES])
 def test_a_job_says_which_of_how_many_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: list[str], jobs: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str, task: str, told: str, jobs: str
 ) -> None:
-    begin(tmp_path, typed)
-    task = ["loss=hinge", "seed=2", "model.lr=0.1"]
-    job = SimpleNamespace(job=SimpleNamespace(num=1), overrides=SimpleNamespace(task=task))
+    begin(tmp_path, typed.split())
+    job = SimpleNamespace(job=SimpleNamespace(num=1), overrides=SimpleNamespace(task=task.split()))
     monkeypatch.setattr(HydraConfig, "get", lambda: job)
-    names = [line.partition("=")[0] for line in typed if line != "model.lr=0.1"]
-    told = [line for line in task if line.partition("=")[0] in names] if typed != ["seed=0"] else task
-    assert sweep.announcement() == f"2 of {jobs}: {' '.join(told)}"
+    assert sweep.announcement() == f"2 of {jobs}: {told}"
 
 
 def test_a_search_has_its_trials(tmp_path: Path) -> None:

@@ -49,8 +49,7 @@ class SamplePictures(Periodic):
         assert isinstance(module, GAN)
         if self._real is not None or not trainer.is_global_zero:
             return
-        rounds, n = as_rounds(batch, module.critic_steps, module.accumulate_grad_batches), len(self._latents)
-        self._real = Batch(*(None if part is None else part.flatten(0, 3)[:n].clone() for part in rounds))  # type: ignore[arg-type]
+        self._real = real_samples(module, batch, len(self._latents))
         if trainer.global_step == 0:
             shown = self._real if module.game.is_conditional else Batch(self._real.x)
             with spared(f"A picture of {trainer.default_root_dir}"):
@@ -70,6 +69,12 @@ class SamplePictures(Periodic):
         log_picture(trainer.loggers, "samples", picture, step)
         if real is not None:
             show_histograms(trainer.loggers, lambda: outputs(module, real, self._latents), step)
+
+
+def real_samples(module: GAN, batch: Any, n: int) -> Batch:
+    """The first n real samples of a batch, or all that it has."""
+    rounds = as_rounds(batch, module.critic_steps, module.accumulate_grad_batches)
+    return Batch(*(None if part is None else part.flatten(0, 3)[:n].clone() for part in rounds))  # type: ignore[arg-type]
 
 
 def drawn(trainer: Trainer, samples: Batch, caption: str) -> Tensor:

@@ -1,0 +1,234 @@
+"""All metrics that fit the data, of a trained generator: those of validation, by the same code.
+
+    python scripts/evaluate.py checkpoint=RUN_FOLDER [n=10000 seed=3 features=own weights=raw floor=true]
+    gan-evaluate ..., where the package is installed
+
+Prints a table and writes it as evaluation.json in the run's folder. Without n and seed, synthetic data gets exactly the
+figures that validation logged. Image metrics (FID, KID, Inception Score, precision, recall, density, coverage, classes)
+compare with held-out images, by the features of a classifier of the data, trained on first use, or of Inception. Scores
+by different features are not comparable: the table names them. Of Stacked MNIST 25,600 samples are counted, and the
+accuracy is that of whole triples. Of a conditional generator also the share of samples in the class asked for, and the
+FID within each class.
+"""
+
+import hashlib
+import inspect
+import json
+import re
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from gan_lightning.config import one_line
+from gan_lightning.errors import UsageError
+from gan_lightning.files import written_aside
+from gan_lightning.options import Weights, check_checkpoint, check_values, read_options, refusals
+from gan_lightning.rules import SEED, SIZE
+
+if TYPE_CHECKING:
+    from gan_lightning.data.loader import RealData
+
+IMAGES = 10_000
+OF_DATA = ("root", "held_out", "features", "inception_weights", "cache")
+
+
+class FeatureNetwork(Enum):
+    """Whose features image metrics compare."""
+
+    own = "own"
+    inception = "inception"
+
+
+@dataclass
+class Options:
+    checkpoint: Annotated[Path, "folder of a run, or a checkpoint"] = MISSING
+    n: Annotated[int | None, f"samples; null for validation's number, up to {IMAGES} images, 25,600 triples"] = None
+    seed: Annotated[int | None, "of the latents; null for validation's, which is the run's"] = None
+    features: Annotated[FeatureNetwork | None, "own or inception; null for the run's own choice"] = None
+    inception_weights: Annotated[str | None, "file with them; null for the run's own choice or a download"] = None
+    root: Annotated[str | None, "folder of the data; null for where the run had it"] = None
+    held_out: Annotated[str | None, "folder of held-out images, for data=image_folder"] = None
+    cache: Annotated[str | None, "folder where feature networks are kept; null for the run's own choice"] = None
+    weights: Annotated[Weights, "average or raw generator"] = Weights.average
+    floor: Annotated[bool, "also the figures of real training data in the generated one's place"] = False
+    trust: Annotated[list[str], "packages whose parts the checkpoint may use"] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        check_values(self, n=SIZE, seed=SEED)
+        check_checkpoint(self.checkpoint)
+
+
+def prepare(options: Options, config: DictConfig) -> "RealData":
+    """The run's data module, with what the options change in it.
+
+    Raises:
+        UsageError: the data does not have what the options ask for.
+    """
+    from hydra.utils import get_class
+
+    from gan_lightning.build import build_data
+    from gan_lightning.data.images import FEWEST_HELD_OUT, ImageData
+
+    kind: Any = get_class(config.data._target_)
+    changed: dict[str, Any] = {
+        "root": options.root,
+        "held_out": options.held_out,
+        "features": options.features and options.features.value,
+        "inception_weights": options.inception_weights,
+        "cache": options.cache,
+        "validation_samples": options.n or kind.evaluation_samples,
+    }
+    changed = {name: value for name, value in changed.items() if value is not None}
+    # not the configuration's keys: it may be from before there were some of them
+    known = {name for base in kind.__mro__ for name in inspect.signature(base.__init__).parameters}
+    if others := changed.keys() - known:
+        name = min(others).replace("validation_samples", "n")
+        raise UsageError(f"{name} is no option of this run's data: leave it out.")
+    if issubclass(kind, ImageData) and options.n is not None and options.n < FEWEST_HELD_OUT:
+        raise UsageError(f"n is {options.n}: give at least {FEWEST_HELD_OUT} images.")
+    data = build_data(OmegaConf.merge(config, {"data": changed}))  # type: ignore[arg-type]
+    if isinstance(data, ImageData) and not data.validation_samples:
+        data.prepare_data()
+        data.setup()
+        data.validation_samples = min(IMAGES, len(data.held_out_images().x))
+    return data
+
+
+def evaluate(options: Options) -> dict[str, Any]:
+    """What evaluation.json has.
+
+    Raises:
+        UsageError: the checkpoint or the data cannot be used.
+    """
+    from lightning import Trainer
+
+    from gan_lightning.callbacks.checkpoint import checkpoints
+    from gan_lightning.checkpoints import load
+    from gan_lightning.training import quiet
+
+    quiet()
+    path = options.checkpoint
+    path = checkpoints(path) / "last.ckpt" if path.is_dir() else path
+    gan = load(path, trust=options.trust)
+    config = OmegaConf.create(gan.config)
+    seed = gan.seed if options.seed is None else options.seed
+    weights = Weights.raw if gan.average is None else options.weights
+    if weights is Weights.raw:
+        gan.average = None  # validation takes the averaged generator where there is one
+    trainer = Trainer(
+        # a run from a GPU is evaluated without one too; only the CPU repeats what the CPU logged
+        accelerator="cpu" if config.trainer.accelerator == "cpu" else "auto",
+        devices=1,
+        precision=config.trainer.precision,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    try:
+        data = prepare(options, config)
+        data.trainer = trainer
+        data.prepare_data()
+        data.setup("validate")
+        data.measured_classes = data.class_names
+        gan.validation_seed = seed
+        trainer.validate(gan, datamodule=data, verbose=False)
+        floors = floor(data, seed, gan.game.is_conditional) if options.floor else {}
+    except (ValueError, OSError) as error:
+        # the data names its options as train.py does
+        sentence = one_line(error).replace("data.validation_samples", "n")
+        raise UsageError(re.sub(rf"\bdata\.({'|'.join(OF_DATA)})\b", r"\1", f"{sentence}.")) from error
+    return {
+        "checkpoint": str(path),
+        "step": gan.loaded_step,
+        "weights": weights.name,
+        "n": data.validation_samples,
+        "seed": seed,
+        "held_out": held_out_digest(data),
+        "features": data.features_name,
+        "accuracy": data.features_accuracy,
+        "metrics": {name: value.item() for name, value in sorted(trainer.callback_metrics.items())},
+        "floor": floors,
+    }
+
+
+def held_out_digest(data: "RealData") -> str | None:
+    """A digest of the held-out images, whatever range they are scaled to; None for other data."""
+    from gan_lightning.pixels import to_bytes
+
+    if data.value_range is None:
+        return None  # its options tell what it is
+    digest = hashlib.blake2b(digest_size=4)
+    for images, others, _ in data.val_dataloader():
+        digest.update(to_bytes(images, data.value_range).numpy().tobytes())
+        if others is not None and others.is_floating_point():  # of pairs
+            digest.update(to_bytes(others, data.value_range).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def floor(data: "RealData", seed: int, by_class: bool = True) -> dict[str, float]:
+    """The metrics of real samples that are none of validation's, in the place of generated ones.
+
+    Their own classes are those that were asked for where metrics are ``by_class``. What compares a sample with its own
+    target has no floor.
+    """
+    import torch
+    from torchmetrics import MetricCollection
+
+    from gan_lightning.batch import Batch, apply
+
+    assert data.trainer is not None
+    device = data.trainer.strategy.root_device
+    measured = {name: metric for name, metric in data.metrics().items() if getattr(metric, "has_floor", True)}
+    metrics = MetricCollection(measured, prefix="val/").to(device)
+
+    def on_device(batch: Batch, part: slice = slice(None)) -> Batch:
+        return apply(lambda tensor: tensor[part].to(device), batch)
+
+    samples, start = data.training_samples(data.validation_samples, seed), 0
+    if not by_class:
+        samples = samples._replace(y=None)
+    with torch.inference_mode():  # as in validation, whose metrics these may be
+        for held_out in data.val_dataloader():
+            stop = start + len(held_out.x)
+            metrics.update(on_device(samples, slice(start, stop)), on_device(held_out))
+            start = stop
+        return {name: value.item() for name, value in metrics.compute().items()}
+
+
+def table(result: dict[str, Any]) -> str:
+    """The metrics in Markdown below a line that says of what."""
+    features = f", features {result['features']}" if result["features"] else ""
+    if result["accuracy"] is not None:
+        features += f" ({result['accuracy']:.2%} accurate)"
+    generator = f"step {result['step']}, {Weights[result['weights']].value} generator"
+    head = f"{result['checkpoint']}, {generator}: n {result['n']}, seed {result['seed']}{features}"
+    has_floor = bool(result["floor"])
+    rows = [["metric", "value", *(["floor"] if has_floor else [])], ["---"] * (2 + has_floor)]
+    for name, value in result["metrics"].items():
+        cells = [f"{value:.5g}"]
+        if has_floor:
+            cells.append(f"{result['floor'][name]:.5g}" if name in result["floor"] else "")
+        rows.append([name.removeprefix("val/"), *cells])
+    return "\n".join([head, "", *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def run_folder(checkpoint: Path) -> Path:
+    """The run that a checkpoint belongs to, or the folder in which a single one lies."""
+    if checkpoint.is_dir():
+        return checkpoint
+    run = checkpoint.absolute().parent.parent
+    return run if (run / "config.yaml").exists() else checkpoint.parent
+
+
+def main() -> None:
+    options = read_options(Options, __doc__)
+    path = run_folder(options.checkpoint) / "evaluation.json"
+    with refusals(path):
+        result = evaluate(options)
+        print(table(result))
+        with written_aside(path) as aside:
+            aside.write_text(json.dumps(result, indent=2) + "\n")

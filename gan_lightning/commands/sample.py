@@ -1,0 +1,220 @@
+"""Samples of a trained generator, or ways through its latent space.
+
+    python scripts/sample.py checkpoint=RUN_FOLDER [out=samples.npz n=50000]
+    gan-sample ..., where the package is installed
+
+mode=samples        n samples;
+mode=interpolation  from each of n latents to another, n rows: along arcs for a normal prior, straight for others;
+mode=walk           through n latents and back to the first;
+mode=classes        from each class to the next, n rows of one latent each.
+
+A conditional generator makes the classes, or those of classes=[cat,dog], by their names or numbers: samples and
+interpolations in turn, a picture with a row for each, and a walk within the first.
+
+What is written follows from the ending of out: .png, .jpg or .webp one picture, .gif a film, but of mode=samples, .npz
+or .pt the arrays samples (float32, in the model's range), latents, labels of a conditional generator, seed and
+value_range, no ending a new folder of single images: PNGs or, of data.depth=16 and float, TIFFs as deep. The same seed
+gives the same samples, whatever the batch size.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from omegaconf import MISSING, OmegaConf
+
+from gan_lightning.errors import UsageError
+from gan_lightning.options import PIXELS, Weights, check_checkpoint, check_values, read_options, refusals
+from gan_lightning.rules import POSITIVE, SEED, SIZE
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gan_lightning.data.loader import RealData
+    from gan_lightning.gan import GAN
+    from gan_lightning.priors import Prior
+
+ENDINGS = (*PIXELS, ".gif", ".npz", ".pt", "")
+
+
+class Mode(Enum):
+    """What is sampled."""
+
+    samples = "samples"
+    interpolation = "interpolation"
+    walk = "walk"
+    classes = "classes"
+
+
+DEFAULTS = {Mode.interpolation: 8, Mode.walk: 5, Mode.classes: 8}
+PER_CLASS = 10  # images in a row
+
+
+@dataclass
+class Options:
+    checkpoint: Annotated[Path, "folder of a run, or a checkpoint"] = MISSING
+    out: Annotated[Path, "file or folder, by its ending"] = Path("samples.png")
+    mode: Annotated[Mode, "samples, interpolation, walk or classes"] = Mode.samples
+    n: Annotated[int | None, "null: 64 images, 10 of a class, or 10000 points; 8 rows; 5 visited"] = None
+    classes: Annotated[list[str], "of a conditional generator, by name or number; [] for all"] = field(
+        default_factory=list
+    )
+    inputs: Annotated[Path | None, "folder of images that a game=pix2pix generator translates"] = None
+    cache: Annotated[str | None, "folder where those are kept as they were read; null for the run's own choice"] = None
+    frames: Annotated[int, "from one latent or class to the next, both counted"] = 16
+    seed: Annotated[int, "of the latents"] = 0
+    truncation: Annotated[float | None, "coordinates of a normal latent beyond it are drawn anew"] = None
+    weights: Annotated[Weights, "average or raw generator"] = Weights.average
+    batch_size: Annotated[int, "samples made at once"] = 500
+    device: Annotated[str, "auto, cpu, cuda, cuda:1"] = "auto"
+    trust: Annotated[list[str], "packages whose parts the checkpoint may use"] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        check_values(self, n=SIZE, frames=SIZE, seed=SEED, truncation=POSITIVE, batch_size=SIZE)
+        if self.frames < 2:
+            raise UsageError(f"frames is {self.frames}: give at least 2, the two ends.")
+        if self.mode is Mode.walk and self.n == 1:
+            raise UsageError("n is 1: a walk visits at least 2 latents.")
+        suffix = self.out.suffix.lower()
+        if suffix not in ENDINGS:
+            raise UsageError(f"out is {self.out}: end it in {', '.join(ENDINGS[:-1])}, or in nothing for a folder.")
+        if suffix == ".gif" and self.mode is Mode.samples:
+            raise UsageError(f"out is {self.out}: a film is of mode=interpolation, mode=walk or mode=classes.")
+        check_checkpoint(self.checkpoint)
+
+
+def draw_latents(prior: "Prior", options: Options, n: int) -> "Tensor":
+    """(n, size) for samples, (n, frames, size) for interpolations, (n, frames - 1, size) for a walk."""
+    import torch
+
+    from gan_lightning.latents import between, closed_walk, truncated
+
+    noise = torch.Generator().manual_seed(options.seed)
+    ends = 2 * n if options.mode is Mode.interpolation else n
+    if options.truncation is None:
+        latents = prior.sample(ends, noise)
+    else:
+        latents = truncated(prior, ends, options.truncation, noise)
+    if options.mode is Mode.interpolation:
+        return between(prior, latents[:n], latents[n:], options.frames)
+    return closed_walk(prior, latents, options.frames) if options.mode is Mode.walk else latents
+
+
+def with_labels(gan: "GAN", options: Options, latents: "Tensor") -> "tuple[Tensor, Tensor | None]":
+    """The latents and their labels, of the same leading dimensions; for mode=classes (n, frames, size) and weights."""
+    from gan_lightning.labels import between
+
+    names = options.classes or gan.class_names
+    if options.mode is Mode.classes:
+        if len(names) < 2:
+            raise UsageError(f"mode=classes goes from class to class, and there are {len(names)}: give two or more.")
+        corners = gan.labels(len(names), names)
+        assert corners is not None
+        labels = between(corners.tolist(), options.frames, len(gan.class_names)).expand(len(latents), -1, -1)
+        return latents[:, None].expand(-1, labels.shape[1], -1), labels
+    in_turn = gan.labels(len(latents), options.classes or None)
+    if in_turn is None or options.mode is Mode.samples:
+        return latents, in_turn
+    labels = in_turn[:1] if options.mode is Mode.walk else in_turn
+    return latents, labels[:, None].expand(latents.shape[:-1]).contiguous()
+
+
+def images_of(options: Options, gan: "GAN", data: "RealData") -> "Tensor | None":
+    """What a generator that translates is given, (n, *sample_shape); None for the others.
+
+    Raises:
+        UsageError: it is not given, or cannot be used.
+    """
+    from gan_lightning.data.folder import ImageFolder
+    from gan_lightning.data.pairs import Pairs
+    from gan_lightning.pixels import from_bytes
+
+    if not gan.game.translates:
+        if options.inputs is not None:
+            raise UsageError("inputs is for generators that translate images, of game=pix2pix: leave it out.")
+        return None
+    if options.inputs is None or options.mode is not Mode.samples:
+        raise UsageError("This generator translates images: give inputs=FOLDER, and no mode.")
+    assert isinstance(data, Pairs)
+    channels, *size = data.sample_shape
+    form: dict[str, Any] = {"fit": data.fit, "depth": data.depth, "range": data.range}
+    folder = ImageFolder(str(options.inputs), 1, size, channels, cache=options.cache or data.cache, **form)
+    try:
+        images = folder.read(train=True)[0][: options.n]
+    except UsageError as error:
+        raise UsageError(str(error).replace("data.root", "inputs").replace("data.cache", "cache")) from error
+    assert data.value_range is not None
+    return from_bytes(images, data.value_range)
+
+
+def how_many(gan: "GAN", options: Options, data: "RealData") -> int:
+    """Latents, where the options do not say."""
+    classes = len(options.classes) or len(gan.class_names)
+    is_grid = classes > 0 and len(data.sample_shape) == 3
+    return DEFAULTS.get(options.mode) or (PER_CLASS * classes if is_grid else data.shown)
+
+
+def film(samples: "Tensor", mode: Mode) -> Iterable["Tensor"]:
+    """The frames of (rows, columns, *sample_shape): a walk one by one, interpolations all at once, there and back."""
+    if mode is Mode.walk:
+        return samples.flatten(0, 1).split(1)
+    forth = samples.unbind(1)
+    return [*forth, *forth[-2:0:-1]]
+
+
+def write(
+    options: Options, latents: "Tensor", labels: "Tensor | None", batches: Iterator["Tensor"], data: "RealData"
+) -> None:
+    """What the ending of ``out`` asks for, of the batches that belong to the latents and their labels."""
+    import torch
+
+    from gan_lightning import sampling
+    from gan_lightning.batch import Batch
+
+    out, suffix = options.out, options.out.suffix.lower()
+    if not suffix:
+        return sampling.write_images(out, batches, data)
+    samples = torch.cat(list(batches))
+    rows = samples.unflatten(0, latents.shape[:-1])
+    if suffix in PIXELS:
+        is_grid = options.mode is Mode.samples
+        picture = data.picture(Batch(samples, labels)) if is_grid else data.picture(Batch(samples), latents.shape[1])
+        sampling.write_picture(out, picture)
+    elif suffix == ".gif":
+        sampling.write_gif(out, film(rows, options.mode), data)
+    else:
+        sampling.write_arrays(out, rows, latents, labels, options.seed, data)
+    return None
+
+
+def sample(options: Options) -> None:
+    """Make the samples and write them.
+
+    Raises:
+        UsageError: the checkpoint cannot be read, or does not go with the options.
+    """
+    from gan_lightning.build import build_data
+    from gan_lightning.checkpoints import load
+    from gan_lightning.sampling import generate, to_device
+
+    gan = to_device(load(options.checkpoint, trust=options.trust), options.device)
+    data = build_data(OmegaConf.create(gan.config))
+    weights = Weights.raw if gan.average is None else options.weights
+    images = images_of(options, gan, data)
+    n = options.n or how_many(gan, options, data)
+    latents = draw_latents(gan.game.prior, options, n if images is None else len(images))
+    latents, labels = with_labels(gan, options, latents) if images is None else (latents, images)
+    each = None if labels is None else labels.flatten(0, latents.dim() - 2)
+    batches = generate(gan, latents.flatten(0, -2), options.batch_size, weights is Weights.raw, each)
+    write(options, latents, labels, batches, data)
+    if weights is not options.weights:
+        print(f"{options.checkpoint} keeps no averaged generator: these are samples of the raw one.")
+    print(f"{latents[..., 0].numel()} samples of step {gan.loaded_step}, {weights.value} generator, in {options.out}")
+
+
+def main() -> None:
+    options = read_options(Options, __doc__)
+    with refusals(options.out):
+        sample(options)

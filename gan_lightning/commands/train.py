@@ -1,0 +1,251 @@
+"""Train a GAN: gan-train model=mlp data=mnist, or python train.py in a checkout; see gan-train --help."""
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.conf import HydraConf
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from gan_lightning.command_line import (
+    AUTO,
+    Resumption,
+    differences,
+    dry_run,
+    for_hydra,
+    options_alone,
+    options_first,
+    quoted_path,
+    resumption,
+    typed_option_names,
+    undecodable,
+)
+from gan_lightning.config import check, check_changes, choices_of, explain, one_line, options_of
+from gan_lightning.deferred import defer_rarely_used
+from gan_lightning.errors import ENDINGS, Diverged, Stopped, UsageError
+from gan_lightning.interruption import is_first_process, say
+from gan_lightning.lock import claimed, locked
+from gan_lightning.names import as_typed
+from gan_lightning.objective import objective, worst
+from gan_lightning.options import check_text
+from gan_lightning.resumption import is_same_run, resume
+from gan_lightning.sweep import announcement, record, worst_status
+from gan_lightning.trust import foreign_packages
+
+PACKAGE = Path(__file__).resolve().parents[1]
+# within the package where that is installed, beside it in a checkout
+CONF = next(place / "conf" for place in (PACKAGE, PACKAGE.parent) if (place / "conf" / "config.yaml").is_file())
+TYPED: list[str] = []  # the arguments, ready for Hydra
+ONLY_SHOWN: list[str] = []  # --dry-run, where it was given
+MACHINERY = {"__main__", "gan_lightning", "hydra", "lightning", "torch", "contextlib", "functools"}
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def run(config: DictConfig) -> float | None:
+    """One run, of one set of options; returns what a sweeper optimises."""
+    context = HydraConfig.get()
+    limit_threads(context.launcher)
+    sweeps = context.mode == RunMode.MULTIRUN
+    folder = Path(context.runtime.output_dir)
+    if sweeps:
+        print(announcement(), flush=True)
+    with refusals(sweeps, folder) as made:
+        task = checked(config, context)
+        if ONLY_SHOWN:
+            only_show(config, folder, context)
+            return None
+        is_named = sweeps or any(line.startswith("hydra.run.dir=") for line in context.overrides.hydra)
+        with claimed(folder, others=not is_named) as place:
+            made.append(place)
+            if (sweeps or config.resume == AUTO) and is_finished(config, place):
+                print(f"{place} is finished already")
+            else:
+                # one job of a sweep, not the sweep again
+                sys.argv[1:] = arguments_of(config, place, options_alone(TYPED) + task if sweeps else TYPED)
+                start(config, place, options_of(config, context.runtime.choices, task))
+        if config.trainer.fast_dev_run or not is_first_process():
+            return None
+        return objective(place, config.objective, context.sweeper)
+    return worst(context.sweeper)  # one of a sweep, that has diverged
+
+
+def checked(config: DictConfig, context: HydraConf) -> list[str]:
+    """What was typed, once it is known to be good; the configuration gets the names of the chosen options.
+
+    Raises:
+        UsageError: an option cannot be used.
+    """
+    task, choices = as_typed(context.overrides.task), context.runtime.choices  # type: ignore[arg-type]
+    check(config, dict(choices))
+    with open_dict(config):
+        config.choices = choices_of(choices)
+    values = (o for o in OverridesParser.create().parse_overrides(task) if o.key_or_group not in choices)
+    check_changes(values, config, partial(typed_option_names, task, CONF))
+    return task
+
+
+def only_show(config: DictConfig, folder: Path, context: HydraConf) -> None:
+    """Print what a run would be, and leave nothing of it."""
+    print(differences(TYPED, CONF, config, context.runtime.choices))
+    from gan_lightning.dry_run import show  # which takes seconds to import
+
+    try:
+        show(config, folder)
+    finally:
+        remove_empty(folder)
+
+
+def arguments_of(config: DictConfig, folder: Path, typed: list[str]) -> list[str]:
+    """What Lightning starts further processes with, of what was typed for this run."""
+    if config.resume:
+        return [f"resume={quoted_path(folder)}", f"trust=[{','.join(foreign_packages(config))}]"]
+    return [*typed, f"hydra.run.dir={quoted_path(folder)}"]
+
+
+def is_finished(config: DictConfig, folder: Path) -> bool:
+    """Whether a job of a sweep, or a run with resume=auto, has ended before; one that was stopped goes on.
+
+    Raises:
+        UsageError: the folder holds another run.
+    """
+    config.resume = None
+    if not (folder / "config.yaml").exists():
+        return False
+    if not is_same_run(config, folder):
+        raise UsageError(f"{folder} holds a run of other options: choose another hydra.sweep.dir or hydra.run.dir.")
+    config.resume = str(folder)
+    return (folder / "metrics.json").exists()
+
+
+def go_on(resumed: Resumption) -> None:
+    """An earlier run, whose options are its own and not what the command line would compose."""
+    with refusals():
+        config = resume(resumed.folder, resumed.changes, resumed.trust)
+        check(config, {})
+        with locked(resumed.folder):
+            start(config, resumed.folder, options_of(config, {}, resumed.changes))
+
+
+def start(config: DictConfig, folder: Path, options: dict[str, Any]) -> None:
+    """Train, once the configuration is known to be good: what this imports takes seconds."""
+    defer_rarely_used(compiles=bool(config.trainer.get("compile")))
+    from gan_lightning.training import train
+
+    train(config, folder, options=options)
+
+
+@contextmanager
+def refusals(sweeps: bool = False, *folders: Path) -> Iterator[list[Path]]:
+    """End with one sentence and a status of its own where a run does not come to its end; without an empty folder.
+
+    Inside, folders that are made besides are added. A run of a sweep that has diverged lets the others go on.
+    """
+    made = [*folders]
+    try:
+        yield made
+    except Exception as error:
+        if not isinstance(error, ENDINGS):
+            if not is_lightnings(error):
+                raise
+            error = UsageError(f"{one_line(error)}.")
+        for folder in made:
+            remove_empty(folder)
+        sys.stdout.flush()
+        say(str(error) if isinstance(error, Stopped) else f"Error: {error}")  # also where nobody reads: a sweep ends
+        if sweeps:
+            record(error.status)
+        if not sweeps or not isinstance(error, Diverged):
+            sys.exit(error.status)
+
+
+def is_lightnings(error: Exception) -> bool:
+    """Whether Lightning raised it, about an option, with no one else's code in between."""
+    frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    packages = [name.partition(".")[0] for name in frames]
+    is_about_options = isinstance(error, ValueError) or type(error).__name__ == "MisconfigurationException"
+    return is_about_options and packages[-1] == "lightning" and set(packages) <= MACHINERY
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove what Hydra made for a run that is refused: its folder, and those around it in the current one."""
+    for path in (folder, *folder.parents):
+        if path != folder and Path.cwd() not in path.parents:
+            return
+        try:
+            path.rmdir()
+        except OSError:
+            return
+
+
+def limit_threads(launcher: DictConfig) -> None:
+    """One thread for a job beside others on this machine, or its cpus_per_task; set before torch is imported."""
+    threads = launcher.get("cpus_per_task") or (1 if launcher._target_.endswith("LocalLauncher") else None)
+    if threads:
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+
+
+def reason(error: Exception) -> str | None:
+    """One sentence for what goes wrong before a run starts; None for what happens in it, which is not Hydra's."""
+    own = run.__wrapped__.__code__
+    if any(frame.f_code is own for frame, _ in traceback.walk_tb(error.__traceback__)):
+        return None
+    if isinstance(error, UnicodeDecodeError) and (path := undecodable(sys.argv[1:], CONF)):
+        return f"{path} is not UTF-8: save it as such."
+    if isinstance(error, HydraException | OmegaConfBaseException | YAMLError) or is_hydras(error):
+        return explain(error, partial(typed_option_names, sys.argv[1:], CONF))
+    if isinstance(error, OSError) and str(error.filename).endswith(".yaml"):
+        return f"{error.filename} cannot be read: {error.strerror}: change its permissions."
+    if isinstance(error, OSError):
+        return f"{error.filename} cannot be made: {error.strerror}: choose another hydra.run.dir."
+    if type(error).__module__.startswith("submitit"):
+        last = str(error).strip().splitlines()[-1]  # that the job said
+        return last.removeprefix("Error: ") if last.startswith("Error: ") else None
+    return None
+
+
+def is_hydras(error: Exception) -> bool:
+    """Whether Hydra refuses what it composes, as a group that is null, by an error of no kind of its own."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return isinstance(error, ValueError) and str(frame.f_globals.get("__name__")).startswith("hydra.")
+
+
+def main() -> None:
+    """Print one sentence, not a traceback, for what the user can mend."""
+    sys.path.append(os.getcwd())  # one's own code may lie where the command is given
+    try:
+        check_text(sys.argv[1:])
+        ONLY_SHOWN[:], arguments = dry_run(sys.argv[1:])
+        sys.argv[1:] = options_first(arguments)
+        resumed = resumption(sys.argv[1:])
+        if resumed is not None:
+            return go_on(resumed)
+        sys.argv[1:] = for_hydra(sys.argv[1:])
+    except UsageError as error:
+        sys.exit(f"Error: {error}")
+    TYPED[:] = sys.argv[1:]
+    if "HYDRA_FULL_ERROR" in os.environ:
+        return run()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print several lines of its own and exit
+    try:
+        run()
+    except SystemExit as ended:
+        sys.exit(worst_status(ended.code) if isinstance(ended.code, int) else ended.code)
+    except Exception as error:
+        sentence = reason(error)
+        if sentence is None:
+            raise
+        print(f"Error: {sentence}", file=sys.stderr)
+        sys.exit(worst_status(UsageError.status))
+    sys.exit(worst_status())

@@ -1,0 +1,170 @@
+"""A look at a run before it begins: its data, its networks and what it takes; nothing is written in its folder."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from omegaconf import DictConfig, open_dict
+from torch import Tensor, nn
+
+from gan_lightning import pictures
+from gan_lightning.batch import Batch
+from gan_lightning.build import build_trainer
+from gan_lightning.callbacks.samples import drawn, real_samples
+from gan_lightning.callbacks.summary import peak_memory
+from gan_lightning.data.loader import RealData
+from gan_lightning.gan import GAN
+from gan_lightning.options import columns
+from gan_lightning.training import data_and_gan, planned_steps, quiet, rehearse, set_up, threads_for
+
+ROUNDS = 5  # whose time is taken, between a first one, which takes longer, and a last one
+# of the Trainer that plays them
+SHORT = {
+    **{"max_steps": ROUNDS + 2, "max_epochs": -1, "min_steps": None, "min_epochs": None, "max_time": None},
+    **{"fast_dev_run": False, "limit_val_batches": 0, "num_sanity_val_steps": 0, "profiler": None},
+    **{"devices": 1, "num_nodes": 1, "strategy": "auto"},
+    **dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False),
+}
+
+
+class Rounds(Callback):
+    """Keeps real samples of the first batch, and when each round began."""
+
+    def __init__(self, samples: int) -> None:
+        self.samples = samples
+        self.real: Batch | None = None
+        self.begins: list[float] = []
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self.real is None:
+            assert isinstance(module, GAN)
+            self.real = real_samples(module, batch, self.samples)
+            module.round.play = partial(self._play, module.round.play)  # type: ignore[method-assign]
+
+    def _play(self, play: Callable[..., None], *args: Any) -> None:
+        if torch.accelerator.is_available():
+            torch.accelerator.synchronize()
+        self.begins.append(time.monotonic())
+        play(*args)
+
+    @property
+    def seconds(self) -> float | None:
+        """From one round to the next, on average, without the first; None for a GAN that has no rounds."""
+        return (self.begins[-1] - self.begins[1]) / (len(self.begins) - 2) if self.begins else None
+
+
+def show(config: DictConfig, folder: Path) -> None:
+    """Print what the configuration makes of its data and networks, and what a run takes, by a few of its rounds.
+
+    Raises:
+        UsageError: it could not be trained.
+    """
+    quiet()
+    data, gan = data_and_gan(config)
+    rounds = Rounds(data.shown)
+    trainer = build_trainer(shortened(config), folder, [rounds])
+    set_up(data, trainer, gan)
+    with shapes_of(gan.game) as shapes:
+        rehearse(trainer, gan, data)
+    with threads_for(gan, data, config.trainer.get("threads")):
+        trainer.fit(gan, datamodule=data)
+    assert rounds.real is not None
+    print(f"\n{describe(data, rounds.real)}\nPicture of them: {write_picture(trainer, rounds.real)}")
+    for name, network in players(gan).items():
+        print(f"\n{table(name, network, shapes)}")
+    limits = {name: config.trainer[name] for name in ("max_steps", "max_epochs")}
+    steps = planned_steps(SimpleNamespace(**limits, datamodule=data))
+    print(f"\n{cost(rounds.seconds, steps, peak_memory(trainer.strategy.root_device))}")
+
+
+def shortened(config: DictConfig) -> DictConfig:
+    """The configuration with a Trainer on one device that plays the rounds alone."""
+    config = config.copy()
+    with open_dict(config):
+        config.trainer.update(SHORT)
+        config.logger = {}
+    return config
+
+
+def players(gan: GAN) -> dict[str, nn.Module]:
+    """The players' networks by name."""
+    played = {network for networks in gan.game.players().values() for network in networks}
+    return {name: part for name, part in gan.game.named_children() if part in played}
+
+
+@contextmanager
+def shapes_of(network: nn.Module) -> Iterator[dict[nn.Module, tuple[int, ...]]]:
+    """The shape of what each module first gave inside, without the dimension of the batch."""
+    shapes: dict[nn.Module, tuple[int, ...]] = {}
+
+    def see(module: nn.Module, _: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            shapes.setdefault(module, tuple(output.shape[1:]))
+
+    hooks = [module.register_forward_hook(see) for module in network.modules()]
+    try:
+        yield shapes
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def table(name: str, network: nn.Module, shapes: Mapping[nn.Module, tuple[int, ...]]) -> str:
+    """A network's layers: their names, kinds, shapes of what they give, and numbers of parameters."""
+    rows = [
+        (f"  {place}", type(layer).__name__, " x ".join(map(str, shapes.get(layer, ()))), f"{parameters:,}")
+        for place, layer, parameters in layers(network)
+    ]
+    total = sum(weight.numel() for weight in network.parameters())
+    return f"{name}: {type(network).__name__}, {total:,} parameters\n{columns(rows)}"
+
+
+def layers(network: nn.Module, place: str = "") -> Iterator[tuple[str, nn.Module, int]]:
+    """Names, modules without parts and numbers of parameters, in order; a whole with parameters of its own, too."""
+    parts = {name: part for name, part in network.named_children() if name != "parametrizations"}
+    own = sum(weight.numel() for weight in network.parameters(recurse=not parts))
+    if own or not parts:
+        yield place, network, own
+    for name, part in parts.items():
+        yield from layers(part, f"{place}.{name}".removeprefix("."))
+
+
+def describe(data: RealData, real: Batch) -> str:
+    """The data's size, shape, classes and range of values."""
+    names = [*data.class_names[:10], *(["..."] if data.classes > 10 else [])]
+    rows = [
+        ("data", data.fingerprint or type(data).__name__),
+        ("updates in an epoch", f"{data.rounds_in_epoch():,}"),
+        ("shape", " x ".join(map(str, data.sample_shape))),
+        ("classes", f"{data.classes}: {', '.join(names)}" if names else "none"),
+        ("range", "unbounded" if data.value_range is None else "{} to {}".format(*data.value_range)),
+        ("values", f"{real.x.min().item():.4g} to {real.x.max().item():.4g} in the first {len(real.x):,} samples"),
+    ]
+    return columns(rows)
+
+
+def write_picture(trainer: Trainer, real: Batch) -> Path:
+    """Real samples as a picture, in the system's folder for what need not stay; returns its path."""
+    path = Path(tempfile.mkdtemp(prefix="gan_lightning-")) / "real.png"
+    pictures.write_png(drawn(trainer, real, "real data"), path)
+    return path
+
+
+def cost(seconds: float | None, steps: int | None, memory: int) -> str:
+    """What a run of so many updates takes, of so long each; None for what is not known."""
+    space = f"{memory / 2**30:.2f} GiB of memory"
+    if seconds is None:
+        return space
+    speed = f"{1000 * seconds:.3g} ms an update, {space}, by {ROUNDS} updates"
+    if steps is None:
+        return speed
+    length = timedelta(seconds=round(seconds * steps))
+    return f"{steps:,} updates take about {length}, without validations and pictures: {speed}"
