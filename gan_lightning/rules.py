@@ -151,8 +151,10 @@ OPTIONAL = {
 SCHEDULED = re.compile(r"(generator_)?regularizer\.\w+\.weight|model\.ema_decay(\.images)?")  # may be schedules
 PLACES = ("root", "held_out", "inception_weights")  # options of data that name files
 # by the last part of an option's name: those that have any text, or none
-TEXTS = (*PLACES, "cache", "name", "objective", "resume", "start_from", "gives", "needs", "save_dir", "experiment")
-TEXTS += ("project",)
+TEXTS = (
+    *(*PLACES, "cache", "name", "objective", "resume", "start_from", "gives", "needs", "save_dir", "experiment"),
+    "project",
+)
 # keys of Hydra's, whosever the part is
 HYDRAS = {
     **dict.fromkeys(("_partial_", "_recursive_"), FLAG),
