@@ -24,6 +24,7 @@ from gan_lightning.errors import UsageError
 from gan_lightning.game import Game
 from gan_lightning.gan import GAN
 from gan_lightning.loggers import WRITING, spare
+from gan_lightning.networks.frozen import freeze
 from gan_lightning.networks.spectral import spectrally_normalized
 from gan_lightning.strategy import Replicas
 from gan_lightning.trust import PACKAGE, is_defined
@@ -66,7 +67,8 @@ def build_gan(config: DictConfig, sample_shape: tuple[int, ...], classes: int) -
     parts = {str(name): part for name, part in config.model.items() if OmegaConf.is_dict(part) and "_target_" in part}
     parts.pop("ema_decay", None)  # which may follow from a half-life
     # but its parts', its game's, or of config.check
-    not_the_gans = ("needs", "conditional", "packing", "spectral_norm", "lr", "betas", "latent_size", *parts)
+    not_the_gans = {"needs", "conditional", "packing", "spectral_norm", "freeze_discriminator", "lr", "betas"}
+    not_the_gans |= {"latent_size", *parts}
     options = {name: value for name, value in config.model.items() if name not in not_the_gans}
     manual = {name: config.trainer[name] for name in MANUAL if config.trainer[name] is not None}
     gan = made(
@@ -94,6 +96,8 @@ def build_game(config: DictConfig, parts: dict[str, Any], sample_shape: tuple[in
             first, *others = given["sample_shape"]
             given["sample_shape"] = (packing * first, *others)
         networks[name] = build_network(part, given)
+    if layers := config.model.get("freeze_discriminator"):
+        freeze(networks["discriminator"], layers)
     if config.model.get("spectral_norm"):
         networks["discriminator"] = spectrally_normalized(networks["discriminator"])
     # one's own game need not have what is not chosen

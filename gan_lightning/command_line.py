@@ -26,7 +26,7 @@ from gan_lightning.runs import flatten
 DRY_RUN = "--dry-run"
 AUTO = "auto"  # resume=auto: whatever hydra.run.dir needs
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "resume")  # which have one value in a sweep too
-PATHS = (*FOLDERS, *(f"data.{place}" for place in (*PLACES, "cache")))
+PATHS = (*FOLDERS, "start_from", *(f"data.{place}" for place in (*PLACES, "cache")))
 NAMING = ("save_dir", "log_dir", "dirpath", "filename", "tracking_uri")  # what loggers and callbacks call a path
 NAMED_ALL = "hydra.job.config.override_dirname.exclude_keys=[]"  # a sweep over data.root has it in its folders' names
 
@@ -132,6 +132,13 @@ def dry_run(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         if any(_name(argument) == "resume" and argument != "resume=null" for argument in others):
             raise UsageError(f"{DRY_RUN} shows a run before it begins: leave out resume, or {DRY_RUN}.")
     return [DRY_RUN][: len(arguments) - len(others)], others
+
+
+def check_start(path: str) -> None:
+    """Raise a UsageError where there is no run to begin with."""
+    place = Path(os.path.expanduser(path))
+    if not (place.is_file() or (place / "checkpoints").is_dir()):
+        raise UsageError(f"start_from={path} is neither a checkpoint nor the folder of a run that has any: give one.")
 
 
 def typed_option_names(arguments: Sequence[str], conf: Path) -> list[str]:

@@ -48,7 +48,7 @@ class Player:
         self.optimizer = optimizer
         self.module = module
         self.clip_val, self.clip_algorithm = clip_val, clip_algorithm
-        self.weights = [weight for network in networks for weight in network.parameters()]
+        self.weights = [w for network in networks for w in network.parameters() if w.requires_grad]  # but frozen ones
         self.rivals: Sequence[nn.Parameter] = ()  # frozen while this player learns
         self.measures = False
         self.gradient_norm = torch.zeros(())  # of the last update that measured it

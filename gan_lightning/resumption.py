@@ -225,7 +225,8 @@ def _compared(config: dict[Any, Any]) -> dict[Any, Any]:
         if isinstance(data.get(place), str):
             data[place] = os.path.abspath(os.path.expanduser(data[place]))
     kept = {k: v for k, v in config.items() if k != "choices"}
-    return kept | {"resume": None, "changed_data": None, "data": data}
+    start = os.path.abspath(os.path.expanduser(kept["start_from"])) if kept.get("start_from") else None
+    return kept | {"resume": None, "changed_data": None, "data": data, "start_from": start}
 
 
 def _parsed(line: str) -> Override:

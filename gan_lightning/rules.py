@@ -94,7 +94,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("every_n_steps", "log_every_n_steps", "accumulate_grad_batches"), SIZE),
     **dict.fromkeys(("pieces", "units", "unit_pieces", "saturate", "steps"), SIZE),
     "seed": SEED,
-    **dict.fromkeys(("workers", "validation_samples", "continuous"), COUNT),
+    **dict.fromkeys(("workers", "validation_samples", "continuous", "freeze_discriminator"), COUNT),
     **dict.fromkeys(("category_weight", "continuous_weight", "l1_weight", "adversarial_weight"), NOT_NEGATIVE),
     **dict.fromkeys(("initial", "images"), NOT_NEGATIVE),
     **dict.fromkeys(("lr", "memory_limit", "limit", "speed"), POSITIVE),
@@ -158,7 +158,10 @@ OPTIONAL = {
 SCHEDULED = re.compile(r"(generator_)?regularizer\.\w+\.weight|model\.ema_decay(\.images)?")  # may be schedules
 PLACES = ("root", "held_out", "inception_weights")  # options of data that name files
 # by the last part of an option's name: those that have any text, or none
-TEXTS = (*PLACES, "cache", "name", "objective", "resume", "gives", "needs", "save_dir", "experiment", "project")
+TEXTS = (
+    *(*PLACES, "cache", "name", "objective", "resume", "start_from", "gives", "needs", "save_dir", "experiment"),
+    "project",
+)
 # keys of Hydra's, whosever the part is
 HYDRAS = {
     **dict.fromkeys(("_partial_", "_recursive_"), FLAG),

@@ -48,6 +48,7 @@ from gan_lightning.resumption import (
 )
 from gan_lightning.rules import PLACES
 from gan_lightning.runs import read_mapping
+from gan_lightning.warm_start import start_from
 
 WORTH_SHARING = 10**8  # multiply-adds of a batch: the toys have a few millions, an MLP on MNIST 500 million
 
@@ -85,6 +86,8 @@ def _train(
     if config.trainer.enable_autolog_hparams:
         callbacks.append(HyperParameters(hyperparameters(config, options)))
     saved = read_checkpoint(checkpoint, gan) if checkpoint else {}
+    if config.get("start_from") and not saved:
+        start_from(gan, config.start_from)
     check_length(config, saved)
     changed = check_checkpoint(checkpoint, saved, config) if checkpoint else {}
     trainer = build_trainer(config, folder, callbacks)
@@ -241,6 +244,8 @@ def prepare_process(config: DictConfig) -> None:
     for place in PLACES:
         if config.data.get(place) is not None:
             config.data[place] = absolute(config.data[place])
+    if config.get("start_from"):
+        config.start_from = absolute(config.start_from)
     torch.set_float32_matmul_precision(config.trainer.get("float32_matmul_precision", "highest"))
     seed_everything(config.seed, verbose=False)
 

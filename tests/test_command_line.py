@@ -30,7 +30,7 @@ ODD = [
 PATHS = [
     *("data.root", "data.held_out", "data.inception_weights", "data.cache", "hydra.run.dir", "hydra.sweep.dir"),
     *("logger.tensorboard.save_dir", "callbacks.mc.dirpath", "callbacks.mc.filename", "trainer.profiler.dirpath"),
-    "logger.mlflow.tracking_uri",
+    *("logger.mlflow.tracking_uri", "start_from"),
 ]
 
 

@@ -22,6 +22,7 @@ from yaml import YAMLError
 from gan_lightning.command_line import (
     AUTO,
     Resumption,
+    check_start,
     differences,
     dry_run,
     for_hydra,
@@ -89,6 +90,8 @@ def checked(config: DictConfig, context: HydraConf) -> list[str]:
     """
     task, choices = as_typed(context.overrides.task), context.runtime.choices  # type: ignore[arg-type]
     check(config, dict(choices))
+    if config.get("start_from"):
+        check_start(config.start_from)
     with open_dict(config):
         config.choices = choices_of(choices)
     values = (o for o in OverridesParser.create().parse_overrides(task) if o.key_or_group not in choices)

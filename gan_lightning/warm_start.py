@@ -1,0 +1,47 @@
+"""A run that begins with the weights of another."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from gan_lightning.callbacks.checkpoint import checkpoints
+from gan_lightning.checkpoints import read_checkpoint
+from gan_lightning.errors import UsageError
+from gan_lightning.gan import GAN
+
+AVERAGE = "average.network."
+
+
+def start_from(gan: GAN, path: str | Path) -> None:
+    """Take the players' networks, and the averaged ones, of a checkpoint or of a run folder's last one.
+
+    Where only this GAN has an average, it begins with the live networks.
+
+    Raises:
+        UsageError: it is no checkpoint, or a weight is absent on one side or has another shape.
+    """
+    place = Path(path)
+    saved = read_checkpoint(checkpoints(place) / "last.ckpt" if place.is_dir() else place)["state_dict"]
+    own, given = _networks(gan.state_dict(), gan), _networks(saved, gan)
+    if not any(name.startswith(AVERAGE) for name in given):
+        averaged = {name: AVERAGE + name.removeprefix("game.") for name in given}
+        given |= {average: given[name] for name, average in averaged.items() if average in own}
+    if gan.average is None:
+        given = {name: value for name, value in given.items() if not name.startswith(AVERAGE)}
+    for name in own | given:
+        shapes = [tuple(side[name].shape) if name in side else "absent" for side in (given, own)]
+        if shapes[0] != shapes[1]:
+            raise UsageError(
+                f"start_from={path} does not fit: its {name} is {shapes[0]}, and this run's is {shapes[1]}: choose the "
+                "model and the data that it was trained with, or leave start_from out."
+            )
+    gan.load_state_dict(given, strict=False)
+
+
+def _networks(state: dict[str, Any], gan: GAN) -> dict[str, Tensor]:
+    """Of a state what belongs to the players' networks, live or averaged."""
+    played = {network for networks in gan.game.players().values() for network in networks}
+    names = [name for name, part in gan.game.named_children() if part in played]
+    beginnings = tuple(f"{place}{name}." for place in ("game.", AVERAGE) for name in names)
+    return {name: value for name, value in state.items() if name.startswith(beginnings)}
