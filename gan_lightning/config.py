@@ -17,6 +17,8 @@ from gan_lightning.errors import UsageError
 from gan_lightning.rules import HYDRAS, OPTIONAL, PLACES, RULES, SCHEDULED, SIZE, TEXTS
 from gan_lightning.trust import DOTTED, PACKAGE, find_source
 
+# data for models that need such, else mnist
+SUITABLE = {"pairs": "mnist_edges", "table": "table", "sequences": "sines"}
 EPOCHS = 20  # of a run that is given neither trainer.max_epochs nor trainer.max_steps
 LONGEST_NAME = 180  # of a folder, without its digest
 
@@ -106,11 +108,11 @@ def check(config: DictConfig, choices: dict[str, Any]) -> None:
     for name, value, is_ruled in _options(config):
         _check_option(name, value, is_ruled)
     needs, gives = config.model.get("needs"), config.data.get("gives")
-    if needs and needs != gives:
+    if needs and gives and needs != gives:  # else its shape tells
         raise UsageError(
             f"model={choices.get('model')} makes {needs}, but data={choices.get('data')} has {gives}: "
             f"choose another model, such as model=points, or data with {needs}, such as "
-            f"data={'mnist_edges' if needs == 'pairs' else 'mnist'}."
+            f"data={SUITABLE.get(needs, 'mnist')}."
         )
     _check_conditional(config, choices)
     m, n = config.model.get("packing"), config.data.get("batch_size")

@@ -1,10 +1,13 @@
 """Images as bytes, and as numbers in the range that networks see."""
 
+import torch
 from torch import Tensor
 
 
 def from_bytes(images: Tensor, value_range: tuple[float, float]) -> Tensor:
-    """uint8 in [0, 255] to float32 in the range (low, high)."""
+    """uint8 in [0, 255] to float32 in the range (low, high); what is no uint8 is in it already."""
+    if images.dtype != torch.uint8:
+        return images
     low, high = value_range
     return images.float().mul_((high - low) / 255).add_(low)
 
