@@ -118,4 +118,4 @@ def class_names(dataset: Any, largest: int) -> tuple[str, ...]:
     """The names that the dataset has for its classes, as torchvision's do, or else their numbers."""
     names = getattr(dataset, "classes", None)
     is_named = isinstance(names, list | tuple) and len(names) > largest
-    return tuple(map(str, names if is_named else range(largest + 1)))  # type: ignore[arg-type]
+    return tuple(map(str, names if is_named else range(largest + 1)))

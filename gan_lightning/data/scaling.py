@@ -45,7 +45,8 @@ class Scaling:
             x = x.clamp(*self.limits)
         if kind in "iu":
             bounds = np.iinfo(self.dtype)
-            x = x.round().clamp(bounds.min, np.nextafter(float(bounds.max), 0) if bounds.bits == 64 else bounds.max)
+            largest = float(bounds.max) - (2048 if bounds.bits == 64 else 0)  # which a double holds
+            x = x.round().clamp(float(bounds.min), largest)
         return x >= 0.5 if kind == "b" else x.to(getattr(torch, self.dtype))
 
     def state(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution
 from torchmetrics import Metric
 
 from gan_lightning.data.synthetic import Synthetic
@@ -19,7 +19,6 @@ class SineWaves(Distribution):
     """
 
     arg_constraints: dict[str, Any] = {}
-    support = constraints.independent(constraints.real, 2)
 
     def __init__(self, steps: int, amplitudes: tuple[float, float], frequencies: tuple[float, float]) -> None:
         super().__init__(event_shape=torch.Size([steps, 1]), validate_args=False)

@@ -79,7 +79,7 @@ class TensorData(RealData):
         return tuple(self._source.samples.x.shape[1:])
 
     @cached_property
-    def class_names(self) -> Sequence[str]:  # type: ignore[override]
+    def class_names(self) -> Sequence[str]:
         return self._source.class_names
 
     @cached_property

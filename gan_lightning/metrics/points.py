@@ -12,9 +12,10 @@ LARGEST = 2500  # samples of either kind that are classified: each is compared w
 
 def comparisons(sample_shape: tuple[int, ...]) -> dict[str, Metric]:
     """The metrics against held-out samples by name: the energy distance and, of rows beyond a plane, two more."""
-    beyond = len(sample_shape) == 1 and sample_shape[0] > 2
-    more: dict[str, Metric] = {"sliced_wasserstein": SlicedWasserstein(), "c2st": ClassifierTwoSample()}
-    return {"energy": Energy()} | (more if beyond else {})
+    found: dict[str, Metric] = {"energy": Energy()}
+    if len(sample_shape) == 1 and sample_shape[0] > 2:
+        found |= {"sliced_wasserstein": SlicedWasserstein(), "c2st": ClassifierTwoSample()}
+    return found
 
 
 def sliced_wasserstein(x: Tensor, y: Tensor, directions: int = DIRECTIONS) -> Tensor:
