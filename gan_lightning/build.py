@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ MANUAL = ("gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batch
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 # options of conf/trainer that are none of Lightning's Trainer's
 OWN = (*MANUAL, "threads", "compile", "float32_matmul_precision")
+OF_DATA = ("sample_shape", "classes", "blocks")  # arguments of networks
 FAILED_TARGET = re.compile(r"(?:call to target|locating target) '([^']+)'")
 
 
@@ -62,8 +63,8 @@ def _is_numbers(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(v, int | float) or _is_numbers(v) for v in value)
 
 
-def build_gan(config: DictConfig, sample_shape: tuple[int, ...], classes: int) -> GAN:
-    """The untrained GAN of a configuration for samples of that shape, of so many classes."""
+def build_gan(config: DictConfig, sample_shape: tuple[int, ...], classes: int, blocks: Sequence[int] = ()) -> GAN:
+    """The untrained GAN of a configuration for samples of that shape, of so many classes; ``blocks`` are a table's."""
     parts = {str(name): part for name, part in config.model.items() if OmegaConf.is_dict(part) and "_target_" in part}
     parts.pop("ema_decay", None)  # which may follow from a half-life
     # but its parts', its game's, or of config.check
@@ -73,7 +74,7 @@ def build_gan(config: DictConfig, sample_shape: tuple[int, ...], classes: int) -
     manual = {name: config.trainer[name] for name in MANUAL if config.trainer[name] is not None}
     gan = made(
         options,
-        game=build_game(config, parts, sample_shape, classes),
+        game=build_game(config, parts, sample_shape, classes, blocks),
         generator_optimizer=made(config.generator_optimizer),
         discriminator_optimizer=made(config.discriminator_optimizer),
         schedule=made(config.schedule) if "_target_" in config.schedule else None,
@@ -83,7 +84,9 @@ def build_gan(config: DictConfig, sample_shape: tuple[int, ...], classes: int) -
     return gan
 
 
-def build_game(config: DictConfig, parts: dict[str, Any], sample_shape: tuple[int, ...], classes: int) -> Game:
+def build_game(
+    config: DictConfig, parts: dict[str, Any], sample_shape: tuple[int, ...], classes: int, blocks: Sequence[int] = ()
+) -> Game:
     """The game of a configuration over the networks that are parts of its model."""
     kind: type[Game] = located(config.game._target_)
     check_parts(kind, parts)
@@ -95,7 +98,7 @@ def build_game(config: DictConfig, parts: dict[str, Any], sample_shape: tuple[in
         if name == "discriminator" and packing > 1:
             first, *others = given["sample_shape"]
             given["sample_shape"] = (packing * first, *others)
-        networks[name] = build_network(part, given)
+        networks[name] = build_network(part, given | {"blocks": tuple(blocks)})
     if layers := config.model.get("freeze_discriminator"):
         freeze(networks["discriminator"], layers)
     if config.model.get("spectral_norm"):
@@ -126,9 +129,9 @@ def check_parts(kind: type[Game], parts: Iterable[str]) -> None:
 
 
 def build_network(config: Any, given: dict[str, Any]) -> nn.Module:
-    """A network from its own options and what it is given: of the data's shape and classes only what it asks for."""
+    """A network from its own options and what it is given: of what the data are only what it asks for."""
     asked = inspect.signature(located(config._target_)).parameters
-    given = {k: v for k, v in given.items() if k not in config and (k in asked or k not in ("sample_shape", "classes"))}
+    given = {k: v for k, v in given.items() if k not in config and (k in asked or k not in OF_DATA)}
     return made(config, **given)
 
 

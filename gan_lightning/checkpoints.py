@@ -38,7 +38,8 @@ def load(path: str | Path, gan: GAN | None = None, trust: Sequence[str] = ()) ->
         check_file(config, path, trust)
         config = OmegaConf.create(config)
         check(config, {})
-        gan = build_gan(config, tuple(described["sample_shape"]), len(described["class_names"]))
+        shape, classes = tuple(described["sample_shape"]), len(described["class_names"])
+        gan = build_gan(config, shape, classes, described.get("blocks", ()))
     check_architecture(path, saved, gan)
     gan.load_state_dict(saved["state_dict"])
     gan.described = described

@@ -17,6 +17,8 @@ from gan_lightning.names import job_name, run_name
 from gan_lightning.rules import HYDRAS, OPTIONAL, PLACES, RULES, SCHEDULED, SIZE, TEXTS
 from gan_lightning.trust import DOTTED, PACKAGE, find_source
 
+# data for models that need such, else mnist
+SUITABLE = {"pairs": "mnist_edges", "table": "table", "sequences": "sines"}
 EPOCHS = 20  # of a run that is given neither trainer.max_epochs nor trainer.max_steps
 
 OmegaConf.register_new_resolver("bits", lambda integers: integers.bit_length() - 1, replace=True)
@@ -72,11 +74,11 @@ def check(config: DictConfig, choices: dict[str, Any]) -> None:
     for name, value, is_ruled in _options(config):
         _check_option(name, value, is_ruled)
     needs, gives = config.model.get("needs"), config.data.get("gives")
-    if needs and needs != gives:
+    if needs and gives and needs != gives:  # else its shape tells
         raise UsageError(
             f"model={choices.get('model')} makes {needs}, but data={choices.get('data')} has {gives}: "
             f"choose another model, such as model=points, or data with {needs}, such as "
-            f"data={'mnist_edges' if needs == 'pairs' else 'mnist'}."
+            f"data={SUITABLE.get(needs, 'mnist')}."
         )
     _check_conditional(config, choices)
     m, n = config.model.get("packing"), config.data.get("batch_size")

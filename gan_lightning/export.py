@@ -43,6 +43,7 @@ def describe(gan: GAN, weights: str) -> dict[str, Any]:
         **({"class_names": list(gan.class_names)} if gan.class_names else {}),
         "sample_shape": gan.described["sample_shape"],
         "value_range": gan.described.get("value_range"),
+        **({"units": units} if (units := gan.described.get("units")) else {}),
         "step": gan.loaded_step,
         "weights": weights,
     }

@@ -230,7 +230,7 @@ class GAN(LightningModule):
         self.validation = Validation(known | self.game.metrics(data) if known else {})
         self.described = {
             name: getattr(data, name)
-            for name in ("sample_shape", "class_names", "value_range", "joint_batch", "fingerprint")
+            for name in ("sample_shape", "class_names", "value_range", "units", "blocks", "joint_batch", "fingerprint")
             if hasattr(data, name)
         }
 

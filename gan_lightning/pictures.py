@@ -1,6 +1,7 @@
 """Samples as pictures, uint8 (3, height, width): grids of images, histograms, scatters."""
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -20,16 +21,18 @@ from gan_lightning.streams import own_stream
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-IMAGES, POINTS = 64, 10_000  # that a picture takes
+IMAGES, SEQUENCES, POINTS = 64, 16, 10_000  # that a picture takes
 HISTOGRAM_BINS = 100
 SCATTERED = 2500
+MARGINALS = 6  # coordinates whose pairs are shown
+PAIRS = 1000  # points in a cell
 CAPTION = 28  # pixels of a line of text
 GRID_SIZE = 512  # pixels that small images are enlarged to
 
 
 def shown(sample_shape: tuple[int, ...]) -> int:
     """How many samples of that shape a picture takes."""
-    return IMAGES if len(sample_shape) == 3 else POINTS
+    return IMAGES if len(sample_shape) == 3 else SEQUENCES if len(sample_shape) == 2 else POINTS
 
 
 def draw(
@@ -38,20 +41,29 @@ def draw(
     columns: int | None = None,
     distribution: Distribution | None = None,
     labels: Tensor | None = None,
+    reference: Tensor | None = None,
+    names: Sequence[str] = (),
 ) -> Tensor:
-    """Samples (N, *sample_shape) as one picture: three dimensions are an image, others points.
+    """Samples (N, *sample_shape) as one picture: three dimensions are an image, two a sequence, others points.
 
-    Points are drawn beside the ``distribution`` that they should follow, where it is known. With ``labels``, (N,), each
+    Points are drawn beside the ``distribution`` that they should follow, where it is known, or the ``reference``, real
+    samples; beyond a plane as pairwise marginals, whose coordinates may have ``names``. With ``labels``, (N,), each
     row of images is of one class where all have as many and ``columns`` is not given; points in a plane are coloured.
     """
     if samples.dim() == 4:
         if labels is not None and columns is None and (columns := per_class(labels)):
             samples = samples[labels.argsort(stable=True)]
         return image_grid(samples, value_range or (-1.0, 1.0), columns)
+    if samples.dim() == 3:
+        return rasterize(sequences(samples))
     points = samples.reshape(len(samples), -1)
+    reference = None if reference is None else reference.reshape(len(reference), -1)
     if points.shape[1] == 1:
-        return histogram(points, distribution)
-    return rasterize(scatter(points, distribution, labels))
+        return histogram(points, distribution, reference)
+    if points.shape[1] == 2 or isinstance(distribution, GaussianMixture):
+        return rasterize(scatter(points, distribution, labels, reference))
+    true = reference if distribution is None else true_samples(distribution)
+    return rasterize(marginals(points, true, names))
 
 
 def per_class(labels: Tensor) -> int | None:
@@ -71,9 +83,10 @@ def image_grid(images: Tensor, value_range: tuple[float, float] = (-1.0, 1.0), c
     return (grid * 255).round().to(torch.uint8)
 
 
-def histogram(samples: Tensor, distribution: Distribution | None = None) -> Tensor:
-    """A histogram of samples (N, 1) with the true density over it."""
-    plot, bars, truth = _histogram(distribution is not None)
+def histogram(samples: Tensor, distribution: Distribution | None = None, reference: Tensor | None = None) -> Tensor:
+    """A histogram of samples (N, 1) with the true density, or the outline of a reference's, over it."""
+    has_truth = distribution is not None
+    plot, bars, truth, outline = _histogram(has_truth, reference is not None and not has_truth)
     low, high = samples.min().item(), samples.max().item()
     top = 0.0
     if distribution is not None:
@@ -83,26 +96,49 @@ def histogram(samples: Tensor, distribution: Distribution | None = None) -> Tens
         p = density(distribution, x)
         truth.set_data(x.numpy(), p.numpy())
         top = p.nan_to_num(posinf=0.0).max().item()  # a density may have a pole
+    elif reference is not None:
+        low, high = min(low, reference.min().item()), max(high, reference.max().item())
     limits = outward(low, high) if low < high else (low - 0.5, low + 0.5)
-    shares, edges = np.histogram(samples.flatten().double().numpy(), HISTOGRAM_BINS, limits, density=True)
-    bars.set_data(shares, edges)
-    return plot.picture(limits, (0.0, above(max(shares.max(), top))))
+    if distribution is None and reference is not None:
+        top = _set_shares(outline, reference, HISTOGRAM_BINS // 2, limits)
+    top = max(top, _set_shares(bars, samples, HISTOGRAM_BINS, limits))
+    return plot.picture(limits, (0.0, above(top)))
+
+
+def _set_shares(stairs: Any, values: Tensor, bins: int, limits: tuple[float, float]) -> float:
+    """Let them show a histogram; returns its highest density."""
+    shares, edges = np.histogram(values.flatten().double().numpy(), bins, limits, density=True)
+    stairs.set_data(shares, edges)
+    return float(shares.max())
 
 
 @lru_cache
-def _histogram(has_truth: bool) -> tuple[Plot, Any, Any]:
-    plot = Plot()
+def _histogram(has_truth: bool, has_reference: bool) -> tuple[Plot, Any, Any, Any]:
+    plot, nothing = Plot(), ([0.0], [0.0, 1.0])
     (line,) = plot.axes.plot([], [], color="black", linewidth=1.5, label="true density" if has_truth else "")
-    plot.moves(line)
-    bars = plot.moves(plot.axes.stairs([0.0], [0.0, 1.0], fill=True, alpha=0.6, label="samples"))
+    outline = plot.axes.stairs(*nothing, color="black", label="real samples" if has_reference else "")
+    bars = plot.axes.stairs(*nothing, fill=True, alpha=0.6, label="samples")
+    for artist in (line, outline, bars):
+        plot.moves(artist)
     plot.label("x", "density", columns=2)
-    return plot, bars, line
+    return plot, bars, line, outline
 
 
-def scatter(samples: Tensor, distribution: Distribution | None = None, labels: Tensor | None = None) -> "Figure":
+def true_samples(distribution: Distribution) -> Tensor:
+    """2,500 samples, (2500, d), always the same."""
+    with own_stream(0):
+        return distribution.sample(torch.Size([SCATTERED])).flatten(1)
+
+
+def scatter(
+    samples: Tensor,
+    distribution: Distribution | None = None,
+    labels: Tensor | None = None,
+    reference: Tensor | None = None,
+) -> "Figure":
     """The first 2,500 of samples (N, d), by their first two coordinates, in the colours of their labels, (N,).
 
-    Circles mark a mixture's modes; of another distribution as many of its own samples lie below.
+    Circles mark a mixture's modes; of another distribution as many of its own samples lie below, or of a reference's.
     """
     figure, axes = blank(5.2, 5.4)
     if isinstance(distribution, GaussianMixture):
@@ -110,10 +146,11 @@ def scatter(samples: Tensor, distribution: Distribution | None = None, labels: T
         reach = 1.25 * distribution.modes[:, :2].abs().max().item() + 3 * distribution.scales.max().item()
         axes.set_xlim(-reach, reach)
         axes.set_ylim(-reach, reach)
-    elif distribution is not None:
-        with own_stream(0):
-            true = distribution.sample(torch.Size([SCATTERED])).flatten(1)
-        axes.scatter(*true[:, :2].T, s=4, alpha=0.35, linewidths=0, color="black", label="true samples")
+    elif distribution is not None or reference is not None:
+        true = reference if distribution is None else true_samples(distribution)
+        assert true is not None
+        label = "real samples" if distribution is None else "true samples"
+        axes.scatter(*true[:SCATTERED, :2].T, s=4, alpha=0.35, linewidths=0, color="black", label=label)
     style: dict[str, Any] = {"color": "tab:blue"}
     if labels is not None:  # the wheel of colours ends where it begins: the last class stops before
         style = {"c": labels[:SCATTERED], "cmap": "hsv", "vmin": 0, "vmax": int(labels.max()) + 1}
@@ -127,6 +164,66 @@ def scatter(samples: Tensor, distribution: Distribution | None = None, labels: T
         handle.set_sizes([40])
         handle.set_alpha(1)
     return figure
+
+
+def sequences(samples: Tensor) -> "Figure":
+    """Sequences (N, steps, channels), a line for each channel, of the first 16."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.8), layout="constrained", dpi=100)
+    cells: Any = figure.subplots(4, 4, sharex=True, sharey=True)
+    for axes, sample in zip(cells.flat, samples, strict=False):
+        axes.plot(sample.numpy(), linewidth=1)
+        axes.tick_params(labelsize=6)
+    return figure
+
+
+def marginals(samples: Tensor, reference: Tensor | None = None, names: Sequence[str] = ()) -> "Figure":
+    """Pairwise marginals of samples (N, d), d > 2: histograms on the diagonal, and 1,000 points below it.
+
+    Those of the ``reference``, real samples, are black. Of more than 6 coordinates the first 6 are shown.
+    """
+    from matplotlib.figure import Figure
+
+    k = min(samples.shape[1], MARGINALS)
+    figure = Figure(figsize=(1.6 * k, 1.6 * k), layout="constrained", dpi=100)
+    both = samples if reference is None else torch.cat([samples, reference])
+    lows, highs = both.amin(0).tolist(), both.amax(0).tolist()
+    named = [*names, *(f"$x_{{{i + 1}}}$" for i in range(len(names), k))]
+    for row in range(k):
+        for column in range(row + 1):
+            axes = figure.add_subplot(k, k, row * k + column + 1)
+            _marginal(axes, samples, reference, row, column, (lows[column], highs[column]))
+            axes.tick_params(labelsize=6)
+            if row == k - 1:
+                axes.set_xlabel(named[column], fontsize=8)
+            if column == 0 and row:
+                axes.set_ylabel(named[row], fontsize=8)
+    figure.text(0.98, 0.98, "blue: samples" + ("" if reference is None else "\nblack: real"), ha="right", va="top")
+    return figure
+
+
+def _marginal(
+    axes: Any, samples: Tensor, reference: Tensor | None, row: int, column: int, limits: tuple[float, float]
+) -> None:
+    """One cell of the pairwise marginals: a histogram on the diagonal, points elsewhere."""
+    if row == column:
+        low, high = limits if limits[0] < limits[1] else (limits[0] - 0.5, limits[1] + 0.5)
+        if reference is not None:
+            _outline(axes, reference[:, column], (low, high))
+        axes.hist(samples[:, column].numpy(), bins=HISTOGRAM_BINS // 2, range=(low, high), density=True, alpha=0.6)
+        axes.set_yticks([])
+        return
+    for points, color in ((reference, "black"), (samples, "tab:blue")):
+        if points is not None:
+            shown = points[:PAIRS]
+            axes.scatter(shown[:, column], shown[:, row], s=2, alpha=0.35, linewidths=0, color=color)
+
+
+def _outline(axes: Any, values: Tensor, limits: tuple[float, float]) -> None:
+    """The outline of a histogram of real values."""
+    style: dict[str, Any] = {"histtype": "step", "color": "black", "label": "real samples"}
+    axes.hist(values.numpy(), bins=HISTOGRAM_BINS // 2, range=limits, density=True, **style)
 
 
 def integer_shares(values: Tensor, max_int: int) -> Tensor:

@@ -19,7 +19,7 @@ from gan_lightning.trust import check_file, read_config
 CHANGEABLE = re.compile(
     r"name|objective|changed_data|trainer\.\w+|(callbacks|logger)\.[\w.]+|schedule\.\w+|model\.(lr|betas)|"
     r"(generator_)?regularizer\.\w+\.weight(\.\w+)?|(generator|discriminator)_optimizer\.\w+|"
-    r"data\.(batch_size|root|held_out|inception_weights|cache|download|workers|memory_limit|validation_samples)"
+    r"data\.(batch_size|root|path|held_out|inception_weights|cache|download|workers|memory_limit|validation_samples)"
 )
 # those of them that training follows, which are said
 SAID = re.compile(
@@ -178,9 +178,10 @@ def check_data(saved: Mapping[str, Any], fingerprint: str | None, config: DictCo
     """
     former = saved["gan"]["data"]["fingerprint"]
     if is_other_data(former, fingerprint) and config.changed_data != "accept":
+        place = config.data.get("root") or config.data.get("path") or "data.dataset"
         raise UsageError(
-            f"{config.data.get('root')} has changed: the run was trained on {former}, and there are {fingerprint}: put "
-            "the data back, or go on with what is there by changed_data=accept."
+            f"{place} has changed: the run was trained on {former}, and there are {fingerprint}: put the data back, or "
+            "go on with what is there by changed_data=accept."
         )
 
 
@@ -221,7 +222,7 @@ def _compared(config: dict[Any, Any]) -> dict[Any, Any]:
         for k, v in config["data"].items()
         if k not in MOVABLE and not (k == "root" and "download" in config["data"])
     }
-    for place in ("root", "held_out"):
+    for place in ("root", "path", "held_out"):
         if isinstance(data.get(place), str):
             data[place] = os.path.abspath(os.path.expanduser(data[place]))
     kept = {k: v for k, v in config.items() if k != "choices"}

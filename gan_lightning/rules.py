@@ -51,6 +51,11 @@ BETAS = (
     lambda v: isinstance(v, ListConfig) and len(v) == 2 and all(map(SHARE[0], v)),
     "a list of two numbers from 0 up to, not including, 1",
 )
+NAMES = (lambda v: isinstance(v, ListConfig) and all(isinstance(n, str | int) for n in v), "a list of names")
+RANGE = (
+    lambda v: isinstance(v, ListConfig) and len(v) == 2 and all(map(_is_number, v)) and v[0] < v[1],
+    "a list of two numbers, the smaller first",
+)
 DEVICES = (
     lambda v: (
         v in ("auto", "-1", -1)
@@ -97,13 +102,13 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("workers", "validation_samples", "continuous", "freeze_discriminator"), COUNT),
     **dict.fromkeys(("category_weight", "continuous_weight", "l1_weight", "adversarial_weight"), NOT_NEGATIVE),
     **dict.fromkeys(("initial", "images"), NOT_NEGATIVE),
-    **dict.fromkeys(("lr", "memory_limit", "limit", "speed"), POSITIVE),
+    **dict.fromkeys(("lr", "memory_limit", "limit", "speed", "temperature"), POSITIVE),
     **dict.fromkeys(("std", "sigma", "spacing", "radius"), SCALE),
     "mean": PLACE,
     **dict.fromkeys(("weight", "every_seconds", "weight_decay", "momentum", "slope", "final"), NOT_NEGATIVE),
     **dict.fromkeys(("init_range", "output_range", "min_lr"), POSITIVE),
     **dict.fromkeys(("keep_input", "keep_hidden"), KEEP),
-    **dict.fromkeys(("ema_decay", "label_smoothing", "start", "final_momentum", "beta2"), SHARE),
+    **dict.fromkeys(("ema_decay", "label_smoothing", "start", "final_momentum", "beta2", "held_out_share"), SHARE),
     **dict.fromkeys(("reuse_fakes", "ema_warmup", "batch_norm", "horizontal_flips"), FLAG),
     **dict.fromkeys(("conditional", "conditional_norm", "spectral_norm"), FLAG),
     **dict.fromkeys(("download", "fused", "compile"), FLAG),
@@ -112,6 +117,11 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("num_nodes", "threads"), SIZE),
     **dict.fromkeys(("widths", "cardinalities"), SIZES),
     "betas": BETAS,
+    "limits": RANGE,
+    **dict.fromkeys(("categorical", "columns"), NAMES),
+    "kind": _one_of("images", "sequences"),
+    **dict.fromkeys(("amplitudes", "frequencies"), RANGE),
+    "scaling": _one_of("range", "standard", "none"),
     "p": (lambda v: _is_number(v) and 0 <= v <= 1, "a number from 0 to 1"),
     "target": (lambda v: _is_number(v) and -1 <= v <= 1, "a number from -1 to 1, or null"),
     "means": MEANS,
@@ -152,15 +162,16 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 OPTIONAL = {
     *("gradient_clip_val", "gradient_clip_algorithm", "max_epochs", "n", "weights", "profiler", "threads"),
     *("deterministic", "benchmark", "plugins", "fixed_samples", "subset", "steps", "beta2", "target"),
+    *("limits", "scaling", "columns"),
     *("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches"),
     *("check_val_every_n_epoch", "val_check_interval", "max_time", "min_steps", "min_epochs"),
 }
 SCHEDULED = re.compile(r"(generator_)?regularizer\.\w+\.weight|model\.ema_decay(\.images)?")  # may be schedules
-PLACES = ("root", "held_out", "inception_weights")  # options of data that name files
+PLACES = ("root", "path", "held_out", "inception_weights")  # options of data that name files
 # by the last part of an option's name: those that have any text, or none
 TEXTS = (
-    *(*PLACES, "cache", "name", "objective", "resume", "start_from", "gives", "needs", "save_dir", "experiment"),
-    "project",
+    *(*PLACES, "key", "labels", "cache", "name", "objective", "resume", "start_from", "gives", "needs", "save_dir"),
+    *("experiment", "project"),
 )
 # keys of Hydra's, whosever the part is
 HYDRAS = {

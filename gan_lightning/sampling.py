@@ -1,5 +1,6 @@
 """Samples of a trained GAN, and the files they go to."""
 
+import csv
 import math
 import sys
 from collections.abc import Iterable, Iterator
@@ -53,22 +54,35 @@ def generate(
 
 
 def value_range(data: RealData) -> tuple[float, float]:
-    """What the data's values lie in: images have bounds, points have none."""
-    return data.value_range or (-math.inf, math.inf)
+    """What the data's values lie in, in their own units: images have bounds, points have none."""
+    return data.units_range or (-math.inf, math.inf)
 
 
 def write_arrays(
     path: Path, samples: Tensor, latents: Tensor, labels: Tensor | None, seed: int, data: RealData
 ) -> None:
-    """``samples``, ``latents``, any ``labels``, ``seed`` and ``value_range`` in one .npz or, as tensors, .pt file."""
+    """``samples``, ``latents``, any ``labels``, ``seed`` and ``value_range`` in one .npz or, as tensors, .pt file.
+
+    A .npy has the samples alone. They are in the data's own units.
+    """
+    samples = data.in_units(samples)
     arrays = {"samples": samples, "latents": latents, "value_range": torch.tensor(value_range(data))}
     if labels is not None:
         arrays["labels"] = labels
     with written_aside(path) as aside, aside.open("wb") as file:
-        if path.suffix.lower() == ".npz":
+        if path.suffix.lower() == ".npy":
+            np.save(file, samples.numpy())
+        elif path.suffix.lower() == ".npz":
             np.savez(file, seed=seed, **{name: array.numpy() for name, array in arrays.items()})  # type: ignore[arg-type]
         else:
             torch.save(arrays | {"seed": seed}, file)
+
+
+def write_records(path: Path, samples: Tensor, data: RealData) -> None:
+    """Samples as the rows of a CSV file, in the data's own columns."""
+    names, rows = data.records(samples)
+    with written_aside(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([names, *rows])
 
 
 def write_picture(path: Path, picture: Tensor) -> None:

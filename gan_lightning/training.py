@@ -99,6 +99,7 @@ def _train(
         return nothing_left(folder, saved["global_step"])
     if saved:
         trainer.fit_loop = ResumedLoop(trainer, is_stopped, (folder / METRICS).exists)
+        data.recall(saved["gan"]["data"])
     set_up(data, trainer, gan)
     rehearse(trainer, gan, data)
     if saved:
@@ -120,7 +121,7 @@ def data_and_gan(config: DictConfig) -> tuple[RealData, GAN]:
     prepare_process(config)
     data = build_data(config)
     classes = called(data.__getattribute__, "classes")  # which reads the names of folders
-    gan = build_gan(config, data.sample_shape, classes)
+    gan = build_gan(config, data.sample_shape, classes, data.blocks)
     lay_out(gan, config)
     return data, gan
 

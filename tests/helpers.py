@@ -15,6 +15,7 @@ import torch
 from composing import composed
 from conftest import ROOT
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from gan_lightning import priors, training
 from gan_lightning.batch import Rounds
@@ -60,6 +61,16 @@ class GivenData(RealData):
             return Rounds(shape.shard(self.rounds[index].flatten(0, 1)), labels)
 
         return fetch
+
+
+class Rows(Dataset[Tensor]):
+    """Rows of three columns."""
+
+    def __len__(self) -> int:
+        return 64
+
+    def __getitem__(self, index: int) -> Tensor:
+        return torch.arange(3.0) + index
 
 
 GAME = ("generator", "discriminator", "encoder", "prior", "loss", "regularizers", "generator_regularizers")

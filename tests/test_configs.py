@@ -3,10 +3,13 @@
 import inspect
 import json
 import struct
+import tempfile
 from collections.abc import Callable
+from functools import cache
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT
@@ -70,11 +73,20 @@ def gives(data: str) -> str:
     return str(OmegaConf.load(CONF / "data" / f"{data}.yaml").gives)
 
 
+@cache
+def some_file(ending: str) -> Path:
+    """Rows in a file."""
+    path, rows = Path(tempfile.mkdtemp()) / f"rows.{ending}", np.random.default_rng(0).normal(size=(64, 3))
+    np.save(path, rows) if ending == "npy" else np.savetxt(path, rows, delimiter=",", header="a,b,c", comments="")
+    return path
+
+
 COMPANIONS = {
     ("augment", "ada"): ["data=mnist"],
     ("augment", "diffaugment"): ["data=mnist"],
     ("game", "infogan"): ["data=mnist"],  # the toys' planes have no room for its codes
     ("game", "pix2pix"): ["data=mnist_edges"],
+    ("data", "dataset"): ["data.dataset._target_=helpers.Rows"],
     ("model", "bigan"): ["game=bigan"],
     ("prior", "codes"): ["model.latent_size=16"],
 }
@@ -98,6 +110,9 @@ def companions(group: str, option: str) -> list[str]:
     chosen += COMPANIONS.get((group, option), [])
     if group == "data" and OmegaConf.is_missing(node, "root"):
         chosen.append("data.root=nowhere")
+    data = option if group == "data" else next((c.partition("=")[2] for c in chosen if c.startswith("data=")), "mnist")
+    if OmegaConf.is_missing(OmegaConf.load(CONF / "data" / f"{data}.yaml"), "path"):
+        chosen.append(f"data.path={some_file('csv' if data == 'table' else 'npy')}")
     return chosen
 
 
@@ -315,7 +330,7 @@ def test_every_model_takes_its_shape_from_the_data_or_refuses_it(configure: Conf
     config = configure(*chosen, *([] if any(option.startswith("data=") for option in chosen) else ["data=mnist"]))
     narrow(config)
     made = 0
-    for shape in ((1, 28, 28), (3, 32, 32), (3, 64, 64), (2,), (1,)):
+    for shape in ((1, 28, 28), (3, 32, 32), (3, 64, 64), (30, 1), (2,), (1,)):
         try:
             gan = build_gan(config, shape, 0).eval()
         except UsageError as error:
@@ -379,7 +394,7 @@ def test_every_data_has_a_model_that_suits_it_unless_another_is_chosen(data: str
             compose("config", overrides=[*order, *place])
             for order in (("model=linear", f"data={data}"), (f"data={data}", "model=linear"))
         )
-    assert (alone.model.latent_size > 10) == (alone.data.gives == "images")
+    assert (alone.model.latent_size > 10) == (alone.data.gives in ("images", "table", "sequences"))
     assert (alone.model.generator._target_.split(".")[2] == "pix2pix") == (alone.data.gives == "pairs")
     assert alone.model.get("needs") in (None, alone.data.gives)
     assert before == after

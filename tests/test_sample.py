@@ -346,7 +346,7 @@ REFUSED = [
     (["mode=walk", "n=1"], "n is 1: a walk visits at least 2 latents."),
     (
         ["out=x.bmp"],
-        "out is x.bmp: end it in .png, .jpg, .jpeg, .webp, .gif, .npz, .pt, or in nothing for a folder.",
+        "out is x.bmp: end it in .png, .jpg, .jpeg, .webp, .gif, .npz, .npy, .csv, .pt, or in nothing for a folder.",
     ),
     (["out=x.GIF"], "out is x.GIF: a film is of mode=interpolation, mode=walk or mode=classes."),
     (["out=x.gif"], "out is x.gif: a film is of mode=interpolation, mode=walk or mode=classes."),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from gan_lightning.data.loader import RealData
 
 IMAGES = 10_000
-OF_DATA = ("root", "held_out", "features", "inception_weights", "cache")
+OF_DATA = ("root", "path", "held_out", "features", "inception_weights", "cache")
 
 
 class FeatureNetwork(Enum):
@@ -50,6 +50,7 @@ class Options:
     features: Annotated[FeatureNetwork | None, "own or inception; null for the run's own choice"] = None
     inception_weights: Annotated[str | None, "file with them; null for the run's own choice or a download"] = None
     root: Annotated[str | None, "folder of the data; null for where the run had it"] = None
+    path: Annotated[str | None, "file of the data, for data=array; null for where the run had it"] = None
     held_out: Annotated[str | None, "folder of held-out images, for data=image_folder"] = None
     cache: Annotated[str | None, "folder where feature networks are kept; null for the run's own choice"] = None
     weights: Annotated[Weights, "average or raw generator"] = Weights.average
@@ -75,6 +76,7 @@ def prepare(options: Options, config: DictConfig) -> "RealData":
     kind: Any = get_class(config.data._target_)
     changed: dict[str, Any] = {
         "root": options.root,
+        "path": options.path,
         "held_out": options.held_out,
         "features": options.features and options.features.value,
         "inception_weights": options.inception_weights,
@@ -131,8 +133,11 @@ def evaluate(options: Options) -> dict[str, Any]:
     try:
         data = prepare(options, config)
         data.trainer = trainer
+        data.recall(gan.described)
         data.prepare_data()
         data.setup("validate")
+        if options.n is not None and data.validation_samples < options.n:
+            raise UsageError(f"n is {options.n}, but {data.validation_samples} samples are held out: give at most that")
         data.measured_classes = data.class_names
         gan.validation_seed = seed
         trainer.validate(gan, datamodule=data, verbose=False)

@@ -12,9 +12,10 @@ A conditional generator makes the classes, or those of classes=[cat,dog], by the
 interpolations in turn, a picture with a row for each, and a walk within the first.
 
 What is written follows from the ending of out: .png, .jpg or .webp one picture, .gif a film, but of mode=samples, .npz
-or .pt the arrays samples (float32, in the model's range), latents, labels of a conditional generator, seed and
-value_range, no ending a new folder of single images: PNGs or, of data.depth=16 and float, TIFFs as deep. The same seed
-gives the same samples, whatever the batch size.
+or .pt the arrays samples (float32, in the model's range, but of data=array and the like in the file's own units and
+type), latents, labels of a conditional generator, seed and value_range, .npy the samples alone, .csv rows, in the
+columns of data=table, no ending a new folder of single images: PNGs or, of data.depth=16 and float, TIFFs as deep. The
+same seed gives the same samples, whatever the batch size.
 """
 
 from collections.abc import Iterable, Iterator
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from gan_lightning.gan import GAN
     from gan_lightning.priors import Prior
 
-ENDINGS = (*PIXELS, ".gif", ".npz", ".pt", "")
+ENDINGS = (*PIXELS, ".gif", ".npz", ".npy", ".csv", ".pt", "")
 
 
 class Mode(Enum):
@@ -184,6 +185,8 @@ def write(
         sampling.write_picture(out, picture)
     elif suffix == ".gif":
         sampling.write_gif(out, film(rows, options.mode), data)
+    elif suffix == ".csv":
+        sampling.write_records(out, samples, data)
     else:
         sampling.write_arrays(out, rows, latents, labels, options.seed, data)
     return None
@@ -201,6 +204,7 @@ def sample(options: Options) -> None:
 
     gan = to_device(load(options.checkpoint, trust=options.trust), options.device)
     data = build_data(OmegaConf.create(gan.config))
+    data.recall(gan.described)
     weights = Weights.raw if gan.average is None else options.weights
     images = images_of(options, gan, data)
     n = options.n or how_many(gan, options, data)

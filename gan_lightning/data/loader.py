@@ -1,7 +1,7 @@
 """Batches of whole training rounds, resumable from one number."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,6 +132,8 @@ class RealData(LightningDataModule):
     monitor: tuple[str, str] | None = None  # a metric's name and "min" or "max"
     features_name: str | None = None  # of the network whose features image metrics compare
     features_accuracy: float | None = None  # of its classes on held-out images
+    units: dict[str, Any] | None = None  # plain containers, by which samples go back to the units of their source
+    blocks: tuple[int, ...] = ()  # the widths of a table's columns, 1 of a numeric one
     fingerprint: str | None = None  # of the samples that are trained on; None where the options tell all of them
     held_out_digest: str | None = None  # of what validation compares with; None where the options tell all of it
     validation_samples = 0
@@ -167,6 +169,28 @@ class RealData(LightningDataModule):
         Where as many samples have each of the labels, a row of images is of one class; points have its colour.
         """
         return pictures.draw(samples.x, self.value_range, columns, labels=samples.y)
+
+    def recall(self, described: Mapping[str, Any]) -> None:
+        """Take what a checkpoint tells of the data, so that they need not be read to draw or write samples."""
+
+    def in_units(self, samples: Tensor) -> Tensor:
+        """Samples, (N, *sample_shape), in the units and the type of their source."""
+        return samples
+
+    def records(self, samples: Tensor) -> tuple[list[str], Iterable[Sequence[Any]]]:
+        """The names of columns, and samples as rows under them, as CSV has them; for points the coordinates.
+
+        Raises:
+            UsageError: samples are no rows.
+        """
+        if len(self.sample_shape) != 1:
+            raise UsageError("A .csv file is for rows, which these samples are not: end the name in .npz.")
+        return [f"x_{i + 1}" for i in range(self.sample_shape[0])], self.in_units(samples).tolist()
+
+    @property
+    def units_range(self) -> tuple[float, float] | None:
+        """What values in these units lie in; None for what has no bounds."""
+        return self.value_range
 
     @property
     def round_shape(self) -> RoundShape:

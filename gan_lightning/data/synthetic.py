@@ -16,7 +16,6 @@ from gan_lightning.data.loader import Batches, RealData
 from gan_lightning.distributions import GaussianMixture, has_cumulative
 from gan_lightning.errors import UsageError
 from gan_lightning.metrics.distribution import JensenShannon, KolmogorovSmirnov, Wasserstein
-from gan_lightning.metrics.energy import Energy
 from gan_lightning.metrics.modes import (
     ByClass,
     HighQuality,
@@ -27,6 +26,7 @@ from gan_lightning.metrics.modes import (
     Width,
     are_apart,
 )
+from gan_lightning.metrics.points import comparisons
 from gan_lightning.streams import own_stream, stream_seed
 
 BLOCK = 10  # rounds
@@ -118,7 +118,7 @@ class Synthetic(RealData):
         known = {name: metric(self.distribution) for name, metric in metrics_of(self.distribution).items()}
         if has_modes(self.distribution):
             known["by_class"] = ByClass(self.distribution, self.measured_classes)
-        return known | {"energy": Energy()}
+        return known | comparisons(self.sample_shape)
 
     def training_samples(self, n: int, seed: int) -> Batch:
         return sample_from(self.distribution, n, stream_seed("floor", seed))

@@ -33,8 +33,8 @@ def _on_a_line(x: Tensor, y: Tensor) -> Tensor:
     return 2 * ((f - g)[:-1].square() * points.diff()).sum()
 
 
-class Energy(Metric):
-    """The energy distance of generated and held-out samples; evaluate.py's floor is that of two true samples."""
+class TwoSamples(Metric):
+    """Base of metrics that compare all generated with all held-out samples: both are kept until then."""
 
     full_state_update = False
     generated: list[Tensor]
@@ -49,6 +49,14 @@ class Energy(Metric):
         self.generated.append(generated.x.detach())
         self.real.append(real.x.detach())
 
-    def compute(self) -> Tensor:
+    def both(self) -> tuple[Tensor, Tensor]:
+        """All samples of either kind, on the CPU."""
         generated, real = (dim_zero_cat(state).cpu() for state in (self.generated, self.real))
-        return energy_distance(generated, real).float()
+        return generated, real
+
+
+class Energy(TwoSamples):
+    """The energy distance of generated and held-out samples; evaluate.py's floor is that of two true samples."""
+
+    def compute(self) -> Tensor:
+        return energy_distance(*self.both()).float()

@@ -1,0 +1,121 @@
+"""Any map-style dataset of torch's kind, torchvision's included, read into memory."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from gan_lightning.cache import say
+from gan_lightning.config import one_line
+from gan_lightning.data.arrays import Numbers
+from gan_lightning.data.tensors import Source
+from gan_lightning.errors import UsageError
+from gan_lightning.streams import own_stream, stream_seed
+
+
+class DatasetData(Numbers):
+    """The items of a dataset that ``dataset`` makes when it is called: x or (x, y), y a whole number, the class.
+
+    x is a tensor, an array or a PIL image. All are read once and kept as one tensor, of at most ``memory_limit`` GiB.
+    Each is read under a random stream of its own, so that a random transform of torch gives an item always the same.
+    """
+
+    def __init__(
+        self, dataset: Callable[[], Dataset[Any]], batch_size: int, memory_limit: float = 8.0, **options: Any
+    ) -> None:
+        super().__init__(batch_size, **options)
+        self.dataset = dataset
+        self.memory_limit = memory_limit
+
+    @property
+    def place(self) -> str:
+        return str(getattr(self._kind, "__name__", "data.dataset"))
+
+    def load(self) -> Source:
+        dataset = self._made()
+        n = len(dataset)
+        if n == 0:
+            raise UsageError(f"{self.place} has no items.")
+        first, y = item(dataset, 0, self.place)
+        gigabytes = n * first.size * 4 / 2**30
+        if gigabytes > self.memory_limit:
+            raise UsageError(
+                f"{self.place} takes {gigabytes:.1f} GiB, more than data.memory_limit={self.memory_limit}: give a "
+                "higher limit or a part of it; folders of images that are larger are read as data=image_folder."
+            )
+        say(f"Reading the {n:,} items of {self.place} into memory")
+        x, labels = np.empty((n, *first.shape), first.dtype), []
+        for i in range(n):
+            one, y = item(dataset, i, self.place)
+            if one.shape != first.shape:
+                raise UsageError(
+                    f"{self.place} has items of shape {first.shape} and, item {i}, {one.shape}: give them one shape, "
+                    "such as by a transform."
+                )
+            x[i] = one
+            labels.append(y)
+        if None in labels:
+            return self.scaled(x, None, ())
+        names = class_names(dataset, max(labels))
+        return self.scaled(x, torch.tensor(labels), names)
+
+    def _made(self) -> Any:
+        try:
+            return self.dataset()
+        except (RuntimeError, OSError) as error:
+            if not str(getattr(self._kind, "__module__", "")).startswith("torchvision."):
+                raise
+            raise UsageError(f"{self.place} cannot be made: {one_line(error)}.") from error
+
+    @property
+    def _kind(self) -> Any:
+        return getattr(self.dataset, "func", self.dataset)
+
+
+def item(dataset: Any, i: int, name: str) -> tuple[np.ndarray, int | None]:
+    """The array of an item and its class, None where it has none.
+
+    Raises:
+        UsageError: it is neither x nor (x, y).
+    """
+    with own_stream(stream_seed("item", i)):
+        found = dataset[i]
+    x, y = found if isinstance(found, tuple | list) and len(found) == 2 else (found, None)
+    y = y.item() if isinstance(y, Tensor | np.ndarray | np.generic) and y.ndim == 0 else y
+    if not isinstance(x, Tensor | np.ndarray | np.generic | Image.Image | float | int) or not _is_class(y):
+        raise UsageError(
+            f"Item {i} of {name} is {_described(found)}: give x or (x, y), x a tensor, an array or a PIL image, y the "
+            "number of its class."
+        )
+    return _as_array(x), y
+
+
+def _is_class(y: Any) -> bool:
+    return y is None or (isinstance(y, int) and not isinstance(y, bool) and y >= 0)
+
+
+def _described(found: Any) -> str:
+    if isinstance(found, Mapping) or not isinstance(found, tuple | list):
+        return f"a {type(found).__name__}"
+    return f"({', '.join(type(part).__name__ for part in found)})"
+
+
+def _as_array(x: Any) -> np.ndarray:
+    if isinstance(x, Image.Image):
+        x = np.asarray(x if x.mode in ("L", "RGB", "I;16", "F") else x.convert("RGB"))
+        return np.moveaxis(x, -1, 0) if x.ndim == 3 else x
+    if isinstance(x, Tensor):
+        x = x.detach().cpu()
+        return (x.float() if x.dtype == torch.bfloat16 else x).numpy()
+    return np.asarray(x)
+
+
+def class_names(dataset: Any, largest: int) -> tuple[str, ...]:
+    """The names that the dataset has for its classes, as torchvision's do, or else their numbers."""
+    names = getattr(dataset, "classes", None)
+    is_named = isinstance(names, list | tuple) and len(names) > largest
+    return tuple(map(str, names if is_named else range(largest + 1)))

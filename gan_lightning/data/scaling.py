@@ -1,0 +1,85 @@
+"""Values as networks see them, and back: a range to [-1, 1], or mean 0 and variance 1 of each column."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gan_lightning.errors import UsageError
+
+Rule = Literal["range", "standard", "none"]
+BYTES = (0.0, 255.0)
+BLOCK = 4096  # samples that are converted at once
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """x' = (x - offset) / scale, each a single number or one of each column, the last dimension.
+
+    ``dtype`` is NumPy's name of the type that x has. What goes back to an integer type is rounded; ``limits`` are those
+    that x stays within on its way back.
+    """
+
+    offset: tuple[float, ...]
+    scale: tuple[float, ...]
+    dtype: str
+    limits: tuple[float, float] | None = None
+
+    def __call__(self, x: np.ndarray) -> Tensor:
+        """Samples (N, ...) in float32, computed in float64."""
+        offset, scale = np.array(self.offset), np.array(self.scale)
+        scaled = torch.empty(x.shape, dtype=torch.float32)
+        for start in range(0, len(x), BLOCK):
+            part = (x[start : start + BLOCK].astype(np.float64) - offset) / scale
+            scaled[start : start + BLOCK] = torch.from_numpy(part)
+        return scaled
+
+    def undo(self, samples: Tensor) -> Tensor:
+        """Samples (N, ...) in the units and the type of x."""
+        kind = np.dtype(self.dtype).kind
+        offset, scale = (torch.tensor(part, dtype=torch.double) for part in (self.offset, self.scale))
+        x = samples.double() * scale + offset
+        if self.limits is not None:
+            x = x.clamp(*self.limits)
+        if kind in "iu":
+            bounds = np.iinfo(self.dtype)
+            largest = float(bounds.max) - (2048 if bounds.bits == 64 else 0)  # which a double holds
+            x = x.round().clamp(float(bounds.min), largest)
+        return x >= 0.5 if kind == "b" else x.to(getattr(torch, self.dtype))
+
+    def state(self) -> dict[str, Any]:
+        """Plain containers, from which ``Scaling(**state)`` makes the same."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+def fitted(x: np.ndarray, rule: Rule, limits: tuple[float, float] | None = None) -> Scaling:
+    """The scaling of samples (N, ...) by a rule.
+
+    range maps ``limits``, for None [0, 255] of bytes and the extremes of other types, to [-1, 1]; standard gives each
+    column, the last dimension, mean 0 and variance 1; a column of one value becomes 0.
+
+    Raises:
+        UsageError: a value is beyond the limits.
+    """
+    dtype = "float64" if x.dtype.itemsize > 8 else x.dtype.name
+    if rule == "none":
+        return Scaling((0.0,), (1.0,), dtype)
+    if rule == "standard":
+        axes = tuple(range(x.ndim - 1))
+        mean, std = x.mean(axis=axes, dtype=np.float64), x.std(axis=axes, dtype=np.float64)
+        return Scaling(tuple(mean.tolist()), _scales(std), dtype)
+    extremes = float(x.min()), float(x.max())
+    low, high = limits or (BYTES if x.dtype == np.uint8 else extremes)
+    if extremes[0] < low or extremes[1] > high:
+        raise UsageError(
+            f"data.limits is [{low:g}, {high:g}], but values are from {extremes[0]:g} to {extremes[1]:g}: give wider "
+            "ones."
+        )
+    half = (high - low) / 2
+    return Scaling(((low + high) / 2,), _scales(np.array([half])), dtype, (low, high))
+
+
+def _scales(spread: np.ndarray) -> tuple[float, ...]:
+    return tuple(np.where(spread > 0, spread, 1.0).tolist())

@@ -1,0 +1,53 @@
+"""Sine waves of random amplitude, frequency and phase (Esteban et al. 2017, RCGAN, section 4.1)."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+from torchmetrics import Metric
+
+from gan_lightning.data.synthetic import Synthetic
+from gan_lightning.metrics.sines import SineFit
+
+
+class SineWaves(Distribution):
+    """x_t = A sin(2 pi f t / T + phi), t = 0 ... T - 1: A ~ U(amplitudes), f ~ U(frequencies), phi ~ U(-pi, pi).
+
+    f is in cycles over the whole wave. Samples are (T, 1).
+    """
+
+    arg_constraints: dict[str, Any] = {}
+
+    def __init__(self, steps: int, amplitudes: tuple[float, float], frequencies: tuple[float, float]) -> None:
+        super().__init__(event_shape=torch.Size([steps, 1]), validate_args=False)
+        self.amplitudes, self.frequencies = amplitudes, frequencies
+
+    def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
+        steps = self.event_shape[0]
+        shape = (*sample_shape, 1, 1)
+        bounds = (self.amplitudes, self.frequencies, (-math.pi, math.pi))
+        amplitude, frequency, phase = (low + (high - low) * torch.rand(shape) for low, high in bounds)
+        t = torch.arange(steps)[:, None] / steps
+        return amplitude * torch.sin(2 * math.pi * frequency * t + phase)
+
+
+class Sines(Synthetic):
+    """Sine waves, (steps, 1), of which validation tells the share that are such, and the laws of their parameters."""
+
+    def __init__(
+        self,
+        batch_size: int,
+        steps: int = 30,
+        amplitudes: tuple[float, float] = (0.1, 0.9),
+        frequencies: tuple[float, float] = (1.0, 5.0),
+        **options: Any,
+    ) -> None:
+        waves = SineWaves(steps, tuple(amplitudes), tuple(frequencies))
+        super().__init__(waves, batch_size, **options)
+        self.waves = waves
+        self.monitor = ("val/energy", "min")
+
+    def metrics(self) -> dict[str, Metric]:
+        return super().metrics() | {"sines": SineFit(self.waves.amplitudes, self.waves.frequencies)}

@@ -1,0 +1,66 @@
+"""Samples of any law against held-out ones, where points have more than two dimensions and no density is known."""
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from gan_lightning.metrics.energy import BLOCK, Energy, TwoSamples
+
+DIRECTIONS = 500
+LARGEST = 2500  # samples of either kind that are classified: each is compared with every other
+
+
+def comparisons(sample_shape: tuple[int, ...]) -> dict[str, Metric]:
+    """The metrics against held-out samples by name: the energy distance and, of rows beyond a plane, two more."""
+    found: dict[str, Metric] = {"energy": Energy()}
+    if len(sample_shape) == 1 and sample_shape[0] > 2:
+        found |= {"sliced_wasserstein": SlicedWasserstein(), "c2st": ClassifierTwoSample()}
+    return found
+
+
+def sliced_wasserstein(x: Tensor, y: Tensor, directions: int = DIRECTIONS) -> Tensor:
+    """SW_2 = (E_theta W_2^2(<theta, x>, <theta, y>))^(1/2), theta uniform on the sphere (Bonneel et al. 2015, eq. 8).
+
+    Of samples (N, ...) and (N, ...) as many; in units of the data and in float64, over fixed directions. Of
+    N(0, I) and N(m, I) in d dimensions it is |m|/sqrt(d).
+    """
+    x, y = (samples.flatten(1).double() for samples in (x, y))
+    stream = torch.Generator().manual_seed(0)
+    theta = torch.randn(x.shape[1], directions, dtype=torch.double, generator=stream)
+    theta = (theta / theta.norm(dim=0)).to(x.device)
+    # by quantiles: on a line, the best transport keeps the order
+    squares = [((x @ part).sort(0).values - (y @ part).sort(0).values).square().mean(0) for part in theta.split(100, 1)]
+    return torch.cat(squares).mean().sqrt()
+
+
+def two_sample_accuracy(x: Tensor, y: Tensor) -> Tensor:
+    """The share of held-out samples that a classifier puts right which has seen others of both (C2ST).
+
+    Half of the pooled samples (N, ...) and (M, ...), drawn at random but always the same, are held out; the majority of
+    the floor(sqrt(n)) nearest among the other n decides, of one less where that is even (Lopez-Paz & Oquab 2017,
+    section 3, C2ST-KNN). 1/2 is what samples of one law have on average, 1 what is told apart always.
+    """
+    x, y = (samples.flatten(1).double() for samples in (x, y))
+    order = torch.randperm(len(x) + len(y), generator=torch.Generator().manual_seed(0)).to(x.device)
+    pooled = torch.cat([x, y])[order]
+    is_x = order < len(x)
+    n = len(pooled) // 2
+    k = max(1, int(n**0.5) - (int(n**0.5) + 1) % 2)
+    nearest = [torch.cdist(part, pooled[:n]).topk(k, largest=False).indices for part in pooled[n:].split(BLOCK)]
+    votes = is_x[:n][torch.cat(nearest)].sum(1)
+    return ((votes > k // 2) == is_x[n:]).double().mean()
+
+
+class SlicedWasserstein(TwoSamples):
+    """The sliced Wasserstein distance of generated and held-out samples."""
+
+    def compute(self) -> Tensor:
+        return sliced_wasserstein(*self.both()).float()
+
+
+class ClassifierTwoSample(TwoSamples):
+    """The accuracy by which generated and held-out samples are told apart, of the first 2,500 of each."""
+
+    def compute(self) -> Tensor:
+        generated, real = self.both()
+        return two_sample_accuracy(generated[:LARGEST], real[:LARGEST]).float()

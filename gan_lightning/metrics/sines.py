@@ -1,0 +1,82 @@
+"""Which samples are sine waves, and how their amplitudes and frequencies are distributed."""
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from gan_lightning.batch import Batch
+
+FIT = 0.98  # of R^2, from which on a sample is a sine
+STEP = 0.005  # between the frequencies that are tried
+BLOCK = 1000  # samples that are fitted at once
+
+
+def fit_sines(x: Tensor, frequencies: tuple[float, float]) -> tuple[Tensor, Tensor, Tensor]:
+    """R^2, amplitude and frequency, (N,) each, of the sine that fits x, (N, T), best: least squares at each frequency.
+
+    Tried are those in the interval, half a cycle wider on both sides, in steps of 0.005 cycles. R^2 = 1 - RSS/TSS, TSS
+    about the mean.
+    """
+    tried, basis, inverse = _bases(x.shape[1], *frequencies)
+    parts = []
+    for block in x.double().split(BLOCK):
+        coefficients = torch.einsum("fkt,nt->nfk", inverse, block)
+        explained = (coefficients * torch.einsum("ftk,nt->nfk", basis, block)).sum(2)
+        energy, best = explained.max(1)
+        chosen = coefficients[torch.arange(len(block)), best]
+        total = (block - block.mean(1, keepdim=True)).square().sum(1)
+        residual = block.square().sum(1) - energy
+        parts.append(torch.stack([1 - residual / total.clamp_min(1e-12), chosen.norm(dim=1), tried[best]]))
+    fit, amplitude, frequency = torch.cat(parts, 1)
+    return fit, amplitude, frequency
+
+
+@lru_cache(maxsize=4)
+def _bases(steps: int, low: float, high: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The frequencies (F,), their sine and cosine (F, T, 2), and the pseudoinverses of these, (F, 2, T)."""
+    tried = torch.arange(max(low - 0.5, 0.1), high + 0.5, STEP, dtype=torch.double)
+    angle = 2 * math.pi * tried[:, None] * torch.arange(steps) / steps
+    basis = torch.stack([angle.sin(), angle.cos()], 2)
+    return tried, basis, torch.linalg.pinv(basis)
+
+
+def uniform_ks(values: Tensor, low: float, high: float) -> Tensor:
+    """sup |F_n(v) - F(v)| of values (N,) against U(low, high); 1 of none."""
+    if not len(values):
+        return values.new_ones(())
+    cdf = ((values.sort().values - low) / (high - low)).clamp(0, 1)
+    steps = torch.arange(len(cdf) + 1, dtype=cdf.dtype) / len(cdf)
+    return torch.maximum(steps[1:] - cdf, cdf - steps[:-1]).max()
+
+
+class SineFit(Metric):
+    """``sine_share`` of the generated samples (N, T, 1) that a sine fits with R^2 >= 0.98.
+
+    Of these ``ks_amplitude`` and ``ks_frequency``, the KS distances from the uniform laws of both.
+    """
+
+    full_state_update = False
+    samples: list[Tensor]
+
+    def __init__(self, amplitudes: tuple[float, float], frequencies: tuple[float, float]) -> None:
+        super().__init__()
+        self.amplitudes, self.frequencies = amplitudes, frequencies
+        self.add_state("samples", default=[], dist_reduce_fx="cat")
+
+    def update(self, generated: Batch, real: Batch) -> None:
+        self.samples.append(generated.x.detach())
+
+    def compute(self) -> dict[str, Tensor]:
+        x = dim_zero_cat(self.samples).cpu().flatten(1)
+        fit, amplitude, frequency = fit_sines(x, self.frequencies)
+        is_sine = fit >= FIT
+        values = {
+            "sine_share": is_sine.double().mean(),
+            "ks_amplitude": uniform_ks(amplitude[is_sine], *self.amplitudes),
+            "ks_frequency": uniform_ks(frequency[is_sine], *self.frequencies),
+        }
+        return {name: value.float() for name, value in values.items()}

@@ -1,0 +1,203 @@
+"""A table of numbers and categories: read, trained on, resumed, measured, and written as it was."""
+
+import csv
+import json
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import counts, load_script, trained
+from scipy.stats import ks_2samp
+from test_arrays import SMALL, run_script
+
+from gan_lightning.batch import Batch
+from gan_lightning.checkpoints import load
+from gan_lightning.data.table import TableData
+from gan_lightning.errors import UsageError
+from gan_lightning.metrics.table import TableMetrics
+from gan_lightning.networks.table import Generator, gumbel
+from gan_lightning.resumption import resume
+from gan_lightning.training import train
+
+COLUMNS = ["height", "weight", "age", "income", "score", "sex", "city", "plan"]
+
+
+def sample_law(n: int, seed: int) -> list[list[Any]]:
+    """Rows of a known law: five numeric columns, three of which depend on each other, and three categories.
+
+    sex is uniform, city has shares 0.5, 0.3, 0.15, 0.05, plan is a with 0.8 in two of the cities and 0.3 in the others.
+    """
+    noise = np.random.default_rng(seed)
+    sex = noise.integers(0, 2, n)
+    city = noise.choice(4, n, p=[0.5, 0.3, 0.15, 0.05])
+    plan = noise.random(n) < np.array([0.8, 0.8, 0.3, 0.3])[city]
+    height = 165 + 12 * sex + 7 * noise.normal(size=n)
+    weight = 70 + 0.8 * (height - 171) + 8 * noise.normal(size=n)
+    age = noise.integers(18, 80, n)
+    income = np.exp(10 + 0.4 * noise.normal(size=n)) * (1 + 0.5 * plan)
+    score = noise.normal(0, 1, n) - 2 * (city == 1)
+    return [
+        [
+            f"{h:.1f}",
+            f"{w:.1f}",
+            int(a),
+            f"{i:.2f}",
+            f"{s:.4f}",
+            "mf"[x],
+            ["Bern", "Oslo", "Rome", "Wien, XX"][c],
+            "ba"[p],
+        ]
+        for h, w, a, i, s, x, c, p in zip(height, weight, age, income, score, sex, city, plan.astype(int), strict=True)
+    ]
+
+
+def write_law(path: Path, n: int, seed: int = 0) -> Path:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, *sample_law(n, seed)])
+    return path
+
+
+def read(path: Path) -> tuple[list[str], list[list[str]]]:
+    with path.open(newline="") as file:
+        names, *rows = csv.reader(file)
+    return names, rows
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def made(path: Path, **options: Any) -> TableData:
+    data = TableData(str(path), 8, **options)
+    data.trainer = counts(critic_steps=1)
+    data.setup()
+    return data
+
+
+def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
+    """Numbers with their decimals, whole ones without any, texts with their commas and zeros."""
+    path = write(
+        tmp_path / "t.csv",
+        'size,n,zip,"a name",s\n1.25,3,007,"x, y",1e3\n-2.5,-4,010,z,2.5e-1\n0.75,12,007,"x, y",0.1\n',
+    )
+    data = made(path, categorical=["zip"], held_out_share=0.0)
+    assert data.sample_shape == (1 + 1 + 2 + 2 + 1,)
+    assert data.blocks == (1, 1, 2, 2, 1)
+    assert data.monitor is None
+    names, rows = data.records(data._training.x)
+    assert names == ["size", "n", "zip", "a name", "s"]
+    back = sorted([[str(cell) for cell in row[:4]] for row in rows])
+    assert back == sorted([["1.25", "3", "007", "x, y"], ["-2.5", "-4", "010", "z"], ["0.75", "12", "007", "x, y"]])
+    last = sorted(row[4] for row in data.records(data._training.x)[1])
+    np.testing.assert_allclose(last, [0.1, 0.25, 1000], rtol=1e-3)
+
+
+def test_columns_are_standardised_and_categories_one_hot(tmp_path: Path) -> None:
+    data = made(write_law(tmp_path / "law.csv", 300))
+    x = torch.cat([data._training.x, data.held_out_samples(1000).x])
+    torch.testing.assert_close(x[:, :5].mean(0), torch.zeros(5), atol=1e-5, rtol=0)
+    torch.testing.assert_close(x[:, :5].std(0, correction=0), torch.ones(5), atol=1e-5, rtol=0)
+    assert data.blocks == (1, 1, 1, 1, 1, 2, 4, 2)
+    for part in x.split(data.blocks, 1)[5:]:
+        assert torch.equal(part.sum(1), torch.ones(300))
+    texts = Counter(tuple(row[5:]) for row in data.records(x)[1])
+    assert texts == Counter(tuple(row[5:]) for row in read(tmp_path / "law.csv")[1])
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "sentence"),
+    [
+        ("", {}, r"data.path=.* is empty: give a CSV file"),
+        ("a,b\n", {}, r"has no rows: give a CSV file"),
+        ("a,a\n1,2\n", {}, r"has two columns of one name"),
+        ("a,b\n1,2\n3\n", {}, r"Row 2 of .* has 1 cells under 2 names"),
+        ("a,b\n1,2\n,4\n", {}, r"The column a of .* has numbers and, in some cells, no finite one"),
+        ("a,b\n1,2\nnan,4\n", {}, r"The column a of .* has numbers and, in some cells, no"),
+        ("a,b\n1,x\n2,x\n", {}, r"The column b of .* has 1 categories, and 2 to 1000 are possible"),
+        ("a,b\n1,2\n", {"columns": ["c"]}, r"data names the column c, which .* has not: it has a, b\."),
+        ("a,b\n1,2\n", {"categorical": ["c"]}, r"data names the column c, which .* has not"),
+    ],
+)
+def test_what_is_no_table_is_refused(tmp_path: Path, text: str, options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        made(write(tmp_path / "t.csv", text), **options)
+
+
+def test_a_column_that_changed_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "a,b\n1,x\n2,y\n")
+    first = TableData(str(path), 8)
+    described = {"sample_shape": first.sample_shape, "class_names": (), "units": first.units}
+    for text, sentence in (
+        ("a,b\n1,x\n2,z\n", "has the new category 'z'"),
+        ("a,b\nq,x\n2,y\n", "no longer numeric"),
+        ("a,c\n1,x\n2,y\n", "has no column b: it has a, c."),
+    ):
+        data = TableData(str(write(path, text)), 8)
+        data.recall(described)
+        with pytest.raises(UsageError, match=sentence):
+            data.setup()
+
+
+def test_the_metrics_are_those_of_other_libraries() -> None:
+    noise = torch.Generator().manual_seed(0)
+    x, y = torch.randn(200, 4, generator=noise), torch.randn(150, 4, generator=noise) @ torch.randn(4, 4)
+    metric = TableMetrics((1, 1, 2))
+    metric.update(Batch(x), Batch(y))
+    found = metric.compute()
+    assert found["ks"].item() == pytest.approx(max(ks_2samp(x[:, i], y[:, i]).statistic for i in (0, 1)), rel=1e-5)
+    expected = abs(np.corrcoef(x[:, :2].T)[0, 1] - np.corrcoef(y[:, :2].T)[0, 1])
+    assert found["correlation_error"].item() == pytest.approx(expected, rel=1e-4)
+    shares = [(part[:, 2] >= part[:, 3]).float().mean() for part in (x, y)]
+    assert found["share_error"].item() == pytest.approx(abs(shares[0] - shares[1]).item(), rel=1e-5)
+
+
+def test_categories_are_drawn_by_the_softmax_of_their_logits() -> None:
+    """The Gumbel-max trick, with noise that is made of normal latents; and the gradient reaches the logits."""
+    network = Generator(5, (4,), [8], batch_norm=False, blocks=(1, 3))
+    for weight in network.body.layers[-1].parameters():
+        torch.nn.init.zeros_(weight)
+    network.body.layers[-1].bias.data[1:] = torch.tensor([0.5, 0.3, 0.2]).log()
+    x = network(torch.randn(20_000, 5, generator=torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(x[:, 1:].sum(1), torch.ones(20_000))
+    assert set(x[:, 1:].detach().round(decimals=5).unique().tolist()) == {0.0, 1.0}
+    shares = x[:, 1:].detach().mean(0)
+    torch.testing.assert_close(shares, torch.tensor([0.5, 0.3, 0.2]), atol=4 * math.sqrt(0.25 / 20_000), rtol=0)
+    (x[:, 1:] * torch.tensor([1.0, 0.0, 0.0])).sum().backward()
+    gradient = network.body.layers[-1].bias.grad
+    assert gradient[0] == 0
+    assert gradient[1] > 0 > gradient[2]
+    z = torch.randn(20_000, generator=torch.Generator().manual_seed(1))
+    assert gumbel(z).mean().item() == pytest.approx(0.5772, abs=0.03)  # Euler's constant
+    with pytest.raises(UsageError, match=r"model.latent_size is 3: give more than 3, of which each category"):
+        Generator(3, (4,), [8], blocks=(1, 3))
+    with pytest.raises(UsageError, match=r"model=table makes rows, and samples have shape \(3, 8, 8\)"):
+        Generator(3, (3, 8, 8), [8])
+
+
+def test_a_table_is_trained_on_resumed_measured_exported_and_written(tmp_path: Path) -> None:
+    path = write_law(tmp_path / "law.csv", 200)
+    options = ("data=table", f"data.path={path}", "model.generator.widths=[8]", "callbacks=default", *SMALL)
+    straight = trained(tmp_path / "straight", *options)
+    broken = trained(tmp_path / "broken", *options, "trainer.max_steps=6")
+    train(resume(broken, ["trainer.max_steps=12"]), broken)
+    a, b = load(straight), load(broken)
+    for name, value in a.state_dict().items():
+        assert torch.equal(value, b.state_dict()[name]), name
+    logged = json.loads((straight / "metrics.json").read_text())
+    assert {"val/ks", "val/share_error", "val/correlation_error", "val/energy", "val/c2st"} <= set(logged)
+    run_script(load_script("evaluate"), f"checkpoint={straight}")
+    assert all(logged[k] == v for k, v in json.loads((straight / "evaluation.json").read_text())["metrics"].items())
+    path.unlink()
+    run_script(load_script("export"), f"checkpoint={straight}", f"out={tmp_path / 'g.onnx'}")
+    run_script(load_script("sample"), f"checkpoint={straight}", f"out={tmp_path / 'samples.csv'}", "n=50")
+    names, rows = read(tmp_path / "samples.csv")
+    assert (names, len(rows)) == (COLUMNS, 50)
+    for row in rows:
+        assert int(row[2]) == float(row[2])
+        assert len(row[0].partition(".")[2]) == 1
+        assert (row[5] in "mf", row[6] in ("Bern", "Oslo", "Rome", "Wien, XX"), row[7] in "ab") == (True, True, True)
