@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -129,11 +129,14 @@ def _both_bytes(path: Path, layout: str, crop: Callable[[Image.Image], Image.Ima
         with path.open("rb") as stream, Image.open(stream) as file:
             if file.info.get("transparency") is not None:
                 raise ValueError(NO_TRANSPARENT_COLOUR)
-            tiles = file.tile  # type: ignore[attr-defined]
-            arguments = [read_as if isinstance(tile.args, str) else (read_as, *tile.args[1:]) for tile in tiles]
-            file.tile = [tile._replace(args=a) for tile, a in zip(tiles, arguments, strict=True)]  # type: ignore[attr-defined]
+            file.tile = [tile._replace(args=_told(read_as, tile.args)) for tile in file.tile]
             samples = samples + factor * np.asarray(crop(upright(file)), dtype=np.float32)
     return samples.transpose(2, 0, 1) / np.float32(65535)
+
+
+def _told(layout: str, arguments: Any) -> Any:
+    """A decoder's arguments, of which the first or only one is the layout."""
+    return layout if isinstance(arguments, str) else (layout, *arguments[1:])
 
 
 def _in_channels(bands: np.ndarray, channels: int) -> np.ndarray:

@@ -89,8 +89,13 @@ class ImageFolder(ImageData):
             raise UsageError(f"data.channels is {channels}: choose 1 (grey) or 3 (colour), or 2 or 4 with alpha.")
         self.sample_shape = (channels, *sides(size))
         self.fit, self.depth = fit, depth
-        form = {"sample_shape": self.sample_shape, "fit": fit, "depth": depth, "value_range": self.value_range}
-        self._read = partial(read_in_range, **form)  # which workers have without this object
+        form: dict[str, Any] = {
+            "sample_shape": self.sample_shape,
+            "fit": fit,
+            "depth": depth,
+            "value_range": self.value_range,
+        }
+        self._read: Callable[[Path], Tensor] = partial(read_in_range, **form)  # which workers have without this object
         self.unreadable = unreadable
         self.memory_limit = memory_limit
         self.held_out = None if held_out is None else Path(held_out).expanduser()
