@@ -1,7 +1,7 @@
 """Any map-style dataset of torch's kind, torchvision's included, read into memory."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ class DatasetData(Numbers):
                 "higher limit or a part of it; folders of images that are larger are read as data=image_folder."
             )
         say(f"Reading the {n:,} items of {self.place} into memory")
-        x, labels = np.empty((n, *first.shape), first.dtype), []
+        x, labels = np.empty((n, *first.shape), first.dtype), list[int]()
         for i in range(n):
             one, y = item(dataset, i, self.place)
             if one.shape != first.shape:
@@ -57,8 +57,8 @@ class DatasetData(Numbers):
                     "such as by a transform."
                 )
             x[i] = one
-            labels.append(y)
-        if None in labels:
+            labels += [] if y is None else [y]
+        if len(labels) < n:
             return self.scaled(x, None, ())
         names = class_names(dataset, max(labels))
         return self.scaled(x, torch.tensor(labels), names)
@@ -94,7 +94,7 @@ def item(dataset: Any, i: int, name: str) -> tuple[np.ndarray, int | None]:
     return _as_array(x), y
 
 
-def _is_class(y: Any) -> bool:
+def _is_class(y: Any) -> TypeGuard[int | None]:
     return y is None or (isinstance(y, int) and not isinstance(y, bool) and y >= 0)
 
 
@@ -118,4 +118,4 @@ def class_names(dataset: Any, largest: int) -> tuple[str, ...]:
     """The names that the dataset has for its classes, as torchvision's do, or else their numbers."""
     names = getattr(dataset, "classes", None)
     is_named = isinstance(names, list | tuple) and len(names) > largest
-    return tuple(map(str, names if is_named else range(largest + 1)))
+    return tuple(map(str, names or ())) if is_named else tuple(map(str, range(largest + 1)))

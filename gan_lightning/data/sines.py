@@ -44,7 +44,7 @@ class Sines(Synthetic):
         frequencies: tuple[float, float] = (1.0, 5.0),
         **options: Any,
     ) -> None:
-        waves = SineWaves(steps, tuple(amplitudes), tuple(frequencies))
+        waves = SineWaves(steps, *((low, high) for low, high in (amplitudes, frequencies)))
         super().__init__(waves, batch_size, **options)
         self.waves = waves
         self.monitor = ("val/energy", "min")
