@@ -22,10 +22,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import evaluate
-import report
 from omegaconf import MISSING
 
+import evaluate
+import report
 from gan_lightning.errors import UsageError
 from gan_lightning.files import written_aside
 from gan_lightning.options import check_picture, check_values, read_options, refusals
