@@ -47,6 +47,7 @@ SIZES = (lambda v: isinstance(v, ListConfig) and all(map(SIZE[0], v)), "a list o
 MEANS = (lambda v: isinstance(v, ListConfig) and all(map(PLACE[0], v)), "a list of numbers from -1e9 to 1e9")
 SCALES = (lambda v: isinstance(v, ListConfig) and all(map(SCALE[0], v)), "a list of numbers above 0, from 1e-9 to 1e9")
 POSITIVES = (lambda v: isinstance(v, ListConfig) and all(map(POSITIVE[0], v)), "a list of numbers above 0")
+TIMES = (lambda v: POSITIVES[0](v) and len(v) > 0, "a list of numbers above 0, at least one")
 BETAS = (
     lambda v: isinstance(v, ListConfig) and len(v) == 2 and all(map(SHARE[0], v)),
     "a list of two numbers from 0 up to, not including, 1",
@@ -106,7 +107,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("std", "sigma", "spacing", "radius"), SCALE),
     "mean": PLACE,
     **dict.fromkeys(("weight", "every_seconds", "weight_decay", "momentum", "slope", "final"), NOT_NEGATIVE),
-    **dict.fromkeys(("init_range", "output_range", "min_lr"), POSITIVE),
+    **dict.fromkeys(("init_range", "output_range", "min_lr", "norm_eps"), POSITIVE),
     **dict.fromkeys(("keep_input", "keep_hidden"), KEEP),
     **dict.fromkeys(("ema_decay", "label_smoothing", "start", "final_momentum", "beta2", "held_out_share"), SHARE),
     **dict.fromkeys(("reuse_fakes", "ema_warmup", "batch_norm", "horizontal_flips"), FLAG),
@@ -127,6 +128,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "means": MEANS,
     "stds": SCALES,
     "weights": POSITIVES,
+    "at_seconds": TIMES,
     "check_val_every_n_epoch": SIZE,
     **dict.fromkeys((f"limit_{stage}_batches" for stage in ("train", "val", "test", "predict")), LIMIT),
     **dict.fromkeys(("min_steps", "min_epochs", "reload_dataloaders_every_n_epochs"), COUNT),

@@ -63,6 +63,16 @@ REFUSED = [
     (["model.generator.widths=[64,0]"], "model.generator.widths is [64, 0]", "a list of whole numbers, each at"),
     (["data=mixture", "data.distribution.stds=[1,0,1]"], "stds is [1, 0, 1]", "a list of numbers above 0"),
     (["data=mixture", "data.distribution.weights=[1,0,1]"], "weights is [1, 0, 1]", "a list of numbers above 0"),
+    (
+        ["callbacks=race", "callbacks.clock.at_seconds=[]"],
+        "at_seconds is []",
+        "a list of numbers above 0, at least one",
+    ),
+    (
+        ["callbacks=race", "callbacks.clock.at_seconds=60"],
+        "at_seconds is 60",
+        "a list of numbers above 0, at least one",
+    ),
     (["data=mixture", "data.distribution.means=3"], "data.distribution.means is 3", "a list of numbers"),
     (["model.betas=0.5"], "model.betas is 0.5", "a list of two numbers from 0 up to, not including, 1"),
     (["model.betas=[0.5]"], "model.betas is [0.5]", "a list of two numbers from 0 up to, not including, 1"),

@@ -75,11 +75,13 @@ def test_two_processes_are_one(tmp_path: Path, common: tuple[str, ...]) -> None:
 
 def test_processes_share_batch_norm_statistics(tmp_path: Path) -> None:
     options = ("model.generator.batch_norm=true", "trainer.max_steps=10", "trainer.devices=2", "trainer.strategy=ddp")
-    train(tmp_path / "run", *options)
+    train(tmp_path / "run", *options, "callbacks=race", "callbacks.clock.at_seconds=[0.001,1000]")
     first, second = (saved(tmp_path / "run" / f"rank{rank}.pt") for rank in (0, 1))
     assert_close(first, second, rtol=0, atol=0)
     assert first["game.generator.layers.1.running_mean"].abs().max() > 1e-3
     assert first["average.network.generator.layers.1.running_mean"].abs().max() > 1e-3
+    kept = saved(tmp_path / "run" / "checkpoints" / "at_0.001s.ckpt")  # when the processes' mean had passed it
+    assert 0.001 <= kept["callbacks"]["Clock"]["seconds"] < 1000
 
 
 @pytest.mark.parametrize("first", [1, 2])

@@ -52,6 +52,17 @@ def keep(last: Path) -> None:
             shutil.copyfile(last, aside)
 
 
+def write(trainer: Trainer, name: str) -> None:
+    """Write a checkpoint of that name into the run's folder.
+
+    Raises:
+        Fault: the folder has gone.
+    """
+    if not is_in_place(Path(trainer.default_root_dir)):
+        raise Fault(f"{trainer.default_root_dir} has gone or was moved while it was trained in: resume it there.")
+    trainer.save_checkpoint(checkpoints(trainer.default_root_dir) / name)
+
+
 class RunCheckpoint(Checkpoint):
     """``last.ckpt`` every ``every_seconds`` and at the end, ``best.ckpt`` by the data's monitor.
 
@@ -172,10 +183,7 @@ class RunCheckpoint(Checkpoint):
 
     def _write(self, trainer: Trainer, name: str) -> None:
         self.stopped = trainer.should_stop
-        path = checkpoints(trainer.default_root_dir) / name
-        if not is_in_place(Path(trainer.default_root_dir)):
-            raise Fault(f"{trainer.default_root_dir} has gone or was moved while it was trained in: resume it there.")
-        trainer.save_checkpoint(path)
+        write(trainer, name)
 
     def _restore_handlers(self) -> None:
         for signum, handler in self._former_handlers.items():

@@ -11,6 +11,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 
+from gan_lightning.callbacks.clock import Clock
 from gan_lightning.files import written_aside
 from gan_lightning.gan import GAN
 
@@ -88,7 +89,7 @@ def write_metrics(path: Path, trainer: Trainer, module: GAN, seconds: float, met
 
 
 def why_stopped(trainer: Trainer) -> str:
-    """What ended the run before its length, in a sentence; nothing where that was no callback of Lightning's."""
+    """What ended the run before its length, in a sentence; nothing where that was another callback."""
     if not trainer.should_stop:
         return ""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -96,6 +97,8 @@ def why_stopped(trainer: Trainer) -> str:
             return f"Stopped early: {callback.stopping_reason_message.removesuffix(' Signaling Trainer to stop.')}"
         if isinstance(callback, Timer) and callback.time_remaining() == 0:
             return "Stopped by trainer.max_time."
+        if isinstance(callback, Clock) and callback.is_over:
+            return f"Stopped by callbacks.clock after {callback.seconds:.1f} s of training."
     return ""
 
 

@@ -17,7 +17,7 @@ bold, and nothing is where its mean is the best. Metrics that are not known to b
 import csv
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -254,12 +254,12 @@ def draw_table(rows: list[Row], table: Table) -> "Figure":
 
 
 def panel_grid(
-    panels: int, height: float, margin: tuple[float, float], share_y: bool = False
+    panels: int, height: float, margin: tuple[float, float], share_y: bool = False, columns: int = 3
 ) -> tuple["Figure", list["Axes"]]:
-    """A figure and its axes, at most three in a row; the height of one and the margin, width and height, in inches."""
+    """A figure and its axes, at most ``columns`` in a row; the height of one and the margin, both ways, in inches."""
     from matplotlib.figure import Figure
 
-    columns = min(3, panels)
+    columns = min(columns, panels)
     count = math.ceil(panels / columns)
     size = (3.8 * columns + margin[0], height * count + margin[1])
     figure = Figure(figsize=size, layout="constrained", dpi=100)
@@ -333,21 +333,32 @@ def draw_curves(rows: list[Row], bands: Bands) -> "Figure":
     lines: dict[int, Line2D] = {}
     for axes, (metric, column) in zip(grid, bands.items(), strict=True):
         for i, band in column.items():
-            style = ("." if len(band) < 20 else "") + DASHES[i // 10 % len(DASHES)]
-            means, errors = [s.mean for s in band.values()], [s.error for s in band.values()]
-            (lines[i],) = axes.plot(list(band), means, style, color=f"C{i}", linewidth=1.2)
-            if any(map(math.isfinite, errors)):  # one seed has none
-                lower, upper = ([m + s * e for m, e in zip(means, errors, strict=True)] for s in (-1, 1))
-                axes.fill_between(list(band), lower, upper, color=f"C{i}", alpha=0.2, linewidth=0)
+            lines[i] = draw_band(axes, band, i)
         axes.set_title(title(metric), fontsize=10, loc="left")
         axes.set_xlabel("generator updates", fontsize=8)
         set_scale(axes.set_yscale, metric, [s.mean for band in column.values() for s in band.values()])
+    add_legend(figure, rows, lines)
+    return figure
+
+
+def draw_band(axes: "Axes", band: Mapping[Any, Sample], i: int) -> "Line2D":
+    """The line of the i-th setting's means, in its colour, with their standard errors around it."""
+    style = ("." if len(band) < 20 else "") + DASHES[i // 10 % len(DASHES)]
+    means, errors = [s.mean for s in band.values()], [s.error for s in band.values()]
+    (line,) = axes.plot(list(band), means, style, color=f"C{i}", linewidth=1.2)
+    if any(map(math.isfinite, errors)):  # one seed has none
+        lower, upper = ([m + s * e for m, e in zip(means, errors, strict=True)] for s in (-1, 1))
+        axes.fill_between(list(band), lower, upper, color=f"C{i}", alpha=0.2, linewidth=0)
+    return line
+
+
+def add_legend(figure: "Figure", rows: list[Row], lines: Mapping[int, "Line2D"]) -> None:
+    """The settings that have lines, below the axes."""
     settings = [f"{rows[i].label} ({len(rows[i].runs)})" for i in sorted(lines)]
     handles = [lines[i] for i in sorted(lines)]
     legend = figure.legend(handles, settings, loc="outside lower left", frameon=False, fontsize=8)
     legend.set_title("setting (seeds)")
     legend.set_alignment("left")
-    return figure
 
 
 # ------------------------------------------------------------------------------------------------------------ main

@@ -11,10 +11,18 @@ from gan_lightning.networks.pyramid import growing, pyramid
 MOST = 8  # times the width, in channels: those of 64 pixels, which is where the paper ends
 
 
+def _norm(channels: int, batch_norm: bool) -> list[nn.Module]:
+    return [nn.BatchNorm2d(channels)] if batch_norm else []
+
+
 def _initialize(network: nn.Module) -> None:
-    """Weights from N(0, 0.02), BatchNorm's scale from N(1, 0.02) (Radford et al. 2015, section 4)."""
+    """Weights from N(0, 0.02), BatchNorm's scale from N(1, 0.02) (Radford et al. 2015, section 4).
+
+    Without BatchNorm, which makes up for weights so small, they are PyTorch's own.
+    """
+    has_norm = any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and has_norm:
             nn.init.normal_(module.weight, 0.0, 0.02)
         elif isinstance(module, nn.BatchNorm2d) and module.affine:
             nn.init.normal_(module.weight, 1.0, 0.02)
@@ -22,7 +30,7 @@ def _initialize(network: nn.Module) -> None:
 
 
 class Generator(nn.Module):
-    """Transposed convolutions from z to tanh images, (N, latent_size) to (N, *sample_shape).
+    """Transposed convolutions, BatchNorm and ReLU from z to tanh images, (N, latent_size) to (N, *sample_shape).
 
     A ``conditional`` one takes the class joined to z, with ``conditional_norm`` by BatchNorm too.
     """
@@ -37,6 +45,7 @@ class Generator(nn.Module):
         classes: int = 0,
         conditional: bool = False,
         conditional_norm: bool = False,
+        batch_norm: bool = True,
     ) -> None:
         super().__init__()
         self.conditional = conditional
@@ -44,11 +53,11 @@ class Generator(nn.Module):
         latent_size += EMBEDDING * conditional
         maps = pyramid("dcgan", sample_shape)
         widths = growing(width, maps.doublings, MOST)[::-1]
-        smallest = (maps.height, maps.width)
-        layers: list[nn.Module] = [nn.ConvTranspose2d(latent_size, widths[0], smallest, bias=False)]
+        smallest, bias = (maps.height, maps.width), not batch_norm
+        layers: list[nn.Module] = [nn.ConvTranspose2d(latent_size, widths[0], smallest, bias=bias)]
         for inputs, outputs in pairwise(widths):
-            layers += [nn.BatchNorm2d(inputs), nn.ReLU(), nn.ConvTranspose2d(inputs, outputs, 4, 2, 1, bias=False)]
-        layers += [nn.BatchNorm2d(width), nn.ReLU(), nn.ConvTranspose2d(width, sample_shape[0], 4, 2, 1), nn.Tanh()]
+            layers += [*_norm(inputs, batch_norm), nn.ReLU(), nn.ConvTranspose2d(inputs, outputs, 4, 2, 1, bias=bias)]
+        layers += [*_norm(width, batch_norm), nn.ReLU(), nn.ConvTranspose2d(width, sample_shape[0], 4, 2, 1), nn.Tanh()]
         layers += maps.crop()
         self.layers = LayersByClass(layers, classes) if conditional and conditional_norm else nn.Sequential(*layers)
         _initialize(self)
@@ -59,7 +68,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Strided convolutions, LeakyReLU(0.2) and BatchNorm but in the first, images to logits (N,), or (N, outputs).
+    """Strided convolutions, BatchNorm but in the first, and LeakyReLU(0.2), images to logits (N,), or (N, outputs).
 
     A ``conditional`` one takes the class by ``conditioning``: projection, or joined to x as one more channel.
     """
@@ -74,6 +83,7 @@ class Discriminator(nn.Module):
         classes: int = 0,
         conditional: bool = False,
         conditioning: Conditioning = "projection",
+        batch_norm: bool = True,
     ) -> None:
         super().__init__()
         self.conditional = conditional
@@ -82,7 +92,8 @@ class Discriminator(nn.Module):
         widths = growing(width, maps.doublings, MOST)
         layers = [*maps.pad(), nn.Conv2d(sample_shape[0] + is_joined, width, 4, 2, 1), nn.LeakyReLU(0.2)]
         for before, after in pairwise(widths):
-            layers += [nn.Conv2d(before, after, 4, 2, 1, bias=False), nn.BatchNorm2d(after), nn.LeakyReLU(0.2)]
+            convolution = nn.Conv2d(before, after, 4, 2, 1, bias=not batch_norm)
+            layers += [convolution, *_norm(after, batch_norm), nn.LeakyReLU(0.2)]
         layers.append(nn.Conv2d(widths[-1], outputs, (maps.height, maps.width)))
         self.layers = nn.Sequential(*layers)
         features, shape = widths[-1] * maps.height * maps.width, (1, *sample_shape[1:])

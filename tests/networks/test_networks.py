@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from gan_lightning.errors import UsageError
-from gan_lightning.networks import dcgan, infogan, linear, mlp, pacgan, pix2pix, r3gan, resnet, sn_resnet
+from gan_lightning.networks import dcgan, infogan, linear, mlp, pacgan, pix2pix, pytorch_gan, r3gan, resnet, sn_resnet
 from gan_lightning.networks.pyramid import Pyramid, pyramid
 
 POINTS = [(1,), (2,)]
@@ -20,6 +20,8 @@ PAIRS = [
     *[(linear.Generator(5, shape), linear.Discriminator(shape), shape) for shape in POINTS + IMAGES],
     *[(mlp.Generator(5, shape, [8, 9]), mlp.Discriminator(shape, [9, 8]), shape) for shape in POINTS + IMAGES],
     *[(dcgan.Generator(5, shape, 4), dcgan.Discriminator(shape, 4), shape) for shape in IMAGES],
+    *[(dcgan.Generator(5, s, 4, batch_norm=False), dcgan.Discriminator(s, 4, batch_norm=False), s) for s in IMAGES[:1]],
+    *[(pytorch_gan.Generator(5, shape, [8, 9]), mlp.Discriminator(shape, [9, 8]), shape) for shape in IMAGES[:1]],
     *[(resnet.Generator(5, shape, 4), resnet.Discriminator(shape, 4), shape) for shape in IMAGES],
     *[(sn_resnet.Generator(5, shape, 4), sn_resnet.Discriminator(shape, 4), shape) for shape in IMAGES],
     *[(pacgan.Generator(5, shape, 8), pacgan.Discriminator(shape, 8), shape) for shape in POINTS],
@@ -163,6 +165,22 @@ def test_dcgan_in_parameters() -> None:
     assert parameters(dcgan.Generator(100, (1, 28, 28))) == sum(generator)
     discriminator = [1 * 64 * 4 * 4 + 64, 64 * 128 * 4 * 4, 2 * 128, 128 * 7 * 7 + 1]
     assert parameters(dcgan.Discriminator((1, 28, 28))) == sum(discriminator)
+
+
+def test_dcgan_without_batch_norm_has_biases_and_pytorchs_own_weights() -> None:
+    networks = (
+        dcgan.Generator(9, (1, 28, 28), 8, batch_norm=False),
+        dcgan.Discriminator((1, 28, 28), 8, batch_norm=False),
+    )
+    for network in networks:
+        layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+        assert not any(isinstance(m, nn.BatchNorm2d) for m in network.modules())
+        for layer in layers:
+            assert layer.bias is not None
+            # U(-b, b), b = 1 / sqrt(inputs), for which PyTorch takes a transposed convolution's outputs
+            inputs = layer.weight[0].numel()
+            assert layer.weight.abs().max().item() == pytest.approx(1 / math.sqrt(inputs), rel=0.05)
+        assert parameters(network) == sum(layer.weight.numel() + len(layer.bias) for layer in layers)
 
 
 def test_infogan_in_parameters() -> None:

@@ -9,7 +9,7 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from gan_lightning.errors import UsageError
-from gan_lightning.networks import pacgan, sn_resnet
+from gan_lightning.networks import pacgan, pytorch_gan, sn_resnet
 
 
 def parameters(network: nn.Module) -> int:
@@ -94,3 +94,15 @@ def test_residual_branches_start_wider() -> None:
     branch, shortcut = d.layers[1].branch[1].weight, d.layers[1].shortcut[0].weight
     assert branch.abs().max().item() == pytest.approx(math.sqrt(2) * math.sqrt(6 / (2 * 9 * 128)), rel=1e-3)
     assert shortcut.abs().max().item() == pytest.approx(math.sqrt(6 / 256), rel=1e-3)
+
+
+def test_the_generator_of_pytorch_gan() -> None:
+    """Layers of 128, 256, 512 and 1024, BatchNorm after all but the first, whose epsilon is large."""
+    g = pytorch_gan.Generator(100, (1, 28, 28), [128, 256, 512, 1024])
+    layers = 101 * 128 + 129 * 256 + 257 * 512 + 513 * 1024 + 1025 * 784
+    assert parameters(g) == layers + 2 * (256 + 512 + 1024) == 1_510_032
+    norms = [layer for layer in g.modules() if isinstance(layer, nn.BatchNorm1d)]
+    assert [(norm.num_features, norm.eps) for norm in norms] == [(256, 0.8), (512, 0.8), (1024, 0.8)]
+    samples = g(torch.randn(5, 100))
+    assert samples.shape == (5, 1, 28, 28)
+    assert samples.abs().max() <= 1

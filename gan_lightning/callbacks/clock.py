@@ -1,0 +1,66 @@
+"""A race against the clock: what a run has after given seconds of training, and its end."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+from gan_lightning.callbacks.checkpoint import write
+from gan_lightning.errors import UsageError
+from gan_lightning.rules import POSITIVE
+
+
+class Clock(Callback):
+    """Keeps ``checkpoints/at_60s.ckpt`` after each of so many seconds of training and ends the run after the last.
+
+    The clock runs while batches are trained, across resumes; it stands still in validation, pictures, checkpoints and
+    while data are read. It has to be the first of the callbacks, else it counts what those before it do. Several
+    processes go by the mean of theirs. A batch is not cut: ``seconds``, in the checkpoint, is the exact time.
+    """
+
+    def __init__(self, at_seconds: Sequence[float]) -> None:
+        if not at_seconds or not all(map(POSITIVE[0], at_seconds)):
+            raise UsageError(f"callbacks.clock.at_seconds is {list(at_seconds)}: give a list of numbers above 0.")
+        self.at_seconds = sorted(set(at_seconds))
+        self.seconds = 0.0
+        self._began = 0.0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last of the seconds have passed."""
+        return self.seconds >= self.at_seconds[-1]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.seconds = state["seconds"]
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._began = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        before = self.seconds
+        self.seconds += mean_over_ranks(trainer, module, time.perf_counter() - self._began)
+        for seconds in self.at_seconds:
+            if before < seconds <= self.seconds:
+                write(trainer, at(seconds))
+        if self.is_over:
+            trainer.should_stop = True
+
+
+def at(seconds: float) -> str:
+    """The name of the checkpoint that is kept after so many seconds."""
+    return f"at_{seconds:g}s.ckpt"
+
+
+def mean_over_ranks(trainer: Trainer, module: LightningModule, seconds: float) -> float:
+    """The same number in all processes."""
+    if trainer.world_size == 1:
+        return seconds  # without a tensor, which on a GPU would have to be waited for
+    mean = trainer.strategy.reduce(torch.tensor(seconds, device=module.device), reduce_op="mean")
+    return float(mean)

@@ -1,0 +1,202 @@
+"""Quality after the same seconds of training: one table of runs that were trained with callbacks=race, and its curves.
+
+    python scripts/race.py runs=multirun/race [at=[60,180,600] n=10000 out=race.png csv=race.csv]
+    python scripts/race.py runs=multirun/A runs=multirun/B 'metrics=[fid,coverage]'
+
+Evaluates by evaluate.py every checkpoint that the runs have kept. A run that ended by its own length before a time goes
+in with what it ended with. What is found is written beside the checkpoint, checkpoints/at_60s.json, so that a further
+call measures only what is new. Prints Markdown as report.py does: mean and standard error over seeds, the best of each
+column in bold by the same test. csv has a row for each setting and column, with seconds, updates (step) and images too.
+out draws each metric over seconds and over images seen, with a band of one standard error over seeds.
+"""
+
+from gan_lightning.interruption import end_at_once, listen
+
+if __name__ == "__main__":
+    listen(end_at_once)  # before what takes seconds to import
+
+import hashlib
+import json
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from omegaconf import MISSING
+
+from gan_lightning.commands import evaluate, report
+from gan_lightning.errors import UsageError
+from gan_lightning.files import written_aside
+from gan_lightning.options import check_picture, check_values, read_options, refusals
+from gan_lightning.rules import POSITIVE, SIZE
+from gan_lightning.runs import COMPARED, Run, find_runs, read_mapping
+from gan_lightning.statistics import Sample
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+PROGRESS = {"seconds": "seconds of training", "images_seen": "real images seen"}  # what a race is run in
+WITHOUT = "Without a checkpoint of these times (train with callbacks=race)"
+
+
+@dataclass
+class Options:
+    runs: Annotated[list[Path], "folder of runs; once for each folder"] = MISSING
+    at: Annotated[list[float], "seconds, of those that the runs have kept"] = field(
+        default_factory=lambda: [60.0, 180.0, 600.0]
+    )
+    metrics: Annotated[list[str], "names as evaluate.py prints them"] = field(
+        default_factory=lambda: ["fid", "precision", "recall", "coverage"]
+    )
+    n: Annotated[int, "samples"] = evaluate.IMAGES
+    root: Annotated[str | None, "folder of the data; null for where the runs had it"] = None
+    out: Annotated[Path | None, "picture of the curves, as .png, .jpg, .webp, .pdf or .svg"] = None
+    csv: Annotated[Path | None, "file for the table"] = None
+    trust: Annotated[list[str], "packages whose parts the checkpoints may use"] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        check_values(self, n=SIZE)
+        if not self.at or not all(map(POSITIVE[0], self.at)):
+            raise UsageError(f"at is {self.at}: give a list of numbers above 0, such as at=[60,180,600].")
+        if not self.metrics:
+            raise UsageError("metrics is empty: give names as evaluate.py prints them, such as metrics=[fid,recall].")
+        if self.out:
+            check_picture(self.out)
+
+
+# ------------------------------------------------------------------------------------------------------ measuring
+
+
+def kept(run: Run, seconds: float) -> Path | None:
+    """The checkpoint of what a run had after so many seconds, by its own clock; None without."""
+    config = read_mapping(run.folder / "config.yaml") or {}
+    clock = (config.get("callbacks") or {}).get("clock") or {}
+    if seconds not in (clock.get("at_seconds") or ()):
+        return None
+    path = run.folder / "checkpoints" / f"at_{seconds:g}s.ckpt"
+    if path.exists():
+        return path
+    last = path.with_name("last.ckpt")  # of a run that was done before
+    return last if not run.missing and last.exists() else None
+
+
+def measure(path: Path, options: Options) -> dict[str, Any]:
+    """What evaluate.py finds, and the seconds and the images that the checkpoint has taken; read where it is known.
+
+    Raises:
+        UsageError: the checkpoint or the data cannot be used.
+    """
+    place = path.with_suffix(".json")
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "blake2b").hexdigest()[:16]
+    known = read_mapping(place) or {}
+    if (known.get("digest"), known.get("n")) == (digest, options.n):
+        return known
+    from gan_lightning.checkpoints import read_checkpoint
+
+    saved = read_checkpoint(path)
+    result = evaluate.evaluate(evaluate.Options(path, n=options.n, root=options.root, trust=options.trust))
+    result |= {"digest": digest, "seconds": saved["callbacks"]["Clock"]["seconds"]}
+    result["images_seen"] = int(saved["state_dict"]["images_seen"])
+    with refusals(place), written_aside(place) as aside:
+        aside.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"{path}: {result['seconds']:.1f} s, step {result['step']}", file=sys.stderr, flush=True)
+    return result
+
+
+def measured(run: Run, options: Options) -> Run:
+    """The run with its metrics after each time, by names such as 60 s/fid; they do not count where there are none."""
+    metrics: dict[str, float] = {}
+    how: tuple[tuple[str, str], ...] = ()
+    for seconds in options.at:
+        if (path := kept(run, seconds)) is None:
+            continue
+        result = measure(path, options)
+        values = {name.removeprefix("val/"): value for name, value in result["metrics"].items()}
+        values |= {name: result[name] for name in (*PROGRESS, "step")}
+        metrics |= {column(seconds, name): value for name, value in values.items()}
+        how = tuple((name, str(result[name])) for name in COMPARED)
+    # all are of the same time, at whatever step
+    return replace(run, metrics=metrics, protocol=how, missing="" if metrics else WITHOUT, step=None)
+
+
+def column(seconds: float, name: str) -> str:
+    return f"{seconds:g} s/{name}"
+
+
+# -------------------------------------------------------------------------------------------------------- picture
+
+
+def draw(rows: list[report.Row], options: Options) -> "Figure":
+    """Two axes for each metric: its mean and a band of one standard error over seconds and over images seen."""
+    height, margin = 2.3, (0.4, 0.4 + 0.18 * len(rows))
+    figure, grid = report.panel_grid(2 * len(options.metrics), height, margin, columns=2)
+    lines: dict[int, Line2D] = {}
+    panels = [(metric, progress) for metric in options.metrics for progress in PROGRESS]
+    for axes, (metric, progress) in zip(grid, panels, strict=True):
+        bands = [band(row, metric, progress, options.at) for row in rows]
+        for i, points in enumerate(bands):
+            if points:
+                lines[i] = report.draw_band(axes, points, i)
+        finish(axes, metric, progress, [sample.mean for points in bands for sample in points.values()])
+    report.add_legend(figure, rows, lines)
+    return figure
+
+
+def band(row: report.Row, metric: str, progress: str, times: list[float]) -> dict[float, Sample]:
+    """The metric of a setting by its mean progress at each of the times that all its runs have."""
+    points = {}
+    for seconds in sorted(times):
+        names = column(seconds, metric), column(seconds, progress)
+        values = [[run.metrics[name] for run in row.runs if name in run.metrics] for name in names]
+        if len(values[0]) == len(row.runs):
+            points[Sample.of(values[1]).mean] = Sample.of(values[0])
+    return points
+
+
+def finish(axes: "Axes", metric: str, progress: str, values: list[float]) -> None:
+    axes.set_title(report.title(metric), fontsize=10, loc="left")
+    axes.set_xlabel(PROGRESS[progress], fontsize=8)
+    axes.set_xscale("log")
+    report.set_scale(axes.set_yscale, metric, values)
+
+
+# ----------------------------------------------------------------------------------------------------------- main
+
+
+def race(options: Options) -> None:
+    """Print the table and write what was asked for.
+
+    Raises:
+        UsageError: there is nothing to tabulate, or a run cannot be read.
+    """
+    runs = [measured(run, options) for run in find_runs(options.runs, "metrics.json")]
+    rows, twins = report.make_rows(runs)
+    if not rows:
+        where, times = ", ".join(map(str, options.runs)), ", ".join(f"{seconds:g}" for seconds in options.at)
+        raise UsageError(f"no run below {where} has kept a checkpoint after {times} s: train with callbacks=race.")
+    known = {name.partition("/")[2] for run in runs for name in run.metrics}
+    if unknown := [metric for metric in options.metrics if metric not in known]:
+        raise UsageError(f"no run has {', '.join(unknown)}: choose from {', '.join(sorted(known))}.")
+    table = report.tabulate(rows, [column(seconds, metric) for metric in options.metrics for seconds in options.at])
+    print("\n".join(report.markdown(rows, table)), *report.notes(rows, table, runs), *twins, sep="\n\n")
+    if options.csv:
+        progress = [column(seconds, name) for seconds in options.at for name in (*PROGRESS, "step")]
+        with refusals(options.csv):
+            report.write_csv(options.csv, rows, table | report.tabulate(rows, progress))
+    if options.out:
+        figure = draw(rows, options)
+        with refusals(options.out), written_aside(options.out) as aside:
+            figure.savefig(aside)
+
+
+def main() -> None:
+    options = read_options(Options, __doc__)
+    with refusals():
+        race(options)
+
+
+if __name__ == "__main__":
+    main()
