@@ -85,7 +85,7 @@ def test_a_table_after_the_same_seconds(
         ("short", "5 s/seconds"): 3,
     }
     assert {place: float(table[place]["mean"]) for place in expected} == expected
-    evaluate = import_module("evaluate")
+    evaluate = import_module("gan_lightning.commands.evaluate")
     places = [runs / "long" / seed / "checkpoints" / "at_2s.ckpt" for seed in "01"]
     ks = [evaluate.evaluate(evaluate.Options(place, n=200))["metrics"]["val/ks"] for place in places]
     cell = table["long", "2 s/ks"]
