@@ -141,7 +141,8 @@ def draw(rows: list[report.Row], options: Options) -> "Figure":
         for i, points in enumerate(bands):
             if points:
                 lines[i] = report.draw_band(axes, points, i)
-        finish(axes, metric, progress, [sample.mean for points in bands for sample in points.values()])
+        finish(axes, metric, progress, options.at)
+        report.set_scale(axes.set_yscale, metric, [sample.mean for points in bands for sample in points.values()])
     report.add_legend(figure, rows, lines)
     return figure
 
@@ -157,11 +158,15 @@ def band(row: report.Row, metric: str, progress: str, times: list[float]) -> dic
     return points
 
 
-def finish(axes: "Axes", metric: str, progress: str, values: list[float]) -> None:
+def finish(axes: "Axes", metric: str, progress: str, times: list[float]) -> None:
+    """Titles and scales; seconds are marked at the times."""
     axes.set_title(report.title(metric), fontsize=10, loc="left")
     axes.set_xlabel(PROGRESS[progress], fontsize=8)
     axes.set_xscale("log")
-    report.set_scale(axes.set_yscale, metric, values)
+    axes.tick_params(which="both", labelsize=8)
+    if progress == "seconds":
+        axes.minorticks_off()
+        axes.set_xticks(times, [f"{seconds:g}" for seconds in times])
 
 
 # ----------------------------------------------------------------------------------------------------------- main
