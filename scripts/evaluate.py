@@ -186,7 +186,7 @@ def floor(data: "RealData", seed: int, by_class: bool = True) -> dict[str, float
 
     assert data.trainer is not None
     device = data.trainer.strategy.root_device
-    measured = {name: metric for name, metric in data.metrics().items() if getattr(metric, "has_floor", True)}
+    measured: dict[str, Any] = {k: metric for k, metric in data.metrics().items() if getattr(metric, "has_floor", True)}
     metrics = MetricCollection(measured, prefix="val/").to(device)
 
     def on_device(batch: Batch, part: slice = slice(None)) -> Batch:
