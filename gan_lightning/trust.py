@@ -17,7 +17,7 @@ from gan_lightning.errors import UsageError
 PACKAGE = "gan_lightning"
 CLASSES = (
     *("augment", "callbacks", "data", "diversity", "game", "games", "gan", "loggers", "losses", "networks"),
-    *("priors", "regularizers"),
+    *("priors", "regularizers", "finite_difference"),
 )  # the package's rooms whose classes are parts of a run
 FACTORIES = ("distributions", "optim", "schedules")  # those whose functions are, too
 FUNCTIONS = ("gan_lightning.callbacks.progress.progress",)

@@ -81,7 +81,7 @@ def test_a_checkpoint_is_plain_and_holds_the_resolved_configuration(configure: C
     assert saved["gan"]["config"] == OmegaConf.to_container(config, resolve=True)
     assert saved["gan"]["config"]["generator_optimizer"]["lr"] == 0.005
     data = {"sample_shape": (2,), "class_names": tuple("01234567"), "value_range": None}
-    assert saved["gan"]["data"] == data | {"joint_batch": 16, "fingerprint": None}
+    assert saved["gan"]["data"] == data | {"joint_batch": 16, "fingerprint": None, "units": None, "blocks": ()}
     assert "${" not in str(saved["gan"]["config"])
 
 
@@ -123,7 +123,7 @@ def test_no_damage_of_a_checkpoint_is_accepted(checkpoint: Path, name: str) -> N
             refused += 1
         else:
             assert found == expected
-    assert refused > 30  # of the others the bit stood in a file's padding
+    assert refused > 20  # of the others the bit stood in a file's padding
 
 
 def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -167,7 +167,10 @@ def test_a_process_in_the_middle_of_writing_keeps_its_file(tmp_path: Path) -> No
 
 
 IMAGES: Any = SimpleNamespace(
-    sample_shape=(1, 4, 4), value_range=(-1.0, 1.0), picture=lambda batch, columns=None: image_grid(batch.x)
+    in_units=lambda samples: samples,
+    sample_shape=(1, 4, 4),
+    value_range=(-1.0, 1.0),
+    picture=lambda batch, columns=None: image_grid(batch.x),
 )
 X, Z = torch.zeros(2, 1, 4, 4), torch.zeros(2, 3)
 WRITERS: dict[str, Callable[[Path], object]] = {

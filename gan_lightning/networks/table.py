@@ -33,7 +33,9 @@ class Generator(nn.Module):
         super().__init__()
         self.blocks = tuple(blocks) or (1,) * sample_shape[0]
         if len(sample_shape) != 1 or sum(self.blocks) != sample_shape[0]:
-            raise UsageError(f"model=table makes rows, and samples have shape {sample_shape}: choose another model.")
+            raise UsageError(
+                f"model=table makes rows, and samples have shape {tuple(sample_shape)}: choose another model."
+            )
         self.categories = sum(width for width in self.blocks if width > 1)
         if latent_size <= self.categories:
             raise UsageError(

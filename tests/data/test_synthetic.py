@@ -30,6 +30,7 @@ from gan_lightning.distributions import GaussianMixture, gaussian, grid, mixture
 from gan_lightning.errors import UsageError
 from gan_lightning.metrics.distribution import KolmogorovSmirnov
 
+OF_MANY = {"sliced_wasserstein", "c2st"}  # coordinates
 OF_MODES = {"modes", "high_quality", "reverse_kl", "reverse_kl_high_quality", "jsd", "by_class", "energy"}
 
 
@@ -299,7 +300,7 @@ def normals(d: int) -> Distribution:
 OTHERS = [
     (MultivariateNormal(torch.zeros(2), torch.eye(2)), (2,), set(), None),
     (MultivariateNormal(torch.zeros(1), torch.eye(1)), (1,), set(), None),
-    (normals(3), (3,), set(), None),
+    (normals(3), (3,), OF_MANY, None),
     (normals(1), (1,), {"ks", "wasserstein", "jsd"}, ("val/ks", "min")),
     (Normal(0.0, 1.0), (1,), {"ks", "wasserstein", "jsd"}, ("val/ks", "min")),
     (Exponential(1.0), (1,), {"ks", "wasserstein", "jsd"}, ("val/ks", "min")),
@@ -312,7 +313,7 @@ OTHERS = [
     (
         GaussianMixture(torch.eye(5), 0.1),
         (5,),
-        OF_MODES | {"width"},
+        OF_MODES | OF_MANY | {"width"},
         ("val/reverse_kl", "min"),
     ),
 ]
