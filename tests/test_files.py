@@ -168,6 +168,7 @@ def test_a_process_in_the_middle_of_writing_keeps_its_file(tmp_path: Path) -> No
 
 IMAGES: Any = SimpleNamespace(
     in_units=lambda samples: samples,
+    units_range=None,
     sample_shape=(1, 4, 4),
     value_range=(-1.0, 1.0),
     picture=lambda batch, columns=None: image_grid(batch.x),
