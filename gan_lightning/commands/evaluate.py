@@ -29,7 +29,10 @@ from gan_lightning.options import Weights, check_checkpoint, check_values, read_
 from gan_lightning.rules import SEED, SIZE
 
 if TYPE_CHECKING:
+    from lightning import Trainer
+
     from gan_lightning.data.loader import RealData
+    from gan_lightning.gan import GAN
 
 IMAGES = 10_000
 OF_DATA = ("root", "path", "held_out", "features", "inception_weights", "cache")
@@ -105,8 +108,6 @@ def evaluate(options: Options) -> dict[str, Any]:
     Raises:
         UsageError: the checkpoint or the data cannot be used.
     """
-    from lightning import Trainer
-
     from gan_lightning.callbacks.checkpoint import checkpoints
     from gan_lightning.checkpoints import load
     from gan_lightning.training import quiet
@@ -115,31 +116,13 @@ def evaluate(options: Options) -> dict[str, Any]:
     path = options.checkpoint
     path = checkpoints(path) / "last.ckpt" if path.is_dir() else path
     gan = load(path, trust=options.trust)
-    config = OmegaConf.create(gan.config)
-    seed = gan.seed if options.seed is None else options.seed
     weights = Weights.raw if gan.average is None else options.weights
     if weights is Weights.raw:
         gan.average = None  # validation takes the averaged generator where there is one
-    trainer = Trainer(
-        # a run from a GPU is evaluated without one too; only the CPU repeats what the CPU logged
-        accelerator="cpu" if config.trainer.accelerator == "cpu" else "auto",
-        devices=1,
-        precision=config.trainer.precision,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    gan.validation_seed = seed = gan.seed if options.seed is None else options.seed
+    trainer = trainer_of(gan)
     try:
-        data = prepare(options, config)
-        data.trainer = trainer
-        data.recall(gan.described)
-        data.prepare_data()
-        data.setup("validate")
-        if options.n is not None and data.validation_samples < options.n:
-            raise UsageError(f"n is {options.n}, but {data.validation_samples} samples are held out: give at most that")
-        data.measured_classes = data.class_names
-        gan.validation_seed = seed
+        data = held_out_data(options, gan, trainer)
         trainer.validate(gan, datamodule=data, verbose=False)
         floors = floor(data, seed, gan.game.is_conditional) if options.floor else {}
     except (ValueError, OSError) as error:
@@ -158,6 +141,40 @@ def evaluate(options: Options) -> dict[str, Any]:
         "metrics": {name: value.item() for name, value in sorted(trainer.callback_metrics.items())},
         "floor": floors,
     }
+
+
+def trainer_of(gan: "GAN") -> "Trainer":
+    """One device, and the run's precision."""
+    from lightning import Trainer
+
+    options = gan.config["trainer"]
+    return Trainer(
+        # a run from a GPU is evaluated without one too; only the CPU repeats what the CPU logged
+        accelerator="cpu" if options["accelerator"] == "cpu" else "auto",
+        devices=1,
+        precision=options["precision"],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def held_out_data(options: Options, gan: "GAN", trainer: "Trainer") -> "RealData":
+    """The run's data, read as far as validation needs them.
+
+    Raises:
+        UsageError: they cannot be used, or fewer samples are held out than are asked for.
+    """
+    data = prepare(options, OmegaConf.create(gan.config))
+    data.trainer = trainer
+    data.recall(gan.described)
+    data.prepare_data()
+    data.setup("validate")
+    if options.n is not None and data.validation_samples < options.n:
+        raise UsageError(f"n is {options.n}, but {data.validation_samples} samples are held out: give at most that")
+    data.measured_classes = data.class_names
+    return data
 
 
 def held_out_digest(data: "RealData") -> str | None:
