@@ -170,7 +170,8 @@ def sequences(samples: Tensor) -> "Figure":
     """Sequences (N, steps, channels), a line for each channel, of the first 16."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.2, 4.8), layout="constrained", dpi=100)
+    figure = Figure(figsize=(7.2, 4.8), dpi=100)
+    figure.subplots_adjust(left=0.06, right=0.99, bottom=0.06, top=0.98, wspace=0.08, hspace=0.12)
     cells: Any = figure.subplots(4, 4, sharex=True, sharey=True)
     for axes, sample in zip(cells.flat, samples, strict=False):
         axes.plot(sample.numpy(), linewidth=1)
@@ -186,7 +187,8 @@ def marginals(samples: Tensor, reference: Tensor | None = None, names: Sequence[
     from matplotlib.figure import Figure
 
     k = min(samples.shape[1], MARGINALS)
-    figure = Figure(figsize=(1.6 * k, 1.6 * k), layout="constrained", dpi=100)
+    figure = Figure(figsize=(1.6 * k, 1.6 * k), dpi=100)
+    figure.subplots_adjust(left=0.4 / k, right=1 - 0.1 / k, bottom=0.35 / k, top=1 - 0.05 / k, wspace=0.3, hspace=0.3)
     both = samples if reference is None else torch.cat([samples, reference])
     lows, highs = both.amin(0).tolist(), both.amax(0).tolist()
     named = [*names, *(f"$x_{{{i + 1}}}$" for i in range(len(names), k))]
@@ -194,7 +196,7 @@ def marginals(samples: Tensor, reference: Tensor | None = None, names: Sequence[
         for column in range(row + 1):
             axes = figure.add_subplot(k, k, row * k + column + 1)
             _marginal(axes, samples, reference, row, column, (lows[column], highs[column]))
-            axes.tick_params(labelsize=6)
+            axes.tick_params(labelsize=6, labelleft=column == 0)
             if row == k - 1:
                 axes.set_xlabel(named[column], fontsize=8)
             if column == 0 and row:
