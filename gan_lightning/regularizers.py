@@ -34,7 +34,8 @@ class CriticPass:
 
 def by_sample(logits: Tensor, inputs: Tensor) -> Tensor:
     """Logits as they are, or where there are several of each input, one for each patch, their means."""
-    return logits.view(len(inputs), -1).mean(1) if len(logits) > len(inputs) else logits
+    n = inputs.shape[0]  # len() of a tensor costs a toy more
+    return logits.view(n, -1).mean(1) if logits.shape[0] > n else logits
 
 
 def input_gradient(logits: Tensor, inputs: Tensor, create_graph: bool = True) -> Tensor:
@@ -46,7 +47,7 @@ def input_gradient(logits: Tensor, inputs: Tensor, create_graph: bool = True) ->
     """
     logits = by_sample(logits, inputs)
     (gradient,) = torch.autograd.grad(logits.sum(), inputs, retain_graph=True, create_graph=create_graph)
-    return gradient.reshape(len(logits), -1)
+    return gradient.reshape(logits.shape[0], -1)
 
 
 class Regularizer(nn.Module):

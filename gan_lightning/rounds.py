@@ -128,7 +128,7 @@ class Round:
 
     def _fake(self, real: Batch, graph: bool = True) -> Batch:
         """As many new samples of G as there are real ones, under their conditions, with G's graph or without."""
-        z = to_device(joint(self.prior.sample, len(real.x)), self.device).to(self.dtype)
+        z = to_device(joint(self.prior.sample, real.x.shape[0]), self.device).to(self.dtype)
         with nullcontext() if graph else torch.no_grad():
             return self.game.generate(z, real.y)
 
