@@ -1,6 +1,6 @@
 """The mathematics of the game that a generator and a discriminator play; torch alone."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
@@ -36,7 +36,9 @@ class Game(nn.Module):
     PacGAN); its ``sample_shape`` is (m * shape[0], *shape[1:]).
 
     Another game is a subclass that overrides what differs. A network that says ``conditional = True``, by an attribute
-    of its own or of its class, is called with the batch's y as its second argument.
+    of its own or of its class, is called with the batch's y as its second argument. A D that says
+    ``samplewise = True`` judges each sample by itself and draws nothing: it is shown real and fake in one pass, which
+    is faster for small layers, though not for convolutions.
     """
 
     translates = False  # whether y is an image of the samples' shape, from which G makes another
@@ -138,13 +140,15 @@ class Game(nn.Module):
         with self._penalizing(due, real.x.device) if due else nullcontext():
             if due:
                 real, fake = _requiring_gradient(real, real.x.dtype), _requiring_gradient(fake, real.x.dtype)
-            outputs, replays = self._passes(due, real=real, fake=fake)
+            at = {part.at for part in due.values() if part.at}
+            read = self._one_pass if self._is_together(due, at) else self._passes
+            outputs, replays = read(due, real=real, fake=fake)
             real_logits, fake_logits = _logits(outputs["real"]), _logits(outputs["fake"])
             losses = self.loss.discriminator(real_logits=real_logits, fake_logits=fake_logits)
             terms = {"adversarial": losses.mean()}
             if due:
                 logits = real_logits, fake_logits
-                terms |= _penalties(due, CriticPass(real, fake, *logits, self.judge, self.features, replays))
+                terms |= _penalties(due, CriticPass(real, fake, *logits, self.judge, self.features, replays, at))
         if self.augment is not None:
             self.augment.observe(update, real_logits.detach() - self.loss.threshold, len(real.x))
         return Terms(terms, outputs)
@@ -230,6 +234,23 @@ class Game(nn.Module):
             outputs[name] = self.read(batch)
         return outputs, replays
 
+    def _is_together(self, due: Mapping[str, Regularizer], at: Collection[str]) -> bool:
+        """Whether D may judge real and fake in one pass, and this costs no more than two.
+
+        A gradient at one of them alone would pass through both; a compiled network would be compiled for two sizes.
+        """
+        may = is_samplewise(self.discriminator) and self.augment is None and not self.is_compiled
+        return may and len(at) != 1 and not any(part.passes_again for part in due.values())
+
+    def _one_pass(
+        self, due: Mapping[str, Regularizer], **batches: Batch
+    ) -> tuple[dict[str, Tensor], dict[str, Replay]]:
+        """What ``_passes`` returns, by one pass over batches of one size, which no penalty repeats."""
+        first, ys = next(iter(batches.values())), [batch.y for batch in batches.values() if batch.y is not None]
+        x, y = torch.cat([batch.x for batch in batches.values()]), torch.cat(ys) if ys else None
+        outputs = self.read(first._replace(x=x, y=y, z=None)).chunk(len(batches))
+        return dict(zip(batches, outputs, strict=True)), {}
+
     @contextmanager
     def _penalizing(self, due: Mapping[str, Regularizer], device: torch.device) -> Iterator[None]:
         """Single precision, as differences and second derivatives need, and of networks that can be differentiated."""
@@ -278,6 +299,11 @@ def is_conditional(network: nn.Module) -> bool:
     """Whether a network is called with y."""
     # not asked of the module: its lookup raises where there is no such attribute, which costs more
     return network.__dict__.get("conditional") or getattr(type(network), "conditional", False)
+
+
+def is_samplewise(network: nn.Module) -> bool:
+    """Whether a network's output of each sample follows from that sample alone, and from no random number."""
+    return bool(network.__dict__.get("samplewise", getattr(type(network), "samplewise", False)))
 
 
 def _call(network: nn.Module, x: Tensor, y: Tensor | None) -> Tensor:

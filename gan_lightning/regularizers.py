@@ -1,7 +1,8 @@
 """Penalties, most of them on the critic's gradient in its input, over one input-gradient function."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ class CriticPass:
     ``features`` maps a batch to what D's last layer makes the logits of, (N, d). In the discriminator's update both
     batches' x require gradients. In the generator's, ``real_logits`` is None where its loss does not need them.
     ``replays``, by ``real`` and ``fake``, let ``judge`` repeat the passes of both logits on other x, for penalties
-    that say ``passes_again``.
+    that say ``passes_again``. ``at`` names the batches at which the update's penalties want D's gradient.
     """
 
     real: Batch
@@ -30,12 +31,32 @@ class CriticPass:
     judge: Callable[[Batch], Tensor]
     features: Callable[[Batch], Tensor] | None = None
     replays: Mapping[str, Replay] = field(default_factory=dict)
+    at: Collection[str] = ("real", "fake")
+
+    def gradient(self, name: str) -> Tensor:
+        """D's gradient on the batch ``real`` or ``fake``, (logits, features), as ``input_gradient`` has it."""
+        return self._gradients[name]
+
+    @cached_property
+    def _gradients(self) -> dict[str, Tensor]:
+        """By one backward pass, since both logits may come of one pass."""
+        seen = {"real": (self.real_logits, self.real.x), "fake": (self.fake_logits, self.fake.x)}
+        wanted = {name: seen[name] for name in seen if name in self.at and seen[name][0] is not None}
+        return dict(zip(wanted, input_gradients(wanted.values()), strict=True))  # type: ignore[arg-type]
 
 
 def by_sample(logits: Tensor, inputs: Tensor) -> Tensor:
     """Logits as they are, or where there are several of each input, one for each patch, their means."""
     n = inputs.shape[0]  # len() of a tensor costs a toy more
     return logits.view(n, -1).mean(1) if logits.shape[0] > n else logits
+
+
+def input_gradients(passes: Iterable[tuple[Tensor, Tensor]], create_graph: bool = True) -> list[Tensor]:
+    """``input_gradient`` of several logits, each in its inputs."""
+    logits, inputs = zip(*((by_sample(logits, inputs), inputs) for logits, inputs in passes), strict=True)
+    total = sum(part.sum() for part in logits)
+    gradients = torch.autograd.grad(total, inputs, retain_graph=True, create_graph=create_graph)
+    return [gradient.reshape(part.shape[0], -1) for gradient, part in zip(gradients, logits, strict=True)]
 
 
 def input_gradient(logits: Tensor, inputs: Tensor, create_graph: bool = True) -> Tensor:
@@ -45,9 +66,7 @@ def input_gradient(logits: Tensor, inputs: Tensor, create_graph: bool = True) ->
     Where a critic judges m samples by one logit, the gradient is in all m of them; where it gives a sample several
     logits, one for each patch, it is that of their mean, (samples, features).
     """
-    logits = by_sample(logits, inputs)
-    (gradient,) = torch.autograd.grad(logits.sum(), inputs, retain_graph=True, create_graph=create_graph)
-    return gradient.reshape(logits.shape[0], -1)
+    return input_gradients([(logits, inputs)], create_graph)[0]
 
 
 class Regularizer(nn.Module):
@@ -59,6 +78,7 @@ class Regularizer(nn.Module):
 
     differentiates_twice = True  # whether backward passes through D's gradient, which no compiled network survives
     passes_again = False  # whether it repeats D's passes on other x
+    at: str | None = None  # the batch, real or fake, at which it takes D's gradient, if it does at one
 
     def __init__(self, weight: float | Ramp, interval: int = 1) -> None:
         super().__init__()
@@ -91,16 +111,19 @@ class Regularizer(nn.Module):
 class R1(Regularizer):
     """|grad_x D(x)|^2 / 2 on real data; weight is gamma (Mescheder et al. 2018, equation 9)."""
 
+    at = "real"
+
     def penalty(self, critic: CriticPass) -> Tensor:
-        assert critic.real_logits is not None
-        return 0.5 * input_gradient(critic.real_logits, critic.real.x).square().sum(1)
+        return 0.5 * critic.gradient("real").square().sum(1)
 
 
 class R2(Regularizer):
     """|grad_x D(x)|^2 / 2 on generated data; weight is gamma (Mescheder et al. 2018, equation 10)."""
 
+    at = "fake"
+
     def penalty(self, critic: CriticPass) -> Tensor:
-        return 0.5 * input_gradient(critic.fake_logits, critic.fake.x).square().sum(1)
+        return 0.5 * critic.gradient("fake").square().sum(1)
 
 
 class GradientPenalty(Regularizer):

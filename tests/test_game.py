@@ -13,7 +13,9 @@ from torch.testing import assert_close
 
 from gan_lightning import losses
 from gan_lightning.batch import Batch
-from gan_lightning.game import Game
+from gan_lightning.game import Game, is_conditional, is_samplewise
+from gan_lightning.networks import linear, mlp, pacgan
+from gan_lightning.networks.spectral import spectrally_normalized
 from gan_lightning.priors import Normal
 from gan_lightning.regularizers import R1, R2, CriticPass, GradientPenalty, Regularizer
 
@@ -167,3 +169,49 @@ def test_a_line_of_the_log_describes_the_logits() -> None:
 
 def test_what_a_network_is_given() -> None:
     assert Game.network_options("generator", (1, 8, 8), 10) == {"sample_shape": (1, 8, 8), "classes": 10}
+
+
+PENALTIES: dict[str, tuple[dict[str, Regularizer], int]] = {  # with how many passes of D's loss they leave
+    "none": ({}, 1),
+    "both": ({"r1": R1(0.3), "r2": R2(0.7)}, 1),
+    "elsewhere": ({"gp": GradientPenalty(1.0)}, 1),
+    "on_real": ({"r1": R1(0.3)}, 2),
+    "one_is_lazy": ({"r1": R1(0.3, interval=2), "r2": R2(0.7)}, 2),
+}
+SAMPLEWISE: dict[str, Callable[[], nn.Module]] = {
+    "mlp": lambda: mlp.Discriminator((6,), [5, 4]),
+    "several_outputs": lambda: mlp.Discriminator((6,), [5, 4], outputs=3),
+    "projection": lambda: mlp.Discriminator((6,), [5, 4], classes=2, conditional=True),
+    "joined": lambda: mlp.Discriminator((6,), [5, 4], classes=2, conditional=True, conditioning="joined"),
+    "linear": lambda: linear.Discriminator((6,)),
+    "maxout": lambda: pacgan.Discriminator((6,), 4),
+}
+
+
+@pytest.mark.parametrize("penalties", PENALTIES)
+@pytest.mark.parametrize("network", SAMPLEWISE)
+@pytest.mark.parametrize("loss", [losses.NonSaturating, losses.Relativistic])
+def test_one_pass_over_real_and_fake_equals_two(network: str, penalties: str, loss: type[losses.Loss]) -> None:
+    torch.manual_seed(0)
+    discriminator = SAMPLEWISE[network]().double()
+    regularizers, passes = PENALTIES[penalties]
+    packing = 1 if is_conditional(discriminator) else 2
+    sides = [torch.cat([samples(k)] * (3 - packing), 1) for k in (0, 1)]  # packs of two, or samples as large
+    game = Game(nn.Identity(), discriminator, Normal(2), loss(), regularizers, packing=packing)
+    y = torch.arange(N) % 2
+    seen: list[Tensor] = []
+    discriminator.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    found = []
+    for is_one in (True, False):
+        discriminator.samplewise = is_one
+        discriminator.zero_grad()
+        seen.clear()
+        torch.manual_seed(1)
+        terms = game.discriminator_terms(Batch(sides[0], y), Batch(sides[1], y, samples(2)), 1)
+        torch.stack(list(terms.losses.values())).sum().backward()
+        between = penalties == "elsewhere"
+        assert len(seen) == (passes if is_one else 2) + between
+        found.append((terms.losses, terms.outputs, [weight.grad for weight in discriminator.parameters()]))
+    assert_close(*found)
+    assert not is_samplewise(nn.Linear(2, 1))
+    assert not is_samplewise(spectrally_normalized(mlp.Discriminator((2,), [3])))

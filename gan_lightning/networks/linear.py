@@ -23,6 +23,8 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """l(x) = w x + b, logistic regression, (N, *sample_shape) to logits (N,), or (N, outputs)."""
 
+    samplewise = True
+
     def __init__(self, sample_shape: tuple[int, ...], outputs: int = 1) -> None:
         super().__init__()
         self.layer = nn.Linear(math.prod(sample_shape), outputs)

@@ -70,6 +70,8 @@ class Discriminator(nn.Module):
     A ``conditional`` one takes the class by ``conditioning``: projection, or joined to x.
     """
 
+    samplewise = True
+
     def __init__(
         self,
         sample_shape: tuple[int, ...],

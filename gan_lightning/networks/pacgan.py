@@ -46,6 +46,8 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Three maxout layers and a linear one, (N, *sample_shape) to logits (N,), or (N, outputs); section 4.1."""
 
+    samplewise = True
+
     def __init__(
         self, sample_shape: tuple[int, ...], width: int = 200, layers: int = 3, pieces: int = 5, outputs: int = 1
     ) -> None:

@@ -24,4 +24,5 @@ def spectrally_normalized(network: Network) -> Network:
             if not layer.weight.any():
                 nn.init.xavier_uniform_(layer.weight)
             spectral_norm(layer)
+    network.samplewise = False  # type: ignore[assignment]  # each pass makes an iteration
     return network
