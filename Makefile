@@ -19,6 +19,7 @@ clean:  ## forget the environment and the runs
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv  # which takes half of pip's time
+	$(BIN)/uv pip install --quiet --native-tls --compile-bytecode --python $(BIN)/python \
+		--constraint constraints.txt --editable '.[dev]'
 	touch $@
