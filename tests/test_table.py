@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import counts, load_script, trained
+from helpers import TOY, counts, load_script, trained
 from scipy.stats import ks_2samp
 from test_arrays import SMALL, run_script
 
@@ -23,41 +24,12 @@ from gan_lightning.networks.table import Generator, gumbel
 from gan_lightning.resumption import resume
 from gan_lightning.training import train
 
-COLUMNS = ["height", "weight", "age", "income", "score", "sex", "city", "plan"]
-
-
-def sample_law(n: int, seed: int) -> list[list[Any]]:
-    """Rows of a known law: five numeric columns, three of which depend on each other, and three categories.
-
-    sex is uniform, city has shares 0.5, 0.3, 0.15, 0.05, plan is a with 0.8 in two of the cities and 0.3 in the others.
-    """
-    noise = np.random.default_rng(seed)
-    sex = noise.integers(0, 2, n)
-    city = noise.choice(4, n, p=[0.5, 0.3, 0.15, 0.05])
-    plan = noise.random(n) < np.array([0.8, 0.8, 0.3, 0.3])[city]
-    height = 165 + 12 * sex + 7 * noise.normal(size=n)
-    weight = 70 + 0.8 * (height - 171) + 8 * noise.normal(size=n)
-    age = noise.integers(18, 80, n)
-    income = np.exp(10 + 0.4 * noise.normal(size=n)) * (1 + 0.5 * plan)
-    score = noise.normal(0, 1, n) - 2 * (city == 1)
-    return [
-        [
-            f"{h:.1f}",
-            f"{w:.1f}",
-            int(a),
-            f"{i:.2f}",
-            f"{s:.4f}",
-            "mf"[x],
-            ["Bern", "Oslo", "Rome", "Wien, XX"][c],
-            "ba"[p],
-        ]
-        for h, w, a, i, s, x, c, p in zip(height, weight, age, income, score, sex, city, plan.astype(int), strict=True)
-    ]
+LAW = load_script("known_table")
+COLUMNS = [*LAW.NUMERIC, *LAW.CATEGORICAL]
 
 
 def write_law(path: Path, n: int, seed: int = 0) -> Path:
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([COLUMNS, *sample_law(n, seed)])
+    LAW.law(n, seed).to_csv(path, index=False)
     return path
 
 
@@ -68,7 +40,7 @@ def read(path: Path) -> tuple[list[str], list[list[str]]]:
 
 
 def write(path: Path, text: str) -> Path:
-    path.write_text(text)
+    path.write_text(text, encoding="latin-1")
     return path
 
 
@@ -80,21 +52,22 @@ def made(path: Path, **options: Any) -> TableData:
 
 
 def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
-    """Numbers with their decimals, whole ones without any, texts with their commas and zeros."""
+    """Numbers with their decimals, whole ones without any, texts with their commas and zeros, or none."""
     path = write(
         tmp_path / "t.csv",
-        'size,n,zip,"a name",s\n1.25,3,007,"x, y",1e3\n-2.5,-4,010,z,2.5e-1\n0.75,12,007,"x, y",0.1\n',
+        'size,n,zip,"a name",yes,s\n1.25,3,007,"x, y",true,1e3\n-2.5,-4,010,NA,false,2.5e-1\n0.75,12,007,,true,0.1\n',
     )
     data = made(path, categorical=["zip"], held_out_share=0.0)
-    assert data.sample_shape == (1 + 1 + 2 + 2 + 1,)
-    assert data.blocks == (1, 1, 2, 2, 1)
+    assert data.sample_shape == (1 + 1 + 2 + 3 + 2 + 1,)
+    assert data.blocks == (1, 1, 2, 3, 2, 1)
     assert data.monitor is None
-    names, rows = data.records(data._training.x)
-    assert names == ["size", "n", "zip", "a name", "s"]
-    back = sorted([[str(cell) for cell in row[:4]] for row in rows])
-    assert back == sorted([["1.25", "3", "007", "x, y"], ["-2.5", "-4", "010", "z"], ["0.75", "12", "007", "x, y"]])
-    last = sorted(row[4] for row in data.records(data._training.x)[1])
-    np.testing.assert_allclose(last, [0.1, 0.25, 1000], rtol=1e-3)
+    with (tmp_path / "back.csv").open("w") as file:
+        data.write_csv(file, data._training.x)
+    names, rows = read(tmp_path / "back.csv")
+    assert names == ["size", "n", "zip", "a name", "yes", "s"]
+    assert sorted(row[:5] for row in rows) == sorted(row[:5] for row in read(path)[1])
+    np.testing.assert_allclose(sorted(float(row[5]) for row in rows), [0.1, 0.25, 1000], rtol=1e-3)
+    assert [kind.kind for kind in data.frame(data._training.x).dtypes] == ["f", "i", "O", "O", "O", "f"]
 
 
 def test_columns_are_standardised_and_categories_one_hot(tmp_path: Path) -> None:
@@ -105,7 +78,7 @@ def test_columns_are_standardised_and_categories_one_hot(tmp_path: Path) -> None
     assert data.blocks == (1, 1, 1, 1, 1, 2, 4, 2)
     for part in x.split(data.blocks, 1)[5:]:
         assert torch.equal(part.sum(1), torch.ones(300))
-    texts = Counter(tuple(row[5:]) for row in data.records(x)[1])
+    texts = Counter(data.frame(x)[list(LAW.CATEGORICAL)].itertuples(index=False, name=None))
     assert texts == Counter(tuple(row[5:]) for row in read(tmp_path / "law.csv")[1])
 
 
@@ -115,7 +88,10 @@ def test_columns_are_standardised_and_categories_one_hot(tmp_path: Path) -> None
         ("", {}, r"data.path=.* is empty: give a CSV file"),
         ("a,b\n", {}, r"has no rows: give a CSV file"),
         ("a,a\n1,2\n", {}, r"has two columns of one name"),
-        ("a,b\n1,2\n3\n", {}, r"Row 2 of .* has 1 cells under 2 names"),
+        ("a,b\n1,2\n3\n", {}, r"The column b of .* has numbers and, in some cells, no finite one"),
+        ("a,b\n1,2\n3,4,5\n", {}, r"cannot be read as CSV \(.*Expected 2 fields in line 3, saw 3\): give"),
+        ("a,b\n1,2,3\n", {}, r"cannot be read as CSV \(.*Length of header .*\): give a file in UTF-8 whose rows"),
+        ("a,b\n1,\xe9\n", {}, r"cannot be read as CSV \(.*decode byte.*\): give a file in UTF-8"),
         ("a,b\n1,2\n,4\n", {}, r"The column a of .* has numbers and, in some cells, no finite one"),
         ("a,b\n1,2\nnan,4\n", {}, r"The column a of .* has numbers and, in some cells, no"),
         ("a,b\n1,x\n2,x\n", {}, r"The column b of .* has 1 categories, and 2 to 1000 are possible"),
@@ -126,6 +102,13 @@ def test_columns_are_standardised_and_categories_one_hot(tmp_path: Path) -> None
 def test_what_is_no_table_is_refused(tmp_path: Path, text: str, options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         made(write(tmp_path / "t.csv", text), **options)
+
+
+def test_only_tables_need_pandas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)  # as where it is not installed
+    trained(tmp_path / "run", *TOY)
+    with pytest.raises(UsageError, match=r"data=table needs the package pandas: pip install 'gan-lightning\[table\]'"):
+        made(write(tmp_path / "t.csv", "a,b\n1,x\n2,y\n"))
 
 
 def test_a_column_that_changed_is_refused(tmp_path: Path) -> None:
