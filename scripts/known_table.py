@@ -41,6 +41,8 @@ class Options:
         check_values(self, n=SIZE, seed=SEED)
         if (self.out is None) == (self.samples is None):
             raise UsageError("out and samples are two ways to call this: give one of them.")
+        if self.samples is not None and not self.samples.is_file():
+            raise UsageError(f"{self.samples} is no file: give a CSV file of samples.")
 
 
 def law(n: int, seed: int) -> "DataFrame":
@@ -77,9 +79,15 @@ def law(n: int, seed: int) -> "DataFrame":
 
 
 def errors(samples: "DataFrame") -> dict[str, float]:
-    """By name: ks of each numeric column, share of each other one, and correlation, the largest error of a pair."""
+    """By name: ks of each numeric column, share of each other one, and correlation, the largest error of a pair.
+
+    Raises:
+        UsageError: the samples have other columns.
+    """
     from scipy.stats import ks_2samp
 
+    if absent := [name for name in (*NUMERIC, *CATEGORICAL) if name not in samples]:
+        raise UsageError(f"The samples have no column {absent[0]}: give rows of a run on what out=law.csv wrote.")
     truth = law(REFERENCE, REFERENCE_SEED)
     found = {f"ks {name}": float(ks_2samp(samples[name], truth[name]).statistic) for name in NUMERIC}
     for name in CATEGORICAL:
@@ -92,14 +100,15 @@ def errors(samples: "DataFrame") -> dict[str, float]:
 
 def main() -> None:
     options = read_options(Options, __doc__)
-    if options.out is not None:
-        with refusals(options.out), written_aside(options.out) as aside:
-            law(options.n, options.seed).to_csv(aside, index=False)
-    else:
-        import pandas as pd
+    with refusals(options.out):
+        if options.out is not None:
+            with written_aside(options.out) as aside:
+                law(options.n, options.seed).to_csv(aside, index=False)
+        else:
+            import pandas as pd
 
-        for name, error in errors(pd.read_csv(options.samples)).items():
-            print(f"{name:<13} {error:.4f}")
+            for name, error in errors(pd.read_csv(options.samples)).items():
+                print(f"{name:<13} {error:.4f}")
 
 
 if __name__ == "__main__":

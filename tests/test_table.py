@@ -25,7 +25,6 @@ from gan_lightning.resumption import resume
 from gan_lightning.training import train
 
 LAW = load_script("known_table")
-COLUMNS = [*LAW.NUMERIC, *LAW.CATEGORICAL]
 
 
 def write_law(path: Path, n: int, seed: int = 0) -> Path:
@@ -164,10 +163,11 @@ def test_categories_are_drawn_by_the_softmax_of_their_logits() -> None:
 
 def test_a_table_is_trained_on_resumed_measured_exported_and_written(tmp_path: Path) -> None:
     path = write_law(tmp_path / "law.csv", 200)
-    options = ("data=table", f"data.path={path}", "model.generator.widths=[8]", *SMALL)
+    columns = ["height", "age", "sex", "city"]
+    options = ("data=table", f"data.path={path}", f"data.columns={columns}", "model.generator.widths=[8]", *SMALL)
     pictures = ("callbacks=default", "callbacks.samples.every_n_steps=100")  # at both ends
     straight = trained(tmp_path / "straight", *options, *pictures)
-    broken = trained(tmp_path / "broken", *options, "trainer.max_steps=6")
+    broken = trained(tmp_path / "broken", *options, "~callbacks.samples", "trainer.max_steps=6")
     train(resume(broken, ["trainer.max_steps=12"]), broken)
     a, b = load(straight), load(broken)
     for name, value in a.state_dict().items():
@@ -180,8 +180,27 @@ def test_a_table_is_trained_on_resumed_measured_exported_and_written(tmp_path: P
     run_script(load_script("export"), f"checkpoint={straight}", f"out={tmp_path / 'g.pt2'}")
     run_script(load_script("sample"), f"checkpoint={straight}", f"out={tmp_path / 'samples.csv'}", "n=50")
     names, rows = read(tmp_path / "samples.csv")
-    assert (names, len(rows)) == (COLUMNS, 50)
-    for row in rows:
-        assert int(row[2]) == float(row[2])
-        assert len(row[0].partition(".")[2]) == 1
-        assert (row[5] in "mf", row[6] in ("Bern", "Oslo", "Rome", "Wien, XX"), row[7] in "ab") == (True, True, True)
+    assert (names, len(rows)) == (columns, 50)
+    for height, age, sex, city in rows:
+        assert len(height.partition(".")[2]) == 1
+        assert int(age) == float(age)
+        assert (sex in "mf", city in ("Bern", "Oslo", "Rome", "Wien, XX")) == (True, True)
+
+
+def test_how_near_rows_are_to_the_law(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of the law are near it; scaled, shuffled and chosen ones are not."""
+    monkeypatch.setattr(LAW, "REFERENCE", 50_000)
+    run_script(LAW, f"out={tmp_path / 'law.csv'}", "n=20000")
+    run_script(LAW, f"samples={tmp_path / 'law.csv'}")
+    printed = {line[:13].strip(): float(line[13:]) for line in capsys.readouterr().out.splitlines()}
+    assert len(printed) == 9
+    assert max(printed.values()) < 0.05
+    rows = LAW.law(5000, 1)
+    rows["income"] *= 2
+    rows["height"] = rows["height"].sample(frac=1, random_state=0).to_numpy()
+    wrong = LAW.errors(rows[rows["city"] != "Bern"])
+    assert wrong["ks income"] > 0.3
+    assert wrong["correlation"] > 0.5
+    assert wrong["share city"] == pytest.approx(0.5, abs=0.01)
