@@ -58,15 +58,15 @@ class TableData(TensorData):
     def load(self) -> Source:
         typed, texts = read_table(self.path)
         known = self.__dict__.get("units")  # from a checkpoint
-        names = [column["name"] for column in known["columns"]] if known else self._names(texts.columns)
+        names = [column["name"] for column in known["columns"]] if known else self._names(list(texts))
         if absent := [name for name in names if name not in texts]:
             raise UsageError(f"{self.path} has no column {absent[0]}: it has {', '.join(texts)}.")
         described = known["columns"] if known else [self._describe(name, typed[name], texts[name]) for name in names]
         parts = [self._encode(column, typed[column["name"]], texts[column["name"]]) for column in described]
         return Source(Batch(torch.cat(parts, 1)), (), {"columns": described})
 
-    def _names(self, present: Iterable[str]) -> list[str]:
-        names = list(present) if self.columns is None else self.columns
+    def _names(self, present: list[str]) -> list[str]:
+        names = present if self.columns is None else self.columns
         if absent := [name for name in [*names, *self.categorical] if name not in present]:
             raise UsageError(
                 f"data names the column {absent[0]}, which {self.path} has not: it has {', '.join(present)}."
