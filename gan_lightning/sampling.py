@@ -1,6 +1,5 @@
 """Samples of a trained GAN, and the files they go to."""
 
-import csv
 import math
 import sys
 from collections.abc import Iterable, Iterator
@@ -80,9 +79,8 @@ def write_arrays(
 
 def write_records(path: Path, samples: Tensor, data: RealData) -> None:
     """Samples as the rows of a CSV file, in the data's own columns."""
-    names, rows = data.records(samples)
     with written_aside(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([names, *rows])
+        data.write_csv(file, samples)
 
 
 def write_picture(path: Path, picture: Tensor) -> None:

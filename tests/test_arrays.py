@@ -238,6 +238,15 @@ def test_images_are_trained_on_and_sampled_in_their_own_values(tmp_path: Path, i
     assert low <= x.min() < x.max() <= high
 
 
+def test_an_array_of_images_of_any_shape_is_trained_on_measured_and_exported(tmp_path: Path) -> None:
+    path = tmp_path / "x.npy"
+    np.save(path, NOISE.normal(size=(40, 4, 96, 64)).astype(np.float32))
+    small = ("data.batch_size=4", "model.generator.width=2", "model.discriminator.width=2")
+    run, samples = all_of_a_run(path, "data=array", "model=dcgan", "logger=none", *small)
+    assert (samples["samples"].shape, samples["samples"].dtype) == ((9, 4, 96, 64), np.float32)
+    run_script(load_script("export"), f"checkpoint={run}", f"out={tmp_path / 'g.pt2'}")  # which compares the two
+
+
 def test_bytes_of_images_stay_bytes_in_memory(tmp_path: Path) -> None:
     images = NOISE.integers(0, 256, (20, 3, 4, 4), dtype=np.uint8)
     np.save(tmp_path / "x.npy", images)

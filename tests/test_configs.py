@@ -89,6 +89,7 @@ COMPANIONS = {
     ("data", "dataset"): ["data.dataset._target_=helpers.Rows"],
     ("model", "bigan"): ["game=bigan"],
     ("prior", "codes"): ["model.latent_size=16"],
+    ("experiment", "table"): ["data=table"],
 }
 
 
@@ -213,7 +214,7 @@ def test_the_trainers_values_are_lightnings_unless_on_purpose(configure: Configu
 @pytest.mark.parametrize("experiment", options("experiment"))
 def test_every_experiment_trains(configure: Configure, tmp_path: Path, experiment: str) -> None:
     """For two batches, narrowly, with its own callbacks and on its own data where that is no large download."""
-    config = configure(f"experiment={experiment}", "trainer.accelerator=cpu", "trainer.devices=1")
+    config = configure(*companions("experiment", experiment), "trainer.accelerator=cpu", "trainer.devices=1")
     config.data.rounds_per_batch = min(config.data.get("rounds_per_batch", 1), 5)
     config.data.validation_samples = min(config.data.validation_samples, 256)
     config.data.batch_size = min(config.data.batch_size, 8)
@@ -245,7 +246,7 @@ def samples_of_one_round(config: DictConfig) -> int:
 def test_an_experiments_options_do_not_force_what_is_left_out(
     configure: Configure, tmp_path: Path, experiment: str
 ) -> None:
-    config = configure(f"experiment={experiment}", "callbacks=none", "regularizer=none", "schedule=constant")
+    config = configure(*companions("experiment", experiment), "callbacks=none", "regularizer=none", "schedule=constant")
     chosen = [part for part in config.regularizer.values() if "_target_" in part]
     check(config, {"model": "model", "data": "data"})
     data = build_data(config)

@@ -53,6 +53,8 @@ REFUSED = [
     ("parzen.py", ["checkpoint=.", "seed=-1"], "seed is -1: give a whole number from 0 to 4294967295."),
     ("linear_floor.py", ["seed=-1"], "seed is -1: give a whole number from 0 to 4294967295."),
     ("linear_floor.py", ["--seed", "1"], "--seed is not an option: give name=value, such as seed=VALUE."),
+    ("known_table.py", [], "out and samples are two ways to call this: give one of them."),
+    ("known_table.py", ["samples=a.csv"], "a.csv is no file: give a CSV file of samples."),
     *(
         (name, ["out=a.gif"], f"a.gif is no picture that can be written: end its name in {', '.join(PICTURES)}.")
         for name in ("dynamics.py", "vanishing_gradient.py")

@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import load_script, trained
+from helpers import counts, load_script, trained
 from PIL import Image
 from torch import Tensor
 
 from gan_lightning import resumption, training
 from gan_lightning.checkpoints import load
 from gan_lightning.data.decode import read_image
+from gan_lightning.data.folder import ImageFolder
 from gan_lightning.metrics import features
+from gan_lightning.pixels import from_bytes
 from gan_lightning.sampling import write_images
 
 RANDOM = np.random.default_rng(0)
@@ -26,6 +28,10 @@ RANDOM = np.random.default_rng(0)
 
 def sixteen_bits(path: Path) -> None:
     Image.fromarray(RANDOM.integers(0, 65536, (20, 20)).astype(np.uint16)).save(path.with_suffix(".tif"))
+
+
+def floats(path: Path) -> None:
+    Image.fromarray(RANDOM.random((20, 20), dtype=np.float32)).save(path.with_suffix(".tif"))
 
 
 def tall_colour(path: Path) -> None:
@@ -39,9 +45,13 @@ def two_channels(path: Path) -> None:
 # what writes a file, the shape, its depth and the overrides
 KINDS: dict[str, tuple[Callable[[Path], None], tuple[int, ...], Any, list[str]]] = {
     "16-bit TIFFs": (sixteen_bits, (1, 20, 20), 16, ["data.size=20", "data.channels=1", "data.depth=16"]),
+    "float TIFFs": (floats, (1, 20, 20), "float", ["data.size=20", "data.channels=1", "data.depth=float"]),
     "256 x 64 RGB": (tall_colour, (3, 256, 64), 8, ["data.size=[256,64]", "model=resnet"]),
     "2 channels": (two_channels, (2, 18, 26), 8, ["data.size=[18,26]", "data.channels=2"]),
 }
+
+
+WHITE = {8: 255, 16: 65535, "float": 1}
 
 
 def write_folders(root: Path, write: Callable[[Path], None]) -> None:
@@ -90,10 +100,10 @@ def test_a_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str)
     assert samples.shape == (3, *shape)
     files = sorted((tmp_path / "samples").iterdir())
     assert [file.name for file in files] == [f"0000{i}.{'png' if depth == 8 else 'tif'}" for i in range(3)]
-    white = 2**depth - 1
+    white = WHITE[depth]
     for file, sample in zip(files, samples, strict=True):
         found = read_image(file, shape, depth=depth).double() / white
-        assert (found - (sample.double() + 1) / 2).abs().max() < 0.51 / white
+        assert (found - (sample.double() + 1) / 2).abs().max() < (1e-6 if depth == "float" else 0.51 / white)
     run_script("export", f"checkpoint={whole}", f"out={tmp_path / 'generator.pt2'}")  # which compares the two
     assert (tmp_path / "generator.pt2").exists()
 
@@ -132,6 +142,24 @@ def test_files_have_the_depth_and_the_channels_of_the_data(tmp_path: Path, depth
             white = 2**depth - 1
             levels = ((samples[i].permute(1, 2, 0) + 1) * (white / 2)).round().clamp(0, white)
             assert np.array_equal(found, levels.numpy())
+
+
+@pytest.mark.parametrize(("depth", "values"), [(16, sixteen_bits), ("float", floats)])
+def test_deep_pictures_are_written_as_they_were_read(
+    tmp_path: Path, depth: Any, values: Callable[[Path], None]
+) -> None:
+    """From the file through what networks see and back: within 1/65535 in floats, exactly in whole numbers."""
+    (tmp_path / "images").mkdir()
+    for i in range(4):
+        values(tmp_path / "images" / str(i))
+    data = ImageFolder(str(tmp_path / "images"), 2, 20, channels=1, depth=depth, cache=str(tmp_path / "cache"))
+    data.trainer = counts(critic_steps=1)
+    data.setup()
+    write_images(tmp_path / "written", [from_bytes(data.images, data.value_range)], data)
+    for i in range(4):
+        paths = tmp_path / "images" / f"{i}.tif", tmp_path / "written" / f"{i:05d}.tif"
+        before, after = (strip_of(path, TYPES[depth], (1, 20, 20)).astype(float) for path in paths)
+        assert np.abs(before - after).max() <= (1 / 65535 if depth == "float" else 0)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import counts, load_script, trained
+from helpers import TOY, counts, load_script, trained
 from scipy.stats import ks_2samp
 from test_arrays import SMALL, run_script
 
@@ -23,41 +24,11 @@ from gan_lightning.networks.table import Generator, gumbel
 from gan_lightning.resumption import resume
 from gan_lightning.training import train
 
-COLUMNS = ["height", "weight", "age", "income", "score", "sex", "city", "plan"]
-
-
-def sample_law(n: int, seed: int) -> list[list[Any]]:
-    """Rows of a known law: five numeric columns, three of which depend on each other, and three categories.
-
-    sex is uniform, city has shares 0.5, 0.3, 0.15, 0.05, plan is a with 0.8 in two of the cities and 0.3 in the others.
-    """
-    noise = np.random.default_rng(seed)
-    sex = noise.integers(0, 2, n)
-    city = noise.choice(4, n, p=[0.5, 0.3, 0.15, 0.05])
-    plan = noise.random(n) < np.array([0.8, 0.8, 0.3, 0.3])[city]
-    height = 165 + 12 * sex + 7 * noise.normal(size=n)
-    weight = 70 + 0.8 * (height - 171) + 8 * noise.normal(size=n)
-    age = noise.integers(18, 80, n)
-    income = np.exp(10 + 0.4 * noise.normal(size=n)) * (1 + 0.5 * plan)
-    score = noise.normal(0, 1, n) - 2 * (city == 1)
-    return [
-        [
-            f"{h:.1f}",
-            f"{w:.1f}",
-            int(a),
-            f"{i:.2f}",
-            f"{s:.4f}",
-            "mf"[x],
-            ["Bern", "Oslo", "Rome", "Wien, XX"][c],
-            "ba"[p],
-        ]
-        for h, w, a, i, s, x, c, p in zip(height, weight, age, income, score, sex, city, plan.astype(int), strict=True)
-    ]
+LAW = load_script("known_table")
 
 
 def write_law(path: Path, n: int, seed: int = 0) -> Path:
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([COLUMNS, *sample_law(n, seed)])
+    LAW.law(n, seed).to_csv(path, index=False)
     return path
 
 
@@ -68,7 +39,7 @@ def read(path: Path) -> tuple[list[str], list[list[str]]]:
 
 
 def write(path: Path, text: str) -> Path:
-    path.write_text(text)
+    path.write_text(text, encoding="latin-1")
     return path
 
 
@@ -80,21 +51,22 @@ def made(path: Path, **options: Any) -> TableData:
 
 
 def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
-    """Numbers with their decimals, whole ones without any, texts with their commas and zeros."""
+    """Numbers with their decimals, whole ones without any, texts with their commas and zeros, or none."""
     path = write(
         tmp_path / "t.csv",
-        'size,n,zip,"a name",s\n1.25,3,007,"x, y",1e3\n-2.5,-4,010,z,2.5e-1\n0.75,12,007,"x, y",0.1\n',
+        'size,n,zip,"a name",yes,s\n1.25,3,007,"x, y",true,1e3\n-2.5,-4,010,NA,false,2.5e-1\n0.75,12,007,,true,0.1\n',
     )
     data = made(path, categorical=["zip"], held_out_share=0.0)
-    assert data.sample_shape == (1 + 1 + 2 + 2 + 1,)
-    assert data.blocks == (1, 1, 2, 2, 1)
+    assert data.sample_shape == (1 + 1 + 2 + 3 + 2 + 1,)
+    assert data.blocks == (1, 1, 2, 3, 2, 1)
     assert data.monitor is None
-    names, rows = data.records(data._training.x)
-    assert names == ["size", "n", "zip", "a name", "s"]
-    back = sorted([[str(cell) for cell in row[:4]] for row in rows])
-    assert back == sorted([["1.25", "3", "007", "x, y"], ["-2.5", "-4", "010", "z"], ["0.75", "12", "007", "x, y"]])
-    last = sorted(row[4] for row in data.records(data._training.x)[1])
-    np.testing.assert_allclose(last, [0.1, 0.25, 1000], rtol=1e-3)
+    with (tmp_path / "back.csv").open("w") as file:
+        data.write_csv(file, data._training.x)
+    names, rows = read(tmp_path / "back.csv")
+    assert names == ["size", "n", "zip", "a name", "yes", "s"]
+    assert sorted(row[:5] for row in rows) == sorted(row[:5] for row in read(path)[1])
+    np.testing.assert_allclose(sorted(float(row[5]) for row in rows), [0.1, 0.25, 1000], rtol=1e-3)
+    assert [kind.kind for kind in data.frame(data._training.x).dtypes] == ["f", "i", "O", "O", "O", "f"]
 
 
 def test_columns_are_standardised_and_categories_one_hot(tmp_path: Path) -> None:
@@ -105,7 +77,7 @@ def test_columns_are_standardised_and_categories_one_hot(tmp_path: Path) -> None
     assert data.blocks == (1, 1, 1, 1, 1, 2, 4, 2)
     for part in x.split(data.blocks, 1)[5:]:
         assert torch.equal(part.sum(1), torch.ones(300))
-    texts = Counter(tuple(row[5:]) for row in data.records(x)[1])
+    texts = Counter(data.frame(x)[list(LAW.CATEGORICAL)].itertuples(index=False, name=None))
     assert texts == Counter(tuple(row[5:]) for row in read(tmp_path / "law.csv")[1])
 
 
@@ -115,7 +87,10 @@ def test_columns_are_standardised_and_categories_one_hot(tmp_path: Path) -> None
         ("", {}, r"data.path=.* is empty: give a CSV file"),
         ("a,b\n", {}, r"has no rows: give a CSV file"),
         ("a,a\n1,2\n", {}, r"has two columns of one name"),
-        ("a,b\n1,2\n3\n", {}, r"Row 2 of .* has 1 cells under 2 names"),
+        ("a,b\n1,2\n3\n", {}, r"The column b of .* has numbers and, in some cells, no finite one"),
+        ("a,b\n1,2\n3,4,5\n", {}, r"cannot be read as CSV \(.*Expected 2 fields in line 3, saw 3\): give"),
+        ("a,b\n1,2,3\n", {}, r"cannot be read as CSV \(.*Length of header .*\): give a file in UTF-8 whose rows"),
+        ("a,b\n1,\xe9\n", {}, r"cannot be read as CSV \(.*decode byte.*\): give a file in UTF-8"),
         ("a,b\n1,2\n,4\n", {}, r"The column a of .* has numbers and, in some cells, no finite one"),
         ("a,b\n1,2\nnan,4\n", {}, r"The column a of .* has numbers and, in some cells, no"),
         ("a,b\n1,x\n2,x\n", {}, r"The column b of .* has 1 categories, and 2 to 1000 are possible"),
@@ -126,6 +101,13 @@ def test_columns_are_standardised_and_categories_one_hot(tmp_path: Path) -> None
 def test_what_is_no_table_is_refused(tmp_path: Path, text: str, options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         made(write(tmp_path / "t.csv", text), **options)
+
+
+def test_only_tables_need_pandas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)  # as where it is not installed
+    trained(tmp_path / "run", *TOY)
+    with pytest.raises(UsageError, match=r"data=table needs the package pandas: pip install 'gan-lightning\[table\]'"):
+        made(write(tmp_path / "t.csv", "a,b\n1,x\n2,y\n"))
 
 
 def test_a_column_that_changed_is_refused(tmp_path: Path) -> None:
@@ -181,10 +163,11 @@ def test_categories_are_drawn_by_the_softmax_of_their_logits() -> None:
 
 def test_a_table_is_trained_on_resumed_measured_exported_and_written(tmp_path: Path) -> None:
     path = write_law(tmp_path / "law.csv", 200)
-    options = ("data=table", f"data.path={path}", "model.generator.widths=[8]", *SMALL)
+    columns = ["height", "age", "sex", "city"]
+    options = ("data=table", f"data.path={path}", f"data.columns={columns}", "model.generator.widths=[8]", *SMALL)
     pictures = ("callbacks=default", "callbacks.samples.every_n_steps=100")  # at both ends
     straight = trained(tmp_path / "straight", *options, *pictures)
-    broken = trained(tmp_path / "broken", *options, "trainer.max_steps=6")
+    broken = trained(tmp_path / "broken", *options, "~callbacks.samples", "trainer.max_steps=6")
     train(resume(broken, ["trainer.max_steps=12"]), broken)
     a, b = load(straight), load(broken)
     for name, value in a.state_dict().items():
@@ -197,8 +180,27 @@ def test_a_table_is_trained_on_resumed_measured_exported_and_written(tmp_path: P
     run_script(load_script("export"), f"checkpoint={straight}", f"out={tmp_path / 'g.pt2'}")
     run_script(load_script("sample"), f"checkpoint={straight}", f"out={tmp_path / 'samples.csv'}", "n=50")
     names, rows = read(tmp_path / "samples.csv")
-    assert (names, len(rows)) == (COLUMNS, 50)
-    for row in rows:
-        assert int(row[2]) == float(row[2])
-        assert len(row[0].partition(".")[2]) == 1
-        assert (row[5] in "mf", row[6] in ("Bern", "Oslo", "Rome", "Wien, XX"), row[7] in "ab") == (True, True, True)
+    assert (names, len(rows)) == (columns, 50)
+    for height, age, sex, city in rows:
+        assert len(height.partition(".")[2]) == 1
+        assert int(age) == float(age)
+        assert (sex in "mf", city in ("Bern", "Oslo", "Rome", "Wien, XX")) == (True, True)
+
+
+def test_how_near_rows_are_to_the_law(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of the law are near it; scaled, shuffled and chosen ones are not."""
+    monkeypatch.setattr(LAW, "REFERENCE", 50_000)
+    run_script(LAW, f"out={tmp_path / 'law.csv'}", "n=20000")
+    run_script(LAW, f"samples={tmp_path / 'law.csv'}")
+    printed = {line[:13].strip(): float(line[13:]) for line in capsys.readouterr().out.splitlines()}
+    assert len(printed) == 9
+    assert max(printed.values()) < 0.05
+    rows = LAW.law(5000, 1)
+    rows["income"] *= 2
+    rows["height"] = rows["height"].sample(frac=1, random_state=0).to_numpy()
+    wrong = LAW.errors(rows[rows["city"] != "Bern"])
+    assert wrong["ks income"] > 0.3
+    assert wrong["correlation"] > 0.5
+    assert wrong["share city"] == pytest.approx(0.5, abs=0.01)

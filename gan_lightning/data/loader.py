@@ -1,9 +1,10 @@
 """Batches of whole training rounds, resumable from one number."""
 
+import csv
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 from lightning import LightningDataModule
 from torch import Tensor
@@ -177,15 +178,16 @@ class RealData(LightningDataModule):
         """Samples, (N, *sample_shape), in the units and the type of their source."""
         return samples
 
-    def records(self, samples: Tensor) -> tuple[list[str], Iterable[Sequence[Any]]]:
-        """The names of columns, and samples as rows under them, as CSV has them; for points the coordinates.
+    def write_csv(self, file: TextIO, samples: Tensor) -> None:
+        """Samples as rows in their own units, under the names of their columns; of points these are x_1, x_2, ...
 
         Raises:
             UsageError: samples are no rows.
         """
         if len(self.sample_shape) != 1:
             raise UsageError("A .csv file is for rows, which these samples are not: end the name in .npz.")
-        return [f"x_{i + 1}" for i in range(self.sample_shape[0])], self.in_units(samples).tolist()
+        names = [f"x_{i + 1}" for i in range(self.sample_shape[0])]
+        csv.writer(file).writerows([names, *self.in_units(samples).tolist()])
 
     @property
     def units_range(self) -> tuple[float, float] | None:

@@ -1,10 +1,11 @@
 """A table with numeric and categorical columns, as a CSV file has them."""
 
-import csv
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 import torch
@@ -14,9 +15,13 @@ from torchmetrics import Metric
 
 from gan_lightning import pictures
 from gan_lightning.batch import Batch
+from gan_lightning.config import one_line
 from gan_lightning.data.tensors import Source, TensorData
 from gan_lightning.errors import UsageError
 from gan_lightning.metrics.table import TableMetrics
+
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
 
 MOST = 1000  # categories of a column
 
@@ -24,9 +29,9 @@ MOST = 1000  # categories of a column
 class TableData(TensorData):
     """The rows of a CSV file whose first line has the columns' names, numeric columns standardised, others one-hot.
 
-    A column of whole numbers or of decimal ones is numeric, unless it is among ``categorical``; any other has a
-    category for each of its different texts. ``columns`` are the names of those to keep, None for all. What samples
-    have in numeric columns is rounded to as many decimals as the file has.
+    A column that pandas reads as numbers is numeric, unless it is among ``categorical``; any other has a category for
+    each of its different texts. ``columns`` are the names of those to keep, None for all. What samples have in numeric
+    columns is rounded to as many decimals as the file has.
     """
 
     def __init__(
@@ -51,31 +56,30 @@ class TableData(TensorData):
         return tuple(len(column.get("categories", [0])) for column in self.units["columns"])
 
     def load(self) -> Source:
-        cells = read_cells(self.path)
+        typed, texts = read_table(self.path)
         known = self.__dict__.get("units")  # from a checkpoint
-        names = [column["name"] for column in known["columns"]] if known else self._names(cells)
-        if absent := [name for name in names if name not in cells]:
-            raise UsageError(f"{self.path} has no column {absent[0]}: it has {', '.join(cells)}.")
-        described = known["columns"] if known else [self._describe(name, cells[name]) for name in names]
-        parts = [self._encode(column, cells[column["name"]]) for column in described]
+        names = [column["name"] for column in known["columns"]] if known else self._names(list(texts))
+        if absent := [name for name in names if name not in texts]:
+            raise UsageError(f"{self.path} has no column {absent[0]}: it has {', '.join(texts)}.")
+        described = known["columns"] if known else [self._describe(name, typed[name], texts[name]) for name in names]
+        parts = [self._encode(column, typed[column["name"]], texts[column["name"]]) for column in described]
         return Source(Batch(torch.cat(parts, 1)), (), {"columns": described})
 
-    def _names(self, cells: Mapping[str, list[str]]) -> list[str]:
-        names = list(cells) if self.columns is None else self.columns
-        if absent := [name for name in [*names, *self.categorical] if name not in cells]:
+    def _names(self, present: list[str]) -> list[str]:
+        names = present if self.columns is None else self.columns
+        if absent := [name for name in [*names, *self.categorical] if name not in present]:
             raise UsageError(
-                f"data names the column {absent[0]}, which {self.path} has not: it has {', '.join(cells)}."
+                f"data names the column {absent[0]}, which {self.path} has not: it has {', '.join(present)}."
             )
         return names
 
-    def _describe(self, name: str, texts: list[str]) -> dict[str, Any]:
+    def _describe(self, name: str, values: "Series", texts: "Series") -> dict[str, Any]:
         """What a column is, in plain containers."""
-        values = None if name in self.categorical else self._numbers(name, texts)
-        if values is not None:
-            std = float(values.std())
-            decimals = decimals_of(texts)
-            return {"name": name, "mean": float(values.mean()), "std": std or 1.0, "decimals": decimals}
-        categories = sorted(set(texts))
+        if name not in self.categorical and _is_numeric(values):
+            x = self._numbers(values)
+            mean, std = float(x.mean()), float(x.std())
+            return {"name": name, "mean": mean, "std": std or 1.0, "decimals": decimals_of(texts)}
+        categories = texts.astype("category").cat.categories.tolist()  # in order
         if not 2 <= len(categories) <= MOST:
             raise UsageError(
                 f"The column {name} of {self.path} has {len(categories):,} categories, and 2 to {MOST} are possible: "
@@ -83,32 +87,27 @@ class TableData(TensorData):
             )
         return {"name": name, "categories": categories}
 
-    def _numbers(self, name: str, texts: list[str]) -> np.ndarray | None:
-        """A column as float64, (n,); None where it has other texts than numbers."""
-        try:
-            values = np.array([float(text) for text in texts if text.strip()], dtype=np.float64)
-        except ValueError:
-            return None
-        if not len(values):
-            return None
-        if len(values) < len(texts) or not np.isfinite(values).all():
+    def _numbers(self, values: "Series") -> np.ndarray:
+        """A numeric column as float64, (n,)."""
+        x = values.to_numpy(np.float64)
+        if not np.isfinite(x).all():
             raise UsageError(
-                f"The column {name} of {self.path} has numbers and, in some cells, no finite one: fill them in or "
-                f"make it one of data.categorical=[{name}]."
+                f"The column {values.name} of {self.path} has numbers and, in some cells, no finite one: fill them in "
+                f"or make it one of data.categorical=[{values.name}]."
             )
-        return values
+        return x
 
-    def _encode(self, column: Mapping[str, Any], texts: list[str]) -> Tensor:
+    def _encode(self, column: Mapping[str, Any], values: "Series", texts: "Series") -> Tensor:
         """A column as networks see it, (n, 1) or (n, categories)."""
         if "mean" in column:
-            values = self._numbers(column["name"], texts)
-            if values is None:
+            if not _is_numeric(values):
                 raise UsageError(f"The column {column['name']} of {self.path} is no longer numeric: put it back.")
-            return torch.from_numpy((values - column["mean"]) / column["std"])[:, None].float()
-        numbers = {text: i for i, text in enumerate(column["categories"])}
-        if others := sorted(set(texts) - set(numbers)):
-            raise UsageError(f"The column {column['name']} of {self.path} has the new category {others[0]!r}.")
-        return one_hot(torch.tensor([numbers[text] for text in texts]), len(numbers)).float()
+            return torch.from_numpy((self._numbers(values) - column["mean"]) / column["std"])[:, None].float()
+        categories = column["categories"]
+        if len(others := texts[~texts.isin(categories)]):
+            raise UsageError(f"The column {column['name']} of {self.path} has the new category {others.min()!r}.")
+        codes = texts.astype(pandas().CategoricalDtype(categories)).cat.codes
+        return one_hot(torch.tensor(codes.to_numpy(np.int64)), len(categories)).float()
 
     def in_units(self, samples: Tensor) -> Tensor:
         """(N, columns) in float64: numbers in their units, categories by their number from 0."""
@@ -116,11 +115,15 @@ class TableData(TensorData):
         columns = self.units["columns"]
         return torch.cat([_decoded(column, part) for column, part in zip(columns, parts, strict=True)], -1)
 
-    def records(self, samples: Tensor) -> tuple[list[str], Iterable[Sequence[Any]]]:
+    def frame(self, samples: Tensor) -> "DataFrame":
+        """Samples, (N, *sample_shape), in the columns, the units and the types of the file."""
         columns = self.units["columns"]
-        rows = self.in_units(samples).T.tolist()
-        texts = [_texts(column, values) for column, values in zip(columns, rows, strict=True)]
-        return [column["name"] for column in columns], zip(*texts, strict=True)
+        values = self.in_units(samples).numpy().T
+        typed = {column["name"]: _typed(column, x) for column, x in zip(columns, values, strict=True)}
+        return pandas().DataFrame(typed)
+
+    def write_csv(self, file: TextIO, samples: Tensor) -> None:
+        self.frame(samples).to_csv(file, index=False)
 
     def metrics(self) -> dict[str, Metric]:
         return super().metrics() | ({"table": TableMetrics(self.blocks)} if self.validation_samples else {})
@@ -139,10 +142,14 @@ def _decoded(column: Mapping[str, Any], part: Tensor) -> Tensor:
     return values if column["decimals"] is None else values.round(decimals=column["decimals"])
 
 
-def _texts(column: Mapping[str, Any], values: list[float]) -> list[Any]:
+def _typed(column: Mapping[str, Any], values: np.ndarray) -> Any:
     if "mean" not in column:
-        return [column["categories"][int(value)] for value in values]
-    return [int(value) for value in values] if column["decimals"] == 0 else values
+        return pandas().Categorical.from_codes(values.astype(int), column["categories"])
+    return values.astype(np.int64) if column["decimals"] == 0 else values
+
+
+def _is_numeric(values: "Series") -> bool:
+    return values.dtype.kind in "iuf"
 
 
 def decimals_of(texts: Iterable[str]) -> int | None:
@@ -153,23 +160,38 @@ def decimals_of(texts: Iterable[str]) -> int | None:
     return max(len(text.partition(".")[2]) for text in texts)
 
 
-def read_cells(path: Path) -> dict[str, list[str]]:
-    """The texts of a CSV file by the names of its columns.
+def pandas() -> Any:
+    """The package, which only tables need.
 
     Raises:
-        UsageError: there is no such file, or it is no table of equally long rows under different names.
+        UsageError: it is not installed.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            names, *rows = [row for row in csv.reader(file) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"data.path={path} cannot be read as CSV ({error}): give a file in UTF-8.") from error
-    except ValueError as error:
+        return import_module("pandas")
+    except ModuleNotFoundError as error:
+        raise UsageError("data=table needs the package pandas: pip install 'gan-lightning[table]'.") from error
+
+
+def read_table(path: Path) -> tuple["DataFrame", "DataFrame"]:
+    """The rows of a CSV file in the types that pandas finds, and as the texts that are there.
+
+    Raises:
+        UsageError: there is no such file, or it is no table of rows under different names.
+    """
+    read = partial(pandas().read_csv, path, encoding="utf-8-sig", index_col=False, low_memory=False)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pandas().errors.ParserWarning)  # of rows that are longer than the names
+            names = read(header=None, nrows=1, dtype=str).iloc[0]
+            typed, texts = read(), read(dtype=str, keep_default_na=False)
+    except pandas().errors.EmptyDataError as error:
         raise UsageError(f"data.path={path} is empty: give a CSV file with a line of names and rows.") from error
-    if not rows or len(set(names)) < len(names):
-        what = "has no rows" if not rows else "has two columns of one name"
+    except (OSError, ValueError, pandas().errors.ParserWarning) as error:
+        raise UsageError(
+            f"data.path={path} cannot be read as CSV ({one_line(error)}): give a file in UTF-8 whose rows are as long "
+            "as its first line."
+        ) from error
+    if texts.empty or names.duplicated().any():
+        what = "has no rows" if texts.empty else "has two columns of one name"
         raise UsageError(f"data.path={path} {what}: give a CSV file with a line of different names and rows.")
-    for number, row in enumerate(rows, 1):
-        if len(row) != len(names):
-            raise UsageError(f"Row {number} of {path} has {len(row)} cells under {len(names)} names: mend it.")
-    return {name: [row[i] for row in rows] for i, name in enumerate(names)}
+    return typed, texts

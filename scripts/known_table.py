@@ -1,0 +1,115 @@
+"""A table of known law, five numeric and three categorical columns, as CSV; and how near other rows come to that law.
+
+    python scripts/known_table.py out=law.csv [n=10000 seed=0]
+    python scripts/known_table.py samples=samples.csv
+
+Prints of samples the KS distance of each numeric column, the largest error of a category's share in each other column,
+and the largest error of a correlation of two numeric columns, all against a million rows of the law.
+"""
+
+from gan_lightning.interruption import end_at_once, listen
+
+if __name__ == "__main__":
+    listen(end_at_once)  # before what takes seconds to import
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from gan_lightning.errors import UsageError
+from gan_lightning.files import written_aside
+from gan_lightning.options import check_values, read_options, refusals
+from gan_lightning.rules import SEED, SIZE
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+NUMERIC = ("height", "weight", "age", "income", "score")
+CATEGORICAL = ("sex", "city", "plan")
+REFERENCE = 1_000_000  # rows, of a seed that no file of a smaller number has
+REFERENCE_SEED = 2**32 - 1
+
+
+@dataclass
+class Options:
+    out: Annotated[Path | None, "CSV file for rows of the law"] = None
+    samples: Annotated[Path | None, "CSV file of rows to compare with the law"] = None
+    n: Annotated[int, "rows to write"] = 10_000
+    seed: Annotated[int, "of these rows"] = 0
+
+    def __post_init__(self) -> None:
+        check_values(self, n=SIZE, seed=SEED)
+        if (self.out is None) == (self.samples is None):
+            raise UsageError("out and samples are two ways to call this: give one of them.")
+        if self.samples is not None and not self.samples.is_file():
+            raise UsageError(f"{self.samples} is no file: give a CSV file of samples.")
+
+
+def law(n: int, seed: int) -> "DataFrame":
+    """n rows: of people their height, weight, age, income, score, sex, city and plan.
+
+    height is bimodal by sex, and weight linear in it; age is of whole years, uniform from 18 to 79; log income is
+    normal about a line in age, and higher under plan a; score is bimodal, its lower mode that of the city Oslo. The
+    cities have the shares 0.5, 0.3, 0.15 and 0.05; plan a has 0.8 of the first two, and 0.3 of the others.
+    """
+    import numpy as np
+    import pandas as pd
+
+    noise = np.random.default_rng(seed)
+    sex = noise.integers(0, 2, n)
+    city = noise.choice(4, n, p=[0.5, 0.3, 0.15, 0.05])
+    plan = noise.random(n) < np.array([0.8, 0.8, 0.3, 0.3])[city]
+    height = 162 + 16 * sex + 5 * noise.normal(size=n)
+    weight = 70 + 0.9 * (height - 170) + 8 * noise.normal(size=n)
+    age = noise.integers(18, 80, n)
+    income = np.exp(9.5 + 0.015 * age + 0.4 * plan + 0.4 * noise.normal(size=n))
+    score = np.where(city == 1, -2.5, 1.0) + 0.7 * noise.normal(size=n)
+    return pd.DataFrame(
+        {
+            "height": height.round(1),
+            "weight": weight.round(1),
+            "age": age,
+            "income": income.round(2),
+            "score": score.round(4),
+            "sex": np.array(["f", "m"])[sex],
+            "city": np.array(["Bern", "Oslo", "Rome", "Wien, XX"])[city],
+            "plan": np.where(plan, "a", "b"),
+        }
+    )
+
+
+def errors(samples: "DataFrame") -> dict[str, float]:
+    """By name: ks of each numeric column, share of each other one, and correlation, the largest error of a pair.
+
+    Raises:
+        UsageError: the samples have other columns.
+    """
+    from scipy.stats import ks_2samp
+
+    if absent := [name for name in (*NUMERIC, *CATEGORICAL) if name not in samples]:
+        raise UsageError(f"The samples have no column {absent[0]}: give rows of a run on what out=law.csv wrote.")
+    truth = law(REFERENCE, REFERENCE_SEED)
+    found = {f"ks {name}": float(ks_2samp(samples[name], truth[name]).statistic) for name in NUMERIC}
+    for name in CATEGORICAL:
+        shares = (part[name].value_counts(normalize=True) for part in (samples, truth))
+        found[f"share {name}"] = float(next(shares).sub(next(shares), fill_value=0).abs().max())
+    numbers = list(NUMERIC)
+    difference = samples[numbers].corr() - truth[numbers].corr()
+    return found | {"correlation": float(difference.abs().to_numpy().max())}
+
+
+def main() -> None:
+    options = read_options(Options, __doc__)
+    with refusals(options.out):
+        if options.out is not None:
+            with written_aside(options.out) as aside:
+                law(options.n, options.seed).to_csv(aside, index=False)
+        else:
+            import pandas as pd
+
+            for name, error in errors(pd.read_csv(options.samples)).items():
+                print(f"{name:<13} {error:.4f}")
+
+
+if __name__ == "__main__":
+    main()
