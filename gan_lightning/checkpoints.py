@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
+from torch import nn
 
+from gan_lightning import pretrained, weights
 from gan_lightning.build import build_gan
 from gan_lightning.callbacks.checkpoint import checkpoints
 from gan_lightning.callbacks.summary import METRICS
@@ -22,15 +24,19 @@ from gan_lightning.trust import check_file
 def load(path: str | Path, gan: GAN | None = None, trust: Sequence[str] = ()) -> GAN:
     """The trained GAN of a checkpoint, or of a run folder's last one, in evaluation mode.
 
+    A ``.safetensors`` file that export.py has written, or the name of one that comes with the package, has the
+    generator alone.
+
     ``trust`` names packages whose classes and functions it may use, besides this package's, torch's and Lightning's.
     A checkpoint of a plain Trainer's run has no configuration: ``gan`` is the GAN that its weights belong to.
 
     Raises:
         UsageError: it is no checkpoint of this package, or of another GAN.
     """
-    path = Path(path)
+    path = pretrained.find(path)
     path = checkpoints(path) / "last.ckpt" if path.is_dir() else path
-    saved = read_checkpoint(path)
+    is_alone = path.suffix.lower() == weights.ENDING
+    saved = weights.read(path) if is_alone else read_checkpoint(path)
     config, described = saved["gan"]["config"], saved["gan"]["data"]
     if gan is None:
         if not config:
@@ -40,8 +46,9 @@ def load(path: str | Path, gan: GAN | None = None, trust: Sequence[str] = ()) ->
         check(config, {})
         shape, classes = tuple(described["sample_shape"]), len(described["class_names"])
         gan = build_gan(config, shape, classes, described.get("blocks", ()))
-    check_architecture(path, saved, gan)
-    gan.load_state_dict(saved["state_dict"])
+    networks = weights.alone(gan, saved["weights"], path) if is_alone else gan
+    check_architecture(path, saved, networks)
+    networks.load_state_dict(saved["state_dict"])
     gan.described = described
     gan.seed = saved["gan"]["seed"]
     gan.loaded_step = saved["global_step"]
@@ -114,8 +121,8 @@ def _whole_beside(path: Path) -> str:
     return ""
 
 
-def check_architecture(path: Path, saved: dict[str, Any], gan: GAN) -> None:
-    expected = {name: tuple(t.shape) for name, t in gan.state_dict().items()}
+def check_architecture(path: Path, saved: dict[str, Any], networks: nn.Module) -> None:
+    expected = {name: tuple(t.shape) for name, t in networks.state_dict().items()}
     found = {name: tuple(t.shape) for name, t in saved["state_dict"].items()}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):

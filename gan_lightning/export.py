@@ -1,7 +1,7 @@
 """A trained generator as a program that runs without this package: torch.export or ONNX."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from gan_lightning.checkpoints import load
 from gan_lightning.game import Game
 from gan_lightning.gan import GAN
 
@@ -87,8 +88,10 @@ def write_onnx(program: ExportedProgram, path: Path, description: dict[str, Any]
     onnx.save(path)
 
 
-def run(path: Path, inputs: Mapping[str, Tensor]) -> Tensor | None:
-    """The samples of a written program, (n, *sample_shape); None where ONNX Runtime is not installed."""
+def run(path: Path, inputs: Mapping[str, Tensor], trust: Sequence[str] = ()) -> Tensor | None:
+    """The samples of a written file, (n, *sample_shape); None where ONNX Runtime is not installed."""
+    if path.suffix.lower() == ".safetensors":
+        return load(path, trust=trust).sample(0, latents=inputs["latents"], labels=inputs.get("labels"))
     if path.suffix.lower() == ".pt2":
         return torch.export.load(path).module()(*inputs.values())
     if find_spec("onnxruntime") is None:
@@ -100,12 +103,12 @@ def run(path: Path, inputs: Mapping[str, Tensor]) -> Tensor | None:
 
 
 @torch.no_grad()
-def difference(path: Path, gan: GAN, raw: bool = False) -> float | None:
-    """max |x' - x| / max(1, max |x|) of the program's samples x' and the GAN's, of fresh latents; None if not run."""
+def difference(path: Path, gan: GAN, raw: bool = False, trust: Sequence[str] = ()) -> float | None:
+    """max |x' - x| / max(1, max |x|) of the file's samples x' and the GAN's, of fresh latents; None if not run."""
     latents = gan.game.prior.sample(CHECKED, torch.Generator())
     inputs = inputs_of(gan, latents)
     samples = gan.sample(CHECKED, latents=latents, labels=inputs.get("labels"), raw=raw)
-    exported = run(path, inputs)
+    exported = run(path, inputs, trust)
     if exported is None:
         return None
     return ((exported - samples).abs().max() / samples.abs().max().clamp(min=1)).item()

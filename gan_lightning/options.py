@@ -15,6 +15,7 @@ from yaml import YAMLError
 
 from gan_lightning.errors import UsageError
 from gan_lightning.files import cause_in_the_machine
+from gan_lightning.pretrained import find
 
 T = TypeVar("T")
 Rule = tuple[Callable[[Any], bool], str]  # whether a value fits, and what was expected
@@ -24,6 +25,7 @@ KINDS: dict[Any, str] = {
 }
 PIXELS = (".png", ".jpg", ".jpeg", ".webp")  # pictures that Pillow writes
 PICTURES = (*PIXELS, ".pdf", ".svg")  # that Matplotlib does
+CHECKPOINT = "folder of a run, a checkpoint or the name of a trained generator of the package"
 AS_TYPED = (str, Path, list[Path])  # whatever is in them: of a folder called 007, YAML would make 7
 
 
@@ -89,8 +91,7 @@ def check_values(options: object, **rules: Rule) -> None:
 
 def check_checkpoint(path: Path) -> None:
     """Raise a UsageError where there is nothing."""
-    if not path.exists():
-        raise UsageError(f"{path} does not exist: give the folder of a run or a checkpoint.")
+    find(path)
 
 
 def check_picture(path: Path) -> None:

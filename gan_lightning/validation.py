@@ -8,11 +8,17 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
+from gan_lightning.absent import Absent
 from gan_lightning.batch import Batch
 from gan_lightning.game import Game
 from gan_lightning.streams import fixed_rows, stream_seed
 
 EQUILIBRIUM = -math.log(4)  # of the game's value
+
+
+def has_value(game: Game) -> bool:
+    """Whether D is a probability, and there is a D."""
+    return game.loss.is_probability and not isinstance(game.discriminator, Absent)
 
 
 def latents_seed(seed: int) -> int:
@@ -44,14 +50,14 @@ class Validation(nn.Module):
         fake = game.generate(z.to(real.x), real.y)
         if len(self.metrics):  # which measure by class where one was asked for
             self.metrics.update(fake if game.is_conditional else fake._replace(y=None), real)
-        if game.loss.is_probability:
+        if has_value(game):
             self.value.update(-softplus(-game.judge(real)) - softplus(game.judge(fake)))
 
     def compute(self, game: Game, device: torch.device) -> dict[str, Tensor]:
         """The metrics by name, and a new beginning."""
         # some metrics compute on the CPU, and NCCL reduces only what is on the device
         values = {name: value.to(device) for name, value in self.metrics.compute().items()}
-        if game.loss.is_probability:
+        if has_value(game):
             values["val/value"] = self.value.compute()
         self.metrics.reset()
         self.value.reset()

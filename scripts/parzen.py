@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 from omegaconf import MISSING, OmegaConf
 
 from gan_lightning.errors import UsageError
-from gan_lightning.options import check_checkpoint, check_values, read_options, refusals
+from gan_lightning.options import CHECKPOINT, check_checkpoint, check_values, read_options, refusals
 from gan_lightning.rules import SEED, SIZE
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ MNIST_SHAPE = (1, 28, 28)
 
 @dataclass
 class Options:
-    checkpoint: Annotated[Path, "folder of a run, or a checkpoint"] = MISSING
+    checkpoint: Annotated[Path, CHECKPOINT] = MISSING
     n: Annotated[int, "samples"] = 10_000
     seed: Annotated[int, "of the latents"] = 0
     root: Annotated[Path | None, "folder that holds MNIST/raw; null for where the run had it"] = None

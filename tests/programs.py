@@ -28,6 +28,10 @@ QUICK = [
     "gan_lightning.options",
 ]
 
+NOWHERE = (
+    "nowhere does not exist: give the folder of a run, a checkpoint or one of the trained generators, "
+    "mnist_10_minutes, mnist_mlp, ring."
+)
 SLOW = (
     *("torch", "torch._dynamo.eval_frame", "torch._inductor", "sympy", "torch_fidelity", "torchvision"),
     *("torchmetrics.functional", "scipy", "matplotlib.pyplot", "pandas"),

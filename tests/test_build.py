@@ -127,8 +127,11 @@ def test_no_damage_of_a_checkpoint_is_accepted(checkpoint: Path, name: str) -> N
 
 
 def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
-    for path, missing in ((tmp_path / "no.ckpt", "no.ckpt"), (tmp_path, "last.ckpt")):
-        with pytest.raises(UsageError, match=rf"{missing} does not exist: give a checkpoint or the folder of a run"):
+    for path, sentence in (
+        (tmp_path / "no.ckpt", "no.ckpt does not exist: give the folder of a run, a checkpoint or one of the trained"),
+        (tmp_path, "last.ckpt does not exist: give a checkpoint or the folder of a run"),
+    ):
+        with pytest.raises(UsageError, match=sentence):
             load(path)
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from helpers import load_script, trained
 from PIL import Image
+from programs import NOWHERE
 from test_sample import command
 
 from gan_lightning import export
@@ -189,9 +190,10 @@ def test_without_onnx_one_sentence_says_how_to_install_it(
 
 
 REFUSED = [
-    (["out=x.pth"], "out is x.pth: end it in .pt2 or .onnx."),
+    (["out=x.pth"], "out is x.pth: end it in .pt2, .onnx or .safetensors."),
+    (["out=x.onnx", "quantize=true"], "out is x.onnx: quantize and metrics are for .safetensors files."),
     (["weights=best"], "weights is 'best': give one of average, raw."),
-    (["checkpoint=nowhere"], "nowhere does not exist: give the folder of a run or a checkpoint."),
+    (["checkpoint=nowhere"], NOWHERE),
 ]
 
 

@@ -14,6 +14,7 @@ from conftest import ROOT
 from helpers import TOY
 
 import gan_lightning
+from gan_lightning.pretrained import NAMES
 
 OWN = """\
 # @package _global_
@@ -25,7 +26,7 @@ model: {latent_size: 3}
 """
 COMMANDS = ("gan-train", "gan-sample", "gan-evaluate", "gan-export", "gan-report")
 PROGRAM = "import sys, gan_lightning; from gan_lightning.commands import gan_train; print(gan_lightning.__file__); "
-PROGRAM += "sys.exit(gan_train())"
+PROGRAM += "print(gan_lightning.load('mnist_10_minutes').sample(16).shape); sys.exit(gan_train())"
 
 
 def built(folder: Path) -> Path:
@@ -48,7 +49,8 @@ def test_the_wheel_trains_in_an_empty_folder_with_options_of_ones_own(tmp_path: 
     found = {str(path.relative_to(tmp_path / "installed")) for path in about.parent.rglob("*") if path.is_file()}
     code = {str(path.relative_to(ROOT)) for path in (ROOT / "gan_lightning").rglob("*.py")}
     options = {f"gan_lightning/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
-    assert {name for name in found if ".dist-info/" not in name} == code | options | {"gan_lightning/py.typed"}
+    others = {f"gan_lightning/pretrained/{name}.safetensors" for name in NAMES} | {"gan_lightning/py.typed"}
+    assert {name for name in found if ".dist-info/" not in name} == code | options | others
     assert f"\nVersion: {gan_lightning.__version__}\n" in (about / "METADATA").read_text()
     commands = configparser.ConfigParser()
     commands.read(about / "entry_points.txt")
@@ -71,7 +73,8 @@ def test_the_wheel_trains_in_an_empty_folder_with_options_of_ones_own(tmp_path: 
         check=False,
     )
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.splitlines()[0] == str(about.parent / "gan_lightning" / "__init__.py")
+    expected = [str(about.parent / "gan_lightning" / "__init__.py"), "torch.Size([16, 1, 28, 28])"]
+    assert ended.stdout.splitlines()[:2] == expected
     (run,) = (lab / "outputs" / "mine").iterdir()
     assert json.loads((run / "metrics.json").read_text())["step"] == 40
     assert sorted(path.name for path in lab.iterdir()) == ["outputs", "own"]

@@ -352,7 +352,7 @@ REFUSED = [
     (["out=x.gif"], "out is x.gif: a film is of mode=interpolation, mode=walk or mode=classes."),
     (["mode=run"], "mode is 'run': give one of samples, interpolation, walk, classes."),
     (["weights=best"], "weights is 'best': give one of average, raw."),
-    (["checkpoint=nowhere"], "nowhere does not exist: give the folder of a run or a checkpoint."),
+    (["checkpoint=nowhere"], programs.NOWHERE),
 ]
 
 

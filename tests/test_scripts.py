@@ -48,7 +48,7 @@ REFUSED = [
         "no run with metrics.json below .: give a folder of runs that train.py has been through.",
     ),
     ("report.py", ["runs=nowhere"], "nowhere is not a folder: give a folder of runs, such as multirun/TIME."),
-    ("parzen.py", ["checkpoint=nowhere"], "nowhere does not exist: give the folder of a run or a checkpoint."),
+    ("parzen.py", ["checkpoint=nowhere"], programs.NOWHERE),
     ("parzen.py", ["checkpoint=.", "n=0"], "n is 0: give a whole number, at least 1."),
     ("parzen.py", ["checkpoint=.", "seed=-1"], "seed is -1: give a whole number from 0 to 4294967295."),
     ("linear_floor.py", ["seed=-1"], "seed is -1: give a whole number from 0 to 4294967295."),

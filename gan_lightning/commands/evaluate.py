@@ -6,7 +6,9 @@
 Prints a table and writes it as evaluation.json in the run's folder. Without n and seed, synthetic data gets exactly the
 figures that validation logged. Image metrics (FID, KID, Inception Score, precision, recall, density, coverage, classes)
 compare with held-out images, by the features of a classifier of the data, trained on first use, or of Inception. Scores
-by different features are not comparable: the table names them. Of Stacked MNIST 25,600 samples are counted, and the
+by different features are not comparable: the table names them. A .safetensors file of export.py, or the name of a
+generator that comes with the package, has no discriminator, so that the value of the game is left out; what the file
+itself records of the same samples stands beside the figures. Of Stacked MNIST 25,600 samples are counted, and the
 accuracy is that of whole triples. Of a conditional generator also the share of samples in the class asked for, and the
 FID within each class.
 """
@@ -25,7 +27,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from gan_lightning.config import one_line
 from gan_lightning.errors import UsageError
 from gan_lightning.files import written_aside
-from gan_lightning.options import Weights, check_checkpoint, check_values, read_options, refusals
+from gan_lightning.options import CHECKPOINT, Weights, check_checkpoint, check_values, read_options, refusals
+from gan_lightning.pretrained import find
 from gan_lightning.rules import SEED, SIZE
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from gan_lightning.gan import GAN
 
 IMAGES = 10_000
+MEASURED_BY = ("step", "weights", "n", "seed", "held_out", "features")
 OF_DATA = ("root", "path", "held_out", "features", "inception_weights", "cache")
 
 
@@ -47,7 +51,7 @@ class FeatureNetwork(Enum):
 
 @dataclass
 class Options:
-    checkpoint: Annotated[Path, "folder of a run, or a checkpoint"] = MISSING
+    checkpoint: Annotated[Path, CHECKPOINT] = MISSING
     n: Annotated[int | None, f"samples; null for validation's number, up to {IMAGES} images, 25,600 triples"] = None
     seed: Annotated[int | None, "of the latents; null for validation's, which is the run's"] = None
     features: Annotated[FeatureNetwork | None, "own or inception; null for the run's own choice"] = None
@@ -129,7 +133,7 @@ def evaluate(options: Options) -> dict[str, Any]:
         # the data names its options as train.py does
         sentence = one_line(error).replace("data.validation_samples", "n")
         raise UsageError(re.sub(rf"\bdata\.({'|'.join(OF_DATA)})\b", r"\1", f"{sentence}.")) from error
-    return {
+    result = {
         "checkpoint": str(path),
         "step": gan.loaded_step,
         "weights": weights.name,
@@ -141,6 +145,17 @@ def evaluate(options: Options) -> dict[str, Any]:
         "metrics": {name: value.item() for name, value in sorted(trainer.callback_metrics.items())},
         "floor": floors,
     }
+    return result | {"recorded": recorded(path, result)}
+
+
+def recorded(checkpoint: Path, result: dict[str, Any]) -> dict[str, float]:
+    """The metrics that a file of export.py says it has, where they are of the same samples and features."""
+    from gan_lightning.weights import ENDING, read
+
+    path = find(checkpoint)
+    evaluation = read(path)["evaluation"] if path.suffix.lower() == ENDING else {}
+    is_same = evaluation and all(evaluation[name] == result[name] for name in MEASURED_BY)
+    return evaluation["metrics"] if is_same else {}
 
 
 def trainer_of(gan: "GAN") -> "Trainer":
@@ -230,20 +245,20 @@ def table(result: dict[str, Any]) -> str:
         features += f" ({result['accuracy']:.2%} accurate)"
     generator = f"step {result['step']}, {Weights[result['weights']].value} generator"
     head = f"{result['checkpoint']}, {generator}: n {result['n']}, seed {result['seed']}{features}"
-    has_floor = bool(result["floor"])
-    rows = [["metric", "value", *(["floor"] if has_floor else [])], ["---"] * (2 + has_floor)]
-    for name, value in result["metrics"].items():
-        cells = [f"{value:.5g}"]
-        if has_floor:
-            cells.append(f"{result['floor'][name]:.5g}" if name in result["floor"] else "")
+    columns = {"value": result["metrics"], **{k: result[k] for k in ("recorded", "floor") if result[k]}}
+    rows = [["metric", *columns], ["---"] * (1 + len(columns))]
+    for name in result["metrics"]:
+        cells = [f"{column[name]:.5g}" if name in column else "" for column in columns.values()]
         rows.append([name.removeprefix("val/"), *cells])
     return "\n".join([head, "", *("| " + " | ".join(row) + " |" for row in rows)])
 
 
 def run_folder(checkpoint: Path) -> Path:
-    """The run that a checkpoint belongs to, or the folder in which a single one lies."""
+    """The run that a checkpoint belongs to, the folder in which a single one lies, or here for the package's own."""
     if checkpoint.is_dir():
         return checkpoint
+    if not checkpoint.exists():
+        return Path()
     run = checkpoint.absolute().parent.parent
     return run if (run / "config.yaml").exists() else checkpoint.parent
 

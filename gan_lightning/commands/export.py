@@ -1,25 +1,35 @@
-"""A trained generator as one file that runs without this package.
+"""A trained generator as one file that runs without this package, or that this package loads.
 
     python scripts/export.py checkpoint=RUN_FOLDER out=generator.onnx
     gan-export ..., where the package is installed
 
-The ending of out chooses: .pt2 for torch.export.load, .onnx for ONNX Runtime and others. It maps latents of shape
-(n, latent_size), any n, to samples (n, *sample_shape), that of a conditional generator latents and labels (n,), the
-numbers of classes. Latent size, prior, shape and range of the samples, the names of the classes and the step are in it:
-in a .pt2 the extra file metadata.json, in ONNX the model's metadata, each value as JSON. The file is loaded again and
-its samples of fresh latents are compared with the checkpoint's.
+The ending of out chooses: .pt2 for torch.export.load, .onnx for ONNX Runtime and others. Such a program maps latents
+of shape (n, latent_size), any n, to samples (n, *sample_shape), that of a conditional generator latents and labels
+(n,), the numbers of classes. Latent size, prior, shape and range of the samples, the names of the classes and the step
+are in it: in a .pt2 the extra file metadata.json, in ONNX the model's metadata, each value as JSON. The file is loaded
+again and its samples of fresh latents are compared with the checkpoint's.
+
+A .safetensors file has the generator's weights alone and the configuration: load, sample.py, evaluate.py and export.py
+take it for a checkpoint. quantize=true keeps its matrices in 8 bits, a quarter of the size, and metrics=true what
+evaluate.py finds of it. The generators that come with the package, gan_lightning/pretrained/NAME.safetensors, are such
+files, those of digits quantized:
+
+    python scripts/export.py checkpoint=RUN_FOLDER out=NAME.safetensors quantize=true metrics=true
 """
 
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from omegaconf import MISSING
 
 from gan_lightning.errors import UsageError
 from gan_lightning.files import written_aside
-from gan_lightning.options import Weights, check_checkpoint, read_options, refusals
+from gan_lightning.options import CHECKPOINT, Weights, check_checkpoint, read_options, refusals
+
+if TYPE_CHECKING:
+    from gan_lightning.gan import GAN
 
 TOLERANCE = 1e-5
 INSTALL = "pip install 'gan-lightning[export]'"
@@ -27,37 +37,63 @@ INSTALL = "pip install 'gan-lightning[export]'"
 
 @dataclass
 class Options:
-    checkpoint: Annotated[Path, "folder of a run, or a checkpoint"] = MISSING
-    out: Annotated[Path, "file that ends in .pt2 or .onnx"] = Path("generator.pt2")
+    checkpoint: Annotated[Path, CHECKPOINT] = MISSING
+    out: Annotated[Path, "file that ends in .pt2, .onnx or .safetensors"] = Path("generator.pt2")
     weights: Annotated[Weights, "average or raw generator"] = Weights.average
+    quantize: Annotated[bool, "matrices of a .safetensors file in 8 bits"] = False
+    metrics: Annotated[bool, "also record in a .safetensors file what evaluate.py finds of it"] = False
     trust: Annotated[list[str], "packages whose parts the checkpoint may use"] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         suffix = self.out.suffix.lower()
-        if suffix not in (".pt2", ".onnx"):
-            raise UsageError(f"out is {self.out}: end it in .pt2 or .onnx.")
+        if suffix not in (".pt2", ".onnx", ".safetensors"):
+            raise UsageError(f"out is {self.out}: end it in .pt2, .onnx or .safetensors.")
+        if suffix != ".safetensors" and (self.quantize or self.metrics):
+            raise UsageError(f"out is {self.out}: quantize and metrics are for .safetensors files.")
         if suffix == ".onnx" and not (find_spec("onnx") and find_spec("onnxscript")):
             raise UsageError(f"ONNX needs packages that are not installed: {INSTALL}")
         check_checkpoint(self.checkpoint)
 
 
+def write_program(gan: "GAN", weights: Weights, path: Path) -> None:
+    """The generator as a program, by the ending of the path."""
+    from gan_lightning.export import describe, trace, write_onnx, write_pt2
+
+    write = write_pt2 if path.suffix.lower() == ".pt2" else write_onnx
+    write(trace(gan, weights is Weights.raw), path, describe(gan, weights.name))
+
+
+def write_weights(gan: "GAN", options: Options, weights: Weights, path: Path) -> None:
+    """The generator's weights, with the metrics of what was written where the options ask for them."""
+    from gan_lightning.commands import evaluate
+    from gan_lightning.weights import write
+
+    raw = weights is Weights.raw
+    write(path, gan, raw, options.quantize)
+    if options.metrics:
+        evaluation = evaluate.evaluate(evaluate.Options(path, trust=options.trust))
+        kept = {name: value for name, value in evaluation.items() if name not in ("checkpoint", "floor", "recorded")}
+        write(path, gan, raw, options.quantize, kept)
+
+
 def export(options: Options) -> None:
-    """Write the program and compare it with the checkpoint's generator.
+    """Write the file and compare its samples with the checkpoint's.
 
     Raises:
-        UsageError: the checkpoint cannot be read, or the program's samples are others than the generator's.
+        UsageError: the checkpoint cannot be read, or the file's samples are others than the generator's.
     """
     from gan_lightning.checkpoints import load
-    from gan_lightning.export import describe, difference, trace, write_onnx, write_pt2
+    from gan_lightning.export import difference
 
     gan, out = load(options.checkpoint, trust=options.trust), options.out
     weights = Weights.raw if gan.average is None else options.weights
-    raw = weights is Weights.raw
-    write = write_pt2 if out.suffix.lower() == ".pt2" else write_onnx
     with written_aside(out) as aside:
-        write(trace(gan, raw), aside, describe(gan, weights.name))
-        error = difference(aside, gan, raw)
-        if error is not None and not error <= TOLERANCE:
+        if out.suffix.lower() == ".safetensors":
+            write_weights(gan, options, weights, aside)
+        else:
+            write_program(gan, weights, aside)
+        error = difference(aside, gan, weights is Weights.raw, options.trust)
+        if error is not None and not (error <= TOLERANCE or options.quantize):
             raise UsageError(f"The exported samples differ by {error:.1g} from the generator's: {out} is not written.")
     if weights is not options.weights:
         print(f"{options.checkpoint} keeps no averaged generator: this is the raw one.")

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from omegaconf import MISSING, OmegaConf
 
 from gan_lightning.errors import UsageError
-from gan_lightning.options import PIXELS, Weights, check_checkpoint, check_values, read_options, refusals
+from gan_lightning.options import CHECKPOINT, PIXELS, Weights, check_checkpoint, check_values, read_options, refusals
 from gan_lightning.rules import POSITIVE, SEED, SIZE
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ PER_CLASS = 10  # images in a row
 
 @dataclass
 class Options:
-    checkpoint: Annotated[Path, "folder of a run, or a checkpoint"] = MISSING
+    checkpoint: Annotated[Path, CHECKPOINT] = MISSING
     out: Annotated[Path, "file or folder, by its ending"] = Path("samples.png")
     mode: Annotated[Mode, "samples, interpolation, walk or classes"] = Mode.samples
     n: Annotated[int | None, "null: 64 images, 10 of a class, or 10000 points; 8 rows; 5 visited"] = None
