@@ -1,4 +1,4 @@
-"""Numbers that change over a run, as functions of its step alone: nothing of them needs to be saved."""
+"""Scheduled values, as functions of the step alone: they have no state to save."""
 
 import math
 
