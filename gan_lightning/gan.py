@@ -299,7 +299,7 @@ class GAN(LightningModule):
         if self._trainer is not None:  # load_from_checkpoint has none
             path = Path(self.trainer.ckpt_path or "")
             if path.is_file() and is_damaged(path):
-                raise UsageError(f"{path} is damaged: go on from another checkpoint.")
+                raise UsageError(f"{path} is damaged: resume from another checkpoint.")
             mend_epochs(checkpoint, self.trainer)
         self.seed = checkpoint["gan"]["seed"]
         self.described = checkpoint["gan"]["data"] | self.described

@@ -37,7 +37,7 @@ class _Smoothed(Loss):
         super().__init__()
         if not 0.0 <= label_smoothing < 1.0:
             raise UsageError(
-                f"loss.label_smoothing is {label_smoothing}: give a number from 0 up to, not including, 1."
+                f"loss.label_smoothing is {label_smoothing}: give a number from 0 up to but not including 1."
             )
         self.real_target = 1.0 - label_smoothing
 

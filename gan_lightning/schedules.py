@@ -18,7 +18,7 @@ class Ramp(nn.Module):
         super().__init__()
         for name, value in (("initial", initial), ("final", final)):
             if value < 0:
-                raise UsageError(f"A ramp's {name} value is {value}: give a number that is not negative.")
+                raise UsageError(f"A ramp's {name} value is {value}: give a number of at least 0.")
         if steps is None or steps < 1:
             raise UsageError(f"A ramp takes {steps} steps: give a whole number of generator updates, at least 1.")
         self.initial, self.final, self.steps = initial, final, steps
@@ -42,7 +42,7 @@ class HalfLife(nn.Module):
     def __init__(self, images: float | Ramp) -> None:
         super().__init__()
         if float(images) < 0:
-            raise UsageError(f"A half-life is {images} images: give a number that is not negative.")
+            raise UsageError(f"A half-life is {images} images: give a number of at least 0.")
         self.images = images
 
     def forward(self, n: int) -> float:

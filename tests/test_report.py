@@ -798,7 +798,7 @@ def test_a_stopped_sweep_goes_on(configure: Configure, tmp_path: Path) -> None:
     result = programs.run(ROOT / "train.py", *sweep, cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
-    assert f"{finished.name} is finished already" in result.stdout
+    assert f"{finished.name} has already finished" in result.stdout
     assert sorted(path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir()) == sorted(
         folder.name for folder in (finished, stopped, new)
     )

@@ -338,7 +338,7 @@ def test_the_default_is_a_picture_here(gray: Path, tmp_path: Path) -> None:
 
 REFUSED = [
     (["n=0"], "n is 0: give a whole number, at least 1."),
-    (["frames=1"], "frames is 1: give at least 2, the two ends."),
+    (["frames=1"], "frames is 1: give at least 2, for the two ends."),
     (["seed=-1"], "seed is -1: give a whole number from 0 to 4294967295."),
     (["batch_size=0"], "batch_size is 0: give a whole number, at least 1."),
     (["truncation=0"], "truncation is 0.0: give a number above 0."),

@@ -54,7 +54,11 @@ REFUSED = [
     ("linear_floor.py", ["seed=-1"], "seed is -1: give a whole number from 0 to 4294967295."),
     ("linear_floor.py", ["--seed", "1"], "--seed is not an option: give name=value, such as seed=VALUE."),
     *(
-        (name, ["out=a.gif"], f"a.gif is no picture that can be written: end its name in {', '.join(PICTURES)}.")
+        (
+            name,
+            ["out=a.gif"],
+            f"a.gif is not a picture format that can be written: end its name in {', '.join(PICTURES)}.",
+        )
         for name in ("dynamics.py", "vanishing_gradient.py")
     ),
 ]

@@ -93,7 +93,7 @@ def prepare(options: Options, config: DictConfig) -> "RealData":
     known = {name for base in kind.__mro__ for name in inspect.signature(base.__init__).parameters}
     if others := changed.keys() - known:
         name = min(others).replace("validation_samples", "n")
-        raise UsageError(f"{name} is no option of this run's data: leave it out.")
+        raise UsageError(f"{name} is not an option of this run's data: leave it out.")
     if issubclass(kind, ImageData) and options.n is not None and options.n < FEWEST_HELD_OUT:
         raise UsageError(f"n is {options.n}: give at least {FEWEST_HELD_OUT} images.")
     data = build_data(OmegaConf.merge(config, {"data": changed}))  # type: ignore[arg-type]

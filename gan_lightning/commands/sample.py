@@ -84,7 +84,7 @@ class Options:
     def __post_init__(self) -> None:
         check_values(self, n=SIZE, frames=SIZE, seed=SEED, truncation=POSITIVE, batch_size=SIZE)
         if self.frames < 2:
-            raise UsageError(f"frames is {self.frames}: give at least 2, the two ends.")
+            raise UsageError(f"frames is {self.frames}: give at least 2, for the two ends.")
         if self.mode is Mode.walk and self.n == 1:
             raise UsageError("n is 1: a walk visits at least 2 latents.")
         suffix = self.out.suffix.lower()
