@@ -10,8 +10,8 @@ from gan_lightning.errors import UsageError
 class Ramp(nn.Module):
     """final + (initial - final) (1 + cos(pi t)) / 2, t from 0 to 1 in ``steps`` generator updates, then 1.
 
-    The burn-in of R3GAN (Huang et al. 2024). Use it in place of a number, such as a penalty's weight: ``float(ramp)`` is the
-    value at the current update, which every round sets.
+    The burn-in of R3GAN (Huang et al. 2024). Use it in place of a number, such as a penalty's weight:
+    ``float(ramp)`` is the value at the current update, which every round sets.
     """
 
     def __init__(self, initial: float, final: float, steps: int) -> None:
