@@ -149,7 +149,7 @@ def _check_deletion(name: str, line: str) -> None:
     parent, _, last = name.rpartition(".")
     is_everywhere = name.partition(".")[0] in ("model", "trainer") if parent else name not in (*GROUPS, *CHOICES)
     if is_everywhere or (last.startswith("_") and last.endswith("_")):
-        raise UsageError(f"{line} removes what every run needs: set it with {name}=VALUE.")
+        raise UsageError(f"{line} removes what every run needs: set it by {name}=VALUE.")
 
 
 def _check_chosen(name: str, line: str, config: DictConfig) -> None:
