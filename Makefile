@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test lint clean
+.PHONY: train test lint docs clean
 
 train: .venv/installed  ## train the default, a 1-D Gaussian, in a minute
 	$(BIN)/python train.py
@@ -14,12 +14,19 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: .venv/docs  ## the website, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:  ## forget the environment and the runs
-	rm -rf .venv outputs multirun
+	rm -rf .venv outputs multirun site
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv  # which takes half of pip's time
 	$(BIN)/uv pip install --quiet --native-tls --compile-bytecode --python $(BIN)/python \
 		--constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+.venv/docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@

@@ -11,10 +11,10 @@ from gan_lightning.streams import Draw, joint, joint_sum, to_device
 
 
 class Augment(nn.Module):
-    """T(x) of images, (N, channels, height, width), in training; in evaluation mode the images as they are.
+    """A transform T of images (N, channels, height, width) in training; the identity in evaluation mode.
 
-    D sees real and generated images through it, in its own updates and in G's, so that it must be differentiable in x.
-    What it draws belongs to single images: ``streams.joint``.
+    It is applied to all images that D receives, real and generated, in the updates of both players, so T must be
+    differentiable. Draw random numbers for each image with ``streams.joint``.
     """
 
     follows_logits = False  # whether it needs the sign of D's logits on real images
@@ -23,7 +23,7 @@ class Augment(nn.Module):
         """T(x), or x in evaluation mode.
 
         Raises:
-            UsageError: the samples are no images.
+            UsageError: the samples are not images.
         """
         if not self.training:
             return images

@@ -10,10 +10,9 @@ from gan_lightning.errors import UsageError
 
 
 class Batch(NamedTuple):
-    """Samples with what belongs to them.
+    """Samples x (N, *sample_shape) with optional y and z.
 
-    x are the samples, (N, *sample_shape); y their classes (N,), attributes, a paired image, or nothing; z the latents,
-    (N, latent_size), of samples that a generator made.
+    y is their classes (N,), attributes or paired images; z is the latents (N, latent_size) of generated samples.
     """
 
     x: Tensor

@@ -210,7 +210,9 @@ def made(config: Any, **extra: Any) -> Any:
         if isinstance(cause, UsageError):
             raise UsageError(str(cause)) from error
         if isinstance(cause, ImportError) and not is_defined(target):
-            raise UsageError(f"_target_={target} is not found: correct the name, or start where it lies.") from error
+            raise UsageError(
+                f"_target_={target} is not found: correct the name, or run the command in the folder that contains it."
+            ) from error
         if is_of_package(target):
             raise UsageError(f"{target.rpartition('.')[2]} cannot be made: {one_line(cause)}.") from error
         raise cause.__cause__ or cause  # noqa: B904  the user's own error, with its own traceback
@@ -227,7 +229,9 @@ def located(target: str) -> Any:
     except ImportError as error:
         if is_defined(target):
             raise error.__cause__ or error  # noqa: B904
-        raise UsageError(f"_target_={target} is not found: correct the name, or start where it lies.") from error
+        raise UsageError(
+            f"_target_={target} is not found: correct the name, or run the command in the folder that contains it."
+        ) from error
 
 
 def is_of_package(target: str) -> bool:

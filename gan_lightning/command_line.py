@@ -87,21 +87,19 @@ def resumption(arguments: Sequence[str]) -> Resumption | None:
         return None
     _check_config_dir(given.config_dir)
     if given.multirun:
-        raise UsageError("resume goes on with one run: leave out -m, or give the sweep's own command again.")
+        raise UsageError("resume applies to one run: leave out -m, or repeat the sweep's command to resume the sweep.")
     if _text(named[-1]) == AUTO:
         if not any(_name(argument) == "hydra.run.dir" for argument in given.overrides):
-            raise UsageError(
-                f"resume={AUTO} goes on with the run of a folder, or begins it: give hydra.run.dir=FOLDER."
-            )
+            raise UsageError(f"resume={AUTO} starts or resumes the run of a folder: give hydra.run.dir=FOLDER.")
         return None
     if given.cfg or given.info:
-        raise UsageError("resume goes on with a run whose options are in its config.yaml: look there.")
+        raise UsageError("resume uses the options in the run's config.yaml: look there.")
     for option in options_alone(arguments)[::2]:
-        raise UsageError(f"{option} does not go with resume: the options of a run are in its config.yaml.")
+        raise UsageError(f"{option} cannot be combined with resume: the options of a run are in its config.yaml.")
     others = [argument for argument in given.overrides if _name(argument) != "resume"]
     for argument in others:
         if _name(argument).startswith("hydra"):
-            raise UsageError(f"{argument} does not go with resume: a run that goes on stays where it is.")
+            raise UsageError(f"{argument} cannot be combined with resume: a resumed run stays in its folder.")
     trust = [item for argument in others if _name(argument) == "trust" for item in _list(argument)]
     changes = [_quoted(argument, sweeps=False) for argument in others if _name(argument) != "trust"]
     return Resumption(run_folder(_text(named[-1])), changes, trust)
@@ -128,9 +126,9 @@ def dry_run(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     others = [argument for argument in arguments if argument != DRY_RUN]
     if len(others) < len(arguments):
         if {"-m", "--multirun"} & set(others):
-            raise UsageError(f"{DRY_RUN} shows one run: leave out -m, and give one value of each option.")
+            raise UsageError(f"{DRY_RUN} previews one run: leave out -m, and give one value for each option.")
         if any(_name(argument) == "resume" and argument != "resume=null" for argument in others):
-            raise UsageError(f"{DRY_RUN} shows a run before it begins: leave out resume, or {DRY_RUN}.")
+            raise UsageError(f"{DRY_RUN} previews a new run: leave out resume, or {DRY_RUN}.")
     return [DRY_RUN][: len(arguments) - len(others)], others
 
 

@@ -70,7 +70,7 @@ def check(config: DictConfig, choices: dict[str, Any]) -> None:
     _check_parts(config)
     for option, (value, instead) in FIXED.items():
         if config.trainer.get(option, value) != value:
-            raise UsageError(f"trainer.{option}={config.trainer[option]} is not possible here: {instead}.")
+            raise UsageError(f"trainer.{option}={config.trainer[option]} is not supported: {instead}.")
     for name, value, is_ruled in _options(config):
         _check_option(name, value, is_ruled)
     needs, gives = config.model.get("needs"), config.data.get("gives")
@@ -141,7 +141,7 @@ def check_changes(overrides: Iterable[Override], config: DictConfig, names: Call
         is_free = parent.partition(".")[0] in COLLECTIONS or (is_part and parent)
         is_new = override.is_add() or override.is_force_add()
         if is_new and not is_free and not any(f"{known}.".startswith(f"{name}.") for known in names()):
-            raise UsageError(f"{line} sets an option that nothing reads: {guess(name, names())}")
+            raise UsageError(f"{line} sets an option that nothing uses: {guess(name, names())}")
 
 
 def _check_deletion(name: str, line: str) -> None:
@@ -149,7 +149,7 @@ def _check_deletion(name: str, line: str) -> None:
     parent, _, last = name.rpartition(".")
     is_everywhere = name.partition(".")[0] in ("model", "trainer") if parent else name not in (*GROUPS, *CHOICES)
     if is_everywhere or (last.startswith("_") and last.endswith("_")):
-        raise UsageError(f"{line} takes away what every run has: set it by {name}=VALUE.")
+        raise UsageError(f"{line} removes what every run needs: set it by {name}=VALUE.")
 
 
 def _check_chosen(name: str, line: str, config: DictConfig) -> None:
@@ -223,7 +223,8 @@ def _check_target(name: str, target: Any) -> None:
     package = target.partition(".")[0]
     if package != "__main__" and find_spec(package) is None:
         raise UsageError(
-            f"{name} is {target!r}: no package {package} is found from here: install it, or start beside it."
+            f"{name} is {target!r}: package {package} was not found: install it, or run the command in the folder "
+            "that contains it."
         )
     source, names = find_source(target)
     text = source.read_text() if source and package == PACKAGE else ""
@@ -298,7 +299,7 @@ def explain(error: Exception, names: Callable[[], Sequence[str]] = list) -> str:
         hint = f"did you mean {meant[1]}?" if meant else guess(unknown[1], names())
         return f"{unknown[1]} is not an option here: {hint}"
     if gone := re.search(r"Could not delete from config\. '([^']+)' does not exist", text):
-        return f"~{gone[1]} takes away what is not there: leave it out."
+        return f"~{gone[1]} removes an option that does not exist: leave it out."
     if absent := re.search(r"Key '[^']+' is not in struct\s+full_key: (\S+)", text):
         return f"{absent[1]} is not set: give it a value."
     if twice := re.search(r"Multiple values for ([\w@/]+)", text):

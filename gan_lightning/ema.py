@@ -12,9 +12,9 @@ from gan_lightning.schedules import HalfLife
 class MovingAverage(nn.Module):
     """a <- d a + (1 - d) w over the weights and the floating-point buffers of a network (Yazici et al. 2019).
 
-    With warm-up the decay of update n, from 0, is min(decay, (1 + n) / (10 + n)), so that the first, random weights are
-    soon forgotten. BatchNorm's running statistics are averaged with the same decay, its counters are copied. A decay
-    may follow from a half-life in images.
+    With warm-up the decay of update n, from 0, is min(decay, (1 + n) / (10 + n)), so that the initial weights are soon
+    forgotten. BatchNorm's running statistics are averaged with the same decay, its counters are copied. The decay may
+    be a ``HalfLife`` in images.
     """
 
     def __init__(self, network: nn.Module, decay: float | HalfLife, warmup: bool = True) -> None:

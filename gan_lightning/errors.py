@@ -7,25 +7,25 @@ FINISHED = 0
 
 
 class UsageError(ValueError):
-    """The configuration or the data cannot be used; the message says what to do."""
+    """Raised for options or data that cannot be used; the message says what to do."""
 
     status = 1
 
 
 class Diverged(RuntimeError):
-    """A loss or a weight is no longer finite."""
+    """Raised when a loss or a weight is no longer finite."""
 
     status = 3
 
 
 class Fault(RuntimeError):
-    """The machine has failed: a disk is full, a folder is gone, a process was killed."""
+    """Raised when the machine fails: a full disk, a missing folder, a killed process."""
 
     status = 4
 
 
 class Stopped(RuntimeError):
-    """A signal has ended the run; what it has learnt is in its checkpoint."""
+    """Raised when a signal ends the run, after saving a checkpoint."""
 
     def __init__(self, signum: int, message: str = "") -> None:
         super().__init__(signum, message)

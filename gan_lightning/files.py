@@ -85,7 +85,7 @@ def spared(what: str) -> Iterator[None]:
     except Exception as error:  # torch and TensorBoard hide the system's in one of their own
         if (cause := cause_in_the_machine(error)) is None:
             raise
-        warn_once(f"{what} cannot be written ({why(cause)}): training goes on without, and tries again.", what)
+        warn_once(f"{what} cannot be written ({why(cause)}): training continues without it and will try again.", what)
 
 
 # a full or failing disk, one that is read-only, a folder that has gone or is a file

@@ -38,13 +38,12 @@ PLAYERS = ("generator", "discriminator")
 
 
 class GAN(LightningModule):
-    """Two players of a game that train each other.
+    """A LightningModule that trains the two players of a ``Game``.
 
-    One round is ``critic_steps`` updates of the discriminator, each on fresh real data, and one of the generator; a
-    batch of this package's data modules carries whole rounds, one of any other loader is a round.
-    ``trainer.global_step`` is the number of generator updates.
-
-    The arguments of a round are ``Round``'s.
+    A round is ``critic_steps`` updates of the discriminator, each on new real data, and one update of the generator.
+    A batch of this package's data modules contains several rounds; a batch of any other loader is one round.
+    ``trainer.global_step`` is the number of generator updates. ``order`` and ``reuse_fakes`` are described in
+    ``gan_lightning.rounds``, ``ema_decay`` and ``ema_warmup`` in ``gan_lightning.ema``; no EMA is kept by default.
     """
 
     automatic_optimization: bool
@@ -99,7 +98,7 @@ class GAN(LightningModule):
     # ------------------------------------------------------------------------------------------------ sampling
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Samples, (N, *sample_shape), of latents z, (N, latent_size): of the averaged generator where there is one."""
+        """Samples (N, *sample_shape) for latents z (N, latent_size), from the EMA generator if there is one."""
         with self.sampling():
             return self.game.generate(z, y).x
 
@@ -113,21 +112,24 @@ class GAN(LightningModule):
         labels: Tensor | Sequence[int | str] | None = None,
         raw: bool = False,
     ) -> Tensor:
-        """n samples, (n, *sample_shape), of the averaged generator, or of the live one, in evaluation mode.
+        """n samples (n, *sample_shape) from the EMA generator, or with ``raw`` the live generator, in evaluation mode.
 
-        Of a conditional generator ``labels`` are the classes, (n,), or weights of them, (n, classes), or a list of
-        numbers and names, which are taken in turn; None for all classes in turn.
+        For a conditional generator, ``labels`` are classes (n,), weights of classes (n, classes), or a list of numbers
+        or names to alternate between; None alternates between all classes.
+
+        Raises:
+            UsageError: there is no such class, no network is conditional, or the number of labels is not n.
         """
         z = self.game.prior.sample(n, generator) if latents is None else latents
         y = self.labels(len(z), labels)
         if y is not None and len(y) != len(z):
-            raise UsageError(f"labels are of {len(y)} samples, and {len(z)} are asked for: give as many.")
+            raise UsageError(f"labels has {len(y)} entries for {len(z)} samples: give one for each sample.")
         z = z.to(self.device).to(self.dtype)
         with self.sampling(raw):
             return self.game.generate(z, None if y is None else y.to(self.device)).x
 
     def labels(self, n: int, labels: Tensor | Sequence[int | str] | None = None) -> Tensor | None:
-        """The classes of n samples, (n,), as ``sample`` takes them; None where no network is conditional.
+        """The classes (n,) of n samples, given as in ``sample``; None if no network is conditional.
 
         Raises:
             UsageError: there is no such class, or no network is conditional.
@@ -136,7 +138,7 @@ class GAN(LightningModule):
             y = asked_for(n, self.class_names, labels)
             return y.to(self.dtype) if y.is_floating_point() else y
         if labels is not None:
-            raise UsageError("The networks are not conditional, so that no classes can be asked for.")
+            raise UsageError("The networks are not conditional: leave out labels, or set model.conditional=true.")
         return None
 
     @property
@@ -297,7 +299,7 @@ class GAN(LightningModule):
         if self._trainer is not None:  # load_from_checkpoint has none
             path = Path(self.trainer.ckpt_path or "")
             if path.is_file() and is_damaged(path):
-                raise UsageError(f"{path} is damaged: go on from another checkpoint.")
+                raise UsageError(f"{path} is damaged: resume from another checkpoint.")
             mend_epochs(checkpoint, self.trainer)
         self.seed = checkpoint["gan"]["seed"]
         self.described = checkpoint["gan"]["data"] | self.described

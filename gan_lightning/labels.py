@@ -33,7 +33,7 @@ def asked_for(n: int, names: Sequence[str], labels: Tensor | Sequence[int | str]
         return labels
     if not names:
         raise UsageError(
-            "The generator has no classes that could be taken in turn: in Python give it what it is conditioned on, "
+            "The generator has no classes to alternate between: in Python, pass what it is conditioned on, "
             "gan_lightning.load(RUN).sample(n, labels=TENSOR)."
         )
     return in_turn([class_index(name, names) for name in (names if labels is None else labels)], n)

@@ -1,7 +1,7 @@
-"""Adversarial losses, side by side: functions of logits, per sample, without reduction.
+"""Adversarial losses: functions of logits, per sample, without reduction.
 
 Every loss has ``discriminator(real_logits=..., fake_logits=...)`` and ``generator(real_logits=..., fake_logits=...)``;
-logits have shape (N,) and so has the result. ``Game`` takes the mean, once.
+logits and result have shape (N,). ``Game`` takes the mean.
 """
 
 import torch
@@ -20,7 +20,7 @@ class Loss(nn.Module):
     is_shift_invariant = False  # True where only differences of logits count, so that none alone says "real"
 
     def output(self, logits: Tensor) -> Tensor:
-        """D(x) as a person reads it: a probability, or the critic's value."""
+        """D(x) for display: a probability, or the value of the critic."""
         return torch.sigmoid(logits) if self.is_probability else logits
 
     def discriminator(self, *, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ class _Smoothed(Loss):
         super().__init__()
         if not 0.0 <= label_smoothing < 1.0:
             raise UsageError(
-                f"loss.label_smoothing is {label_smoothing}: give a number from 0 up to, not including, 1."
+                f"loss.label_smoothing is {label_smoothing}: give a number from 0 up to but not including 1."
             )
         self.real_target = 1.0 - label_smoothing
 
@@ -56,7 +56,7 @@ class NonSaturating(_Smoothed):
 
 
 class Minimax(NonSaturating):
-    """L_D as in NonSaturating, L_G = log(1 - D(G(z))) (Goodfellow et al. 2014, equation 1): saturates where D wins."""
+    """L_D as in NonSaturating, L_G = log(1 - D(G(z))) (Goodfellow et al. 2014, equation 1): saturates when D wins."""
 
     def generator(self, *, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
         return -softplus(fake_logits)
@@ -75,7 +75,7 @@ class LeastSquares(_Smoothed):
 
 
 class Wasserstein(Loss):
-    """L_D = D(G(z)) - D(x), L_G = -D(G(z)) (Arjovsky et al. 2017, equation 2); wants a gradient penalty."""
+    """L_D = D(G(z)) - D(x), L_G = -D(G(z)) (Arjovsky et al. 2017, equation 2); needs a gradient penalty."""
 
     is_shift_invariant = True
 
@@ -114,7 +114,7 @@ class Relativistic(Loss):
 
 
 class Cooperative(NonSaturating):
-    """L_D as in NonSaturating, L_G = -log(1 - D(G(z))): a slip seen in tutorials, whose generator helps D."""
+    """L_D as in NonSaturating, L_G = -log(1 - D(G(z))): a mistake found in tutorials; G helps D."""
 
     def generator(self, *, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
         return softplus(fake_logits)

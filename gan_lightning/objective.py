@@ -23,7 +23,7 @@ def objective(folder: Path, name: str | None, sweeper: Mapping[str, Any]) -> flo
     if name is None and "direction" not in sweeper:
         return None
     raise UsageError(
-        f"There is no {name or 'metric'} to optimise in {folder / 'metrics.json'}: give objective=NAME, one of "
+        f"There is no {name or 'metric'} to optimize in {folder / 'metrics.json'}: give objective=NAME, one of "
         f"{', '.join(numbers) or 'its numbers'}."
     )
 

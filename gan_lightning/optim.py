@@ -1,4 +1,4 @@
-"""Optimizers that torch lacks, and schedules over the whole of a run."""
+"""Optimizers that torch does not have, and schedules over a run."""
 
 import math
 from collections.abc import Callable
@@ -100,7 +100,7 @@ def settings(optimizer: Optimizer) -> dict[str, float]:
 
 
 def linear(optimizer: Optimizer, total_steps: int, *, start: float = 0.0, final: float = 0.0) -> LambdaLR:
-    """Constant up to the share ``start`` of the run, then on a line to ``final`` times the learning rate."""
+    """Constant for the share ``start`` of the run, then linear to ``final`` times the learning rate."""
 
     def factor(step: int) -> float:
         progress = min(step / total_steps, 1.0)

@@ -97,7 +97,7 @@ def check_checkpoint(path: Path) -> None:
 def check_picture(path: Path) -> None:
     """Raise a UsageError where the ending is none of a picture."""
     if path.suffix.lower() not in PICTURES:
-        raise UsageError(f"{path} is no picture that can be written: end its name in {', '.join(PICTURES)}.")
+        raise UsageError(f"{path} is not a picture format that can be written: end its name in {', '.join(PICTURES)}.")
 
 
 def parse(options: type[T], arguments: list[str]) -> T:
@@ -113,7 +113,7 @@ def parse(options: type[T], arguments: list[str]) -> T:
         if not equals:
             raise UsageError(f"{argument} is not an option: give name=value, such as {_example(argument, kinds)}.")
         if name not in kinds:
-            raise UsageError(f"{argument} sets no option: choose from {', '.join(kinds)}, which --help explains.")
+            raise UsageError(f"{argument} is not an option: choose from {', '.join(kinds)}, which --help explains.")
         try:
             value = _read(config, name, text, kinds[name])
         except (ValueError, OmegaConfBaseException, YAMLError) as error:

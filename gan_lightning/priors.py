@@ -18,7 +18,7 @@ class Prior(nn.Module):
         self.size = size
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """n latents, (n, size), on the generator's device; without one on the CPU, from torch's own stream."""
+        """n latents (n, size), on the generator's device; without a generator, on the CPU from torch's global state."""
         raise TypeError(f"{type(self).__name__} must define how to sample")
 
 
@@ -30,7 +30,7 @@ class Normal(Prior):
 
 
 class Uniform(Prior):
-    """z ~ U(low, high), independent; the default bounds give zero mean and unit variance."""
+    """z ~ U(low, high), i.i.d.; the default bounds give zero mean and unit variance."""
 
     def __init__(self, size: int, low: float = -math.sqrt(3), high: float = math.sqrt(3)) -> None:
         super().__init__(size)

@@ -93,7 +93,7 @@ def _made(option: str, make: Callable[..., Any], *args: Any) -> Any:
 
 def _check_pairs(are_pairs: bool, translates: bool) -> None:
     if are_pairs and not translates:
-        raise UsageError("The data are pairs of images, one to be made from the other: choose game=pix2pix.")
+        raise UsageError("The data are pairs of images, input and target: choose game=pix2pix.")
     if translates and not are_pairs:
         raise UsageError(
             "game=pix2pix translates images, and the data are no pairs of them: choose data=paired_folder or "
@@ -132,14 +132,14 @@ def _check_outputs(outputs: Tensor, n: int, loss_takes_logits: bool, are_patches
     _check_finite("discriminator", outputs)
     if loss_takes_logits and ends_in_sigmoid(outputs):
         raise UsageError(
-            "model.discriminator ends in a sigmoid where the loss takes logits: leave it out, since the loss has it."
+            "model.discriminator ends in a sigmoid, but the loss takes logits and includes the sigmoid: leave it out."
         )
 
 
 def _check_finite(network: str, values: Tensor) -> None:
     if not values.isfinite().all():
         raise UsageError(
-            f"model.{network} gives values that are not finite before it is trained: look at how it is initialised."
+            f"model.{network} gives values that are not finite before it is trained: check its initialization."
         )
 
 

@@ -115,7 +115,7 @@ def check_idle(saved: Mapping[str, Any], changed: Mapping[str, tuple[Any, Any]])
         if SAID.fullmatch(name):
             step = saved["global_step"]
             raise UsageError(
-                f"{name}={value} would change nothing, since the run is done, at step {step}: give a greater length "
+                f"{name}={value} would change nothing, since the run finished at step {step}: give a greater length "
                 f"with it, such as trainer.max_steps={2 * step}."
             )
 
@@ -135,7 +135,7 @@ def check_checkpoint(path: Path, saved: Mapping[str, Any], config: DictConfig) -
         UsageError: the checkpoint is another run's, or of an earlier version.
     """
     if "built" not in saved["gan"]:
-        raise UsageError(f"{path} was written by an earlier version: go on with that one, or start a new run.")
+        raise UsageError(f"{path} was written by an earlier version: use that version, or start a new run.")
     before, after = (_leaves(c) for c in (saved["gan"]["config"], OmegaConf.to_container(config, resolve=True)))
     absent = object()
     names = [name for name in before | after if before.get(name, absent) != after.get(name, absent)]
@@ -253,7 +253,7 @@ def _check_change(config: DictConfig, override: Override) -> None:
     is_begun = OmegaConf.is_dict(part) and last in BEGUN.get(part.get("_target_"), ())
     if not single or override.package or not CHANGEABLE.fullmatch(name) or last.startswith("_") or is_begun:
         raise UsageError(
-            f"{line} cannot change a run that is resumed: change its length, learning rates, weights of penalties, the "
+            f"{line} cannot change a resumed run: change its length, learning rates, weights of penalties, the "
             "trainer, callbacks, loggers or where its data lies, such as trainer.max_steps=20000, or start a new run."
         )
 

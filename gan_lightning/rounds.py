@@ -19,16 +19,16 @@ Order = Literal["discriminator_first", "generator_first", "simultaneous"]
 
 
 class Round:
-    """``critic_steps`` updates of D, each on fresh real data, and one of G.
+    """``critic_steps`` updates of D, each on new real data, and one update of G.
 
     Orders (with ``critic_steps`` of 1):
 
     - ``discriminator_first``: D steps on G's samples, then G against the new D (Goodfellow et al. 2014, algorithm 1);
     - ``generator_first``: G steps, then D steps on the new G's samples;
-    - ``simultaneous``: both step from where both were.
+    - ``simultaneous``: both gradients are computed before either player steps.
 
-    With ``reuse_fakes`` the two updates that meet share one batch of samples. Generator first with shared samples is
-    simultaneous descent: the samples, and so D's gradient, come from before G's step.
+    With ``reuse_fakes``, the last update of D and that of G use the same generated samples. Generator first with shared
+    samples is simultaneous descent, because the samples, and so D's gradient, are from before G's step.
     """
 
     def __init__(

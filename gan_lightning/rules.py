@@ -28,7 +28,7 @@ SIZE = _whole(1)
 COUNT = _whole(0)
 POSITIVE = (lambda v: _is_number(v) and v > 0, "a number above 0")
 NOT_NEGATIVE = (lambda v: _is_number(v) and v >= 0, "a number, at least 0")
-SHARE = (lambda v: _is_number(v) and 0 <= v < 1, "a number from 0 up to, not including, 1")
+SHARE = (lambda v: _is_number(v) and 0 <= v < 1, "a number from 0 up to but not including 1")
 KEEP = (lambda v: _is_number(v) and 0 < v <= 1, "a number above 0, at most 1")
 FLAG = (lambda v: isinstance(v, bool), "true or false")
 SEED = (lambda v: _is_whole(v) and 0 <= v < 2**32, "a whole number from 0 to 4294967295")
@@ -50,7 +50,7 @@ POSITIVES = (lambda v: isinstance(v, ListConfig) and all(map(POSITIVE[0], v)), "
 TIMES = (lambda v: POSITIVES[0](v) and len(v) > 0, "a list of numbers above 0, at least one")
 BETAS = (
     lambda v: isinstance(v, ListConfig) and len(v) == 2 and all(map(SHARE[0], v)),
-    "a list of two numbers from 0 up to, not including, 1",
+    "a list of two numbers from 0 up to but not including 1",
 )
 NAMES = (lambda v: isinstance(v, ListConfig) and all(isinstance(n, str | int) for n in v), "a list of names")
 RANGE = (

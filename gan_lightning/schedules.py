@@ -1,4 +1,4 @@
-"""Numbers that change over a run, as functions of its step alone: nothing of them needs to be saved."""
+"""Scheduled values, as functions of the step alone: they have no state to save."""
 
 import math
 
@@ -10,22 +10,22 @@ from gan_lightning.errors import UsageError
 class Ramp(nn.Module):
     """final + (initial - final) (1 + cos(pi t)) / 2, t from 0 to 1 in ``steps`` generator updates, then 1.
 
-    (Huang et al. 2024, R3GAN, whose burn-in it is.) A part that takes one in the place of a number asks for
-    ``float(number)`` whenever it needs it, which is the value at the present update: every round tells its ramps.
+    The burn-in of R3GAN (Huang et al. 2024). Use it in place of a number, such as a penalty's weight:
+    ``float(ramp)`` is the value at the current update, which every round sets.
     """
 
     def __init__(self, initial: float, final: float, steps: int) -> None:
         super().__init__()
         for name, value in (("initial", initial), ("final", final)):
             if value < 0:
-                raise UsageError(f"A ramp's {name} value is {value}: give a number that is not negative.")
+                raise UsageError(f"A ramp's {name} value is {value}: give a number of at least 0.")
         if steps is None or steps < 1:
             raise UsageError(f"A ramp takes {steps} steps: give a whole number of generator updates, at least 1.")
         self.initial, self.final, self.steps = initial, final, steps
         self.step = 0  # the present generator update
 
     def at(self, step: int) -> float:
-        """The value at that generator update, from 0."""
+        """The value at generator update ``step``, counted from 0."""
         t = min(step / self.steps, 1.0)
         return self.final + (self.initial - self.final) * 0.5 * (1.0 + math.cos(math.pi * t))
 
@@ -34,15 +34,15 @@ class Ramp(nn.Module):
 
 
 class HalfLife(nn.Module):
-    """The decay 0.5^(n / images) of a moving average that n images have passed by (Karras et al. 2018).
+    """The EMA decay 0.5^(n / images) of an update with n images (Karras et al. 2018).
 
-    Weights count half as much after so many images, whatever the batch. At 0 images nothing is averaged.
+    The contribution of a weight halves every ``images`` images, whatever the batch size; 0 images disable averaging.
     """
 
     def __init__(self, images: float | Ramp) -> None:
         super().__init__()
         if float(images) < 0:
-            raise UsageError(f"A half-life is {images} images: give a number that is not negative.")
+            raise UsageError(f"A half-life is {images} images: give a number of at least 0.")
         self.images = images
 
     def forward(self, n: int) -> float:

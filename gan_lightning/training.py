@@ -234,7 +234,7 @@ def check_folder(config: DictConfig, folder: Path) -> None:
     is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
     if not config.resume and is_first and (folder / "config.yaml").exists():
         raise UsageError(
-            f"{folder} holds a run already: go on with it by resume={folder}, or choose another hydra.run.dir."
+            f"{folder} already holds a run: resume it with resume={folder}, or choose another hydra.run.dir."
         )
 
 

@@ -137,7 +137,7 @@ class Options:
         if self.data is not None and not (self.data / "MNIST" / "raw").is_dir():
             raise UsageError(f"data={self.data} has no MNIST/raw: give the folder that holds it.")
         if self.cifar is not None and not self.cifar.is_dir():
-            raise UsageError(f"cifar={self.cifar} is no folder: give one that holds {OFFICIAL} or images.")
+            raise UsageError(f"cifar={self.cifar} is not a folder: give one that holds {OFFICIAL} or images.")
         if self.json is not None and not self.json.absolute().parent.is_dir():
             raise UsageError(f"json={self.json} cannot be written: there is no such folder.")
 

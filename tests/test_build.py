@@ -171,7 +171,7 @@ def test_a_constructors_refusal_is_passed_on_in_its_own_words(configure: Configu
 
 def test_a_folder_that_holds_a_run_is_refused(configure: Configure, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("model: {}\n")
-    with pytest.raises(UsageError, match=rf"{tmp_path} holds a run already: go on with it by resume={tmp_path}"):
+    with pytest.raises(UsageError, match=rf"{tmp_path} already holds a run: resume it with resume={tmp_path}"):
         train(configure(*TINY), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 

@@ -105,7 +105,7 @@ WRONG = [
     (["data=image_folder", "data.root="], "data.root is empty"),
     (["loss._target_=my_lab_that_is_not.X"], "no package my_lab_that_is_not"),
     (["model.lr=${nowhere}"], "nowhere"),
-    (["+model.foo=1"], "+model.foo=1 sets an option that nothing reads"),
+    (["+model.foo=1"], "+model.foo=1 sets an option that nothing uses"),
     (["++trainer.max_step=1"], "did you mean trainer.max_steps?"),
     (["~trainer.devices"], "trainer.devices=VALUE"),
     (["~data"], "data"),
@@ -114,7 +114,7 @@ WRONG = [
     (["--config-dir", "/nope"], "/nope"),
     (["--config-dir", "/nope", "resume=nowhere"], "--config-dir /nope is not a folder"),
     (["~game"], "game=OPTION"),
-    (["~data._target_"], "~data._target_ takes away"),
+    (["~data._target_"], "~data._target_ removes"),
     (["+regularizer.r1.weight=10"], "choose regularizer=r1"),
     (["trainer.plugins=slurm"], "trainer.plugins is 'slurm'"),
     (["hydra.run.dir=/dev/null"], "/dev/null cannot be made"),
@@ -269,7 +269,7 @@ def test_a_folder_that_holds_a_run_is_refused(run: tuple[Path, subprocess.Comple
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
     assert line.startswith("Error: ")
-    assert "run holds a run already: go on with it by resume=" in line
+    assert "run already holds a run: resume it with resume=" in line
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
@@ -389,4 +389,4 @@ def test_a_sweep_over_folders_of_data_has_a_run_for_each(tmp_path: Path) -> None
     assert roots == {str(tmp_path / "A"), str(tmp_path / "B (2)")}
     assert all(re.fullmatch(r"[\w.+@-]+", run.name, re.ASCII) for run in runs)
     again = command(*arguments, cwd=tmp_path)
-    assert without_torch(again).count("is finished already") == 2
+    assert without_torch(again).count("has already finished") == 2

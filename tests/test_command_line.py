@@ -152,11 +152,11 @@ def test_a_run_folder_has_any_name(folder: Path, name: str) -> None:
         (["-m"], "leave out -m"),
         (["--multirun", "seed=0,1"], "leave out -m"),
         (["--cfg", "job"], "config.yaml"),
-        (["hydra.run.dir=x"], "hydra.run.dir=x does not go with resume"),
+        (["hydra.run.dir=x"], "hydra.run.dir=x cannot be combined with resume"),
         (["--config-dir", "/nope"], "--config-dir /nope is not a folder"),
-        (["--config-dir", "/tmp"], "--config-dir does not go with resume"),
-        (["--config-name", "mine"], "--config-name does not go with resume"),
-        (["hydra/launcher=submitit_local"], "hydra/launcher=submitit_local does not go with resume"),
+        (["--config-dir", "/tmp"], "--config-dir cannot be combined with resume"),
+        (["--config-name", "mine"], "--config-name cannot be combined with resume"),
+        (["hydra/launcher=submitit_local"], "hydra/launcher=submitit_local cannot be combined with resume"),
     ],
 )
 def test_what_does_not_go_with_resume_is_refused(folder: Path, others: list[str], says: str) -> None:

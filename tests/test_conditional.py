@@ -231,7 +231,7 @@ def test_a_grid_of_samples_has_a_row_for_each_class(runs: Path, tmp_path: Path) 
         assert way.n_frames == 6 + 4  # there and back
     with pytest.raises(SystemExit, match="There is no class 'up': choose from across, along"):
         run(script, where, f"out={tmp_path / 'x.png'}", "classes=[up]")
-    with pytest.raises(SystemExit, match="mode=classes goes from class to class, and there are 1"):
+    with pytest.raises(SystemExit, match="mode=classes needs two classes or more, but there are 1"):
         run(script, where, f"out={tmp_path / 'x.png'}", "classes=[along]", "mode=classes")
 
 

@@ -152,7 +152,7 @@ def test_training_goes_on_without_what_only_shows_it(tmp_path: Path, point: str,
         metrics = training.train(configured(), tmp_path)
     (sentence,) = {str(warning.message) for warning in told if "cannot be written" in str(warning.message)}
     assert_a_sentence(sentence, code)
-    assert sentence.endswith(": training goes on without, and tries again.")
+    assert sentence.endswith(": training continues without it and will try again.")
     assert_same_weights(tmp_path, run)
     assert (tmp_path / "metrics.json").exists()
     assert metrics

@@ -160,7 +160,7 @@ def test_a_change_that_no_step_would_follow_is_refused_and_not_written(
         (run / "metrics.json").unlink()
     before = content(run)
     for change, says in (
-        ("generator_optimizer.lr=0.5", r"generator_optimizer\.lr=0\.5 would change nothing, since the run is done"),
+        ("generator_optimizer.lr=0.5", r"generator_optimizer\.lr=0\.5 would change nothing, since the run finished"),
         ("trainer.max_epochs=1", "trainer.max_epochs is 1, but the run is at epoch 2 already"),
         ("trainer.max_steps=39", "trainer.max_steps is 39, but the run is at step 40 already"),
     ):

@@ -297,7 +297,7 @@ def test_what_images_cannot_give_is_one_sentence(
     assert "Error: n is 513, but there are 512 held-out images" in refusal(script, run, "n=513")
     assert refusal(script, run, "n=9") == "Error: n is 9: give at least 10 images."
     assert f"MNIST is not in root={tmp_path}/gone" in refusal(script, run, f"root={tmp_path}/gone")
-    assert "held_out is no option of this run's data" in refusal(script, run, "held_out=here")
+    assert "held_out is not an option of this run's data" in refusal(script, run, "held_out=here")
     (tmp_path / "file").touch()
     sentence = f"Error: cache={tmp_path / 'file'} cannot be written (File exists): give another folder by cache=FOLDER."
     assert refusal(script, run, f"cache={tmp_path / 'file'}") == sentence

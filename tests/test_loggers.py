@@ -271,7 +271,7 @@ def test_the_trainers_own_logger_is_refused_and_the_group_named(configure: Confi
         with pytest.raises(HydraException) as caught:
             configure(f"trainer.logger={option}")
         assert explain(caught.value).startswith("trainer.logger is not an option here: choose loggers by logger=csv,")
-        with pytest.raises(UsageError, match=r"^trainer\.logger=.* is not possible here: choose loggers by logger=csv"):
+        with pytest.raises(UsageError, match=r"^trainer\.logger=.* is not supported: choose loggers by logger=csv"):
             check(configure(f"+trainer.logger={option}"), {})
 
 

@@ -199,9 +199,11 @@ def test_rules_on_values_are_for_the_packages_own_options(lab: Path) -> None:
     assert last(lab / "run")["gan"]["config"]["model"]["discriminator"]["decay"] == -0.25
 
 
-def test_the_readmes_loss_trains_and_is_not_taken_for_a_probability() -> None:
+def test_the_documented_loss_trains_and_is_not_taken_for_a_probability() -> None:
     """The code block itself; V(D, G) is of a D that is a probability."""
-    (block,) = re.findall(r"```python\n(class Exponential.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (block,) = re.findall(
+        r"```python\n(class Exponential.*?)```", (ROOT / "docs" / "own_code.md").read_text(), re.DOTALL
+    )
     names: dict[str, Any] = {"Loss": Loss}
     exec(block, names)
     torch.manual_seed(0)

@@ -100,7 +100,7 @@ def test_auto_begins_goes_on_and_leaves_alone(tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
     ended = run(tmp_path, *command)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.endswith("run is finished already\n")
+    assert ended.stdout.endswith("run has already finished\n")
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
 
 

@@ -130,7 +130,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"at": "[0]"}, r"at is \[0\.0\]: give a list of numbers above 0"),
     ({"metrics": "[]"}, r"metrics is empty: give names"),
     ({"n": "0"}, r"n is 0: give a whole number, at least 1"),
-    ({"out": "a.gif"}, r"a\.gif is no picture that can be written"),
+    ({"out": "a.gif"}, r"a\.gif is not a picture format that can be written"),
 ]
 
 

@@ -67,11 +67,11 @@ def test_half_as_much_after_the_half_life_whatever_the_batch() -> None:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: Ramp(-1, 1, 3), "A ramp's initial value is -1: give a number that is not negative."),
-        (lambda: Ramp(1, -0.5, 3), "A ramp's final value is -0.5: give a number that is not negative."),
+        (lambda: Ramp(-1, 1, 3), "A ramp's initial value is -1: give a number of at least 0."),
+        (lambda: Ramp(1, -0.5, 3), "A ramp's final value is -0.5: give a number of at least 0."),
         (lambda: Ramp(1, 1, 0), "A ramp takes 0 steps: give a whole number of generator updates, at least 1."),
         (lambda: Ramp(1, 1, None), "A ramp takes None steps: give a whole number of generator updates"),  # type: ignore[arg-type]
-        (lambda: HalfLife(-2), "A half-life is -2 images: give a number that is not negative."),
+        (lambda: HalfLife(-2), "A half-life is -2 images: give a number of at least 0."),
     ],
 )
 def test_nonsense_is_refused(make: Any, says: str) -> None:

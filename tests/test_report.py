@@ -449,7 +449,7 @@ def test_refusals(report: Script, runs: Path, tmp_path: Path) -> None:
     (tmp_path / "stopped" / "config.yaml").write_text("{data: {}, model: {}}\n")
     assert f"no run with metrics.json below {tmp_path / 'stopped'}" in refusal(report, tmp_path / "stopped")
     assert "no run has val/kss: choose from seconds, step, val/ks" in refusal(report, runs, "metrics=[val/kss]")
-    assert "ends.txt is no picture" in refusal(report, runs, "figure=ends.txt")
+    assert "ends.txt is not a picture" in refusal(report, runs, "figure=ends.txt")
     assert "curves has nothing to draw" in refusal(report, runs, f"curves={tmp_path / 'c.png'}")
     write(tmp_path / "images" / "0", options(0, "images"), seconds=1.0)
     assert "figure has nothing to draw" in refusal(report, tmp_path / "images", f"figure={tmp_path / 'f.png'}")
@@ -798,7 +798,7 @@ def test_a_stopped_sweep_goes_on(configure: Configure, tmp_path: Path) -> None:
     result = programs.run(ROOT / "train.py", *sweep, cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
-    assert f"{finished.name} is finished already" in result.stdout
+    assert f"{finished.name} has already finished" in result.stdout
     assert sorted(path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir()) == sorted(
         folder.name for folder in (finished, stopped, new)
     )

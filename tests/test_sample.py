@@ -338,7 +338,7 @@ def test_the_default_is_a_picture_here(gray: Path, tmp_path: Path) -> None:
 
 REFUSED = [
     (["n=0"], "n is 0: give a whole number, at least 1."),
-    (["frames=1"], "frames is 1: give at least 2, the two ends."),
+    (["frames=1"], "frames is 1: give at least 2, for the two ends."),
     (["seed=-1"], "seed is -1: give a whole number from 0 to 4294967295."),
     (["batch_size=0"], "batch_size is 0: give a whole number, at least 1."),
     (["truncation=0"], "truncation is 0.0: give a number above 0."),
@@ -348,8 +348,8 @@ REFUSED = [
         ["out=x.bmp"],
         "out is x.bmp: end it in .png, .jpg, .jpeg, .webp, .gif, .npz, .npy, .csv, .pt, or in nothing for a folder.",
     ),
-    (["out=x.GIF"], "out is x.GIF: a film is of mode=interpolation, mode=walk or mode=classes."),
-    (["out=x.gif"], "out is x.gif: a film is of mode=interpolation, mode=walk or mode=classes."),
+    (["out=x.GIF"], "out is x.GIF: an animation needs mode=interpolation, mode=walk or mode=classes."),
+    (["out=x.gif"], "out is x.gif: an animation needs mode=interpolation, mode=walk or mode=classes."),
     (["mode=run"], "mode is 'run': give one of samples, interpolation, walk, classes."),
     (["weights=best"], "weights is 'best': give one of average, raw."),
     (["checkpoint=nowhere"], programs.NOWHERE),

@@ -56,7 +56,11 @@ REFUSED = [
     ("known_table.py", [], "out and samples are two ways to call this: give one of them."),
     ("known_table.py", ["samples=a.csv"], "a.csv is no file: give a CSV file of samples."),
     *(
-        (name, ["out=a.gif"], f"a.gif is no picture that can be written: end its name in {', '.join(PICTURES)}.")
+        (
+            name,
+            ["out=a.gif"],
+            f"a.gif is not a picture format that can be written: end its name in {', '.join(PICTURES)}.",
+        )
         for name in ("dynamics.py", "vanishing_gradient.py")
     ),
 ]

@@ -79,7 +79,7 @@ def test_a_run_returns_its_monitor_or_the_metric_that_was_asked_for(folder: Path
 def test_a_metric_that_is_not_there_is_refused(folder: Path) -> None:
     for name in ("val/fid", "monitor"):
         with pytest.raises(
-            UsageError, match=rf"^There is no {name} to optimise .* one of step, seconds, val/ks, val/jsd"
+            UsageError, match=rf"^There is no {name} to optimize .* one of step, seconds, val/ks, val/jsd"
         ):
             objective(folder, name, {})
 
@@ -87,7 +87,7 @@ def test_a_metric_that_is_not_there_is_refused(folder: Path) -> None:
 def test_only_a_sweeper_that_optimises_needs_a_metric(folder: Path) -> None:
     (folder / "metrics.json").write_text(json.dumps({"step": 20}))
     assert objective(folder, None, {"max_batch_size": None}) is None
-    with pytest.raises(UsageError, match=r"^There is no metric to optimise .* give objective=NAME, one of step\.$"):
+    with pytest.raises(UsageError, match=r"^There is no metric to optimize .* give objective=NAME, one of step\.$"):
         objective(folder, None, MINIMISING)
 
 

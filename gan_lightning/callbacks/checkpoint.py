@@ -72,9 +72,7 @@ class RunCheckpoint(Checkpoint):
 
     def __init__(self, every_seconds: float = 60.0) -> None:
         if every_seconds < 0:
-            raise UsageError(
-                f"callbacks.checkpoint.every_seconds is {every_seconds}: give a number that is not negative."
-            )
+            raise UsageError(f"callbacks.checkpoint.every_seconds is {every_seconds}: give a number of at least 0.")
         self.every_seconds = every_seconds
         self.best: float | None = None
         self.measured_by: list[Any] | None = None  # the best: features, number of samples, digest of the held-out

@@ -1,16 +1,18 @@
-"""All metrics that fit the data, of a trained generator: those of validation, by the same code.
+"""Compute all metrics that apply to the data of a trained generator, by the code that validation uses.
 
     python scripts/evaluate.py checkpoint=RUN_FOLDER [n=10000 seed=3 features=own weights=raw floor=true]
-    gan-evaluate ..., where the package is installed
+    gan-evaluate checkpoint=RUN_FOLDER, if the package is installed
 
-Prints a table and writes it as evaluation.json in the run's folder. Without n and seed, synthetic data gets exactly the
-figures that validation logged. Image metrics (FID, KID, Inception Score, precision, recall, density, coverage, classes)
-compare with held-out images, by the features of a classifier of the data, trained on first use, or of Inception. Scores
-by different features are not comparable: the table names them. A .safetensors file of export.py, or the name of a
-generator that comes with the package, has no discriminator, so that the value of the game is left out; what the file
-itself records of the same samples stands beside the figures. Of Stacked MNIST 25,600 samples are counted, and the
-accuracy is that of whole triples. Of a conditional generator also the share of samples in the class asked for, and the
-FID within each class.
+Prints a table and writes it to evaluation.json in the run's folder. Without n and seed, the metrics of synthetic data
+equal those that validation logged. A .safetensors file of export.py, or the name of a generator that comes with the
+package, has no discriminator, so the value of the game is left out; metrics that the file records for the same samples
+appear in a column of their own.
+
+Image metrics (FID, KID, Inception Score, precision, recall, density, coverage, classes) compare samples with held-out
+images, by the features of a classifier of the data, which is trained on first use, or of Inception. Scores by different
+features are not comparable, so the table names the features. For Stacked MNIST, 25,600 samples are counted and the
+accuracy is that of whole triples. For a conditional generator, the table also has the share of samples in the class
+asked for, and the FID within each class.
 """
 
 import hashlib
@@ -52,17 +54,17 @@ class FeatureNetwork(Enum):
 @dataclass
 class Options:
     checkpoint: Annotated[Path, CHECKPOINT] = MISSING
-    n: Annotated[int | None, f"samples; null for validation's number, up to {IMAGES} images, 25,600 triples"] = None
-    seed: Annotated[int | None, "of the latents; null for validation's, which is the run's"] = None
-    features: Annotated[FeatureNetwork | None, "own or inception; null for the run's own choice"] = None
-    inception_weights: Annotated[str | None, "file with them; null for the run's own choice or a download"] = None
-    root: Annotated[str | None, "folder of the data; null for where the run had it"] = None
-    path: Annotated[str | None, "file of the data, for data=array; null for where the run had it"] = None
+    n: Annotated[int | None, f"number of samples; null for validation's, {IMAGES} images or 25,600 triples"] = None
+    seed: Annotated[int | None, "seed of the latents; null for the run's, as in validation"] = None
+    features: Annotated[FeatureNetwork | None, "own or inception; null for the run's"] = None
+    inception_weights: Annotated[str | None, "file of Inception weights; null for the run's, or a download"] = None
+    root: Annotated[str | None, "folder of the data; null for the run's"] = None
+    path: Annotated[str | None, "file of the data, for data=array; null for the run's"] = None
     held_out: Annotated[str | None, "folder of held-out images, for data=image_folder"] = None
-    cache: Annotated[str | None, "folder where feature networks are kept; null for the run's own choice"] = None
-    weights: Annotated[Weights, "average or raw generator"] = Weights.average
-    floor: Annotated[bool, "also the figures of real training data in the generated one's place"] = False
-    trust: Annotated[list[str], "packages whose parts the checkpoint may use"] = field(default_factory=list)
+    cache: Annotated[str | None, "folder that caches feature networks; null for the run's"] = None
+    weights: Annotated[Weights, "average (EMA generator) or raw (live generator)"] = Weights.average
+    floor: Annotated[bool, "also compute the metrics for real training data in place of samples"] = False
+    trust: Annotated[list[str], "further packages that the checkpoint may import"] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         check_values(self, n=SIZE, seed=SEED)
@@ -95,7 +97,7 @@ def prepare(options: Options, config: DictConfig) -> "RealData":
     known = {name for base in kind.__mro__ for name in inspect.signature(base.__init__).parameters}
     if others := changed.keys() - known:
         name = min(others).replace("validation_samples", "n")
-        raise UsageError(f"{name} is no option of this run's data: leave it out.")
+        raise UsageError(f"{name} is not an option of this run's data: leave it out.")
     if issubclass(kind, ImageData) and options.n is not None and options.n < FEWEST_HELD_OUT:
         raise UsageError(f"n is {options.n}: give at least {FEWEST_HELD_OUT} images.")
     data = build_data(OmegaConf.merge(config, {"data": changed}))  # type: ignore[arg-type]

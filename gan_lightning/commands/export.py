@@ -1,17 +1,17 @@
-"""A trained generator as one file that runs without this package, or that this package loads.
+"""Export a trained generator to a file that runs without this package, or that this package loads.
 
     python scripts/export.py checkpoint=RUN_FOLDER out=generator.onnx
-    gan-export ..., where the package is installed
+    gan-export checkpoint=RUN_FOLDER out=generator.onnx, if the package is installed
 
-The ending of out chooses: .pt2 for torch.export.load, .onnx for ONNX Runtime and others. Such a program maps latents
-of shape (n, latent_size), any n, to samples (n, *sample_shape), that of a conditional generator latents and labels
-(n,), the numbers of classes. Latent size, prior, shape and range of the samples, the names of the classes and the step
-are in it: in a .pt2 the extra file metadata.json, in ONNX the model's metadata, each value as JSON. The file is loaded
-again and its samples of fresh latents are compared with the checkpoint's.
+The ending of out chooses the format: .pt2 for torch.export.load, .onnx for ONNX Runtime and others. The program maps
+latents (n, latent_size), for any n, to samples (n, *sample_shape); a conditional generator takes latents and labels
+(n,), the numbers of the classes. Its metadata has the latent size, the prior, the shape and value range of the samples,
+the class names and the step: in a .pt2 file as the extra file metadata.json, in ONNX as the model's metadata, each
+value as JSON. The file is loaded again, and its samples are compared with the checkpoint's.
 
-A .safetensors file has the generator's weights alone and the configuration: load, sample.py, evaluate.py and export.py
-take it for a checkpoint. quantize=true keeps its matrices in 8 bits, a quarter of the size, and metrics=true what
-evaluate.py finds of it. The generators that come with the package, gan_lightning/pretrained/NAME.safetensors, are such
+A .safetensors file has the generator's weights and the configuration. load, sample.py, evaluate.py and export.py accept
+it as a checkpoint. quantize=true stores matrices in 8 bits, a quarter of the size; metrics=true records what evaluate.py
+computes for the file. The generators that come with the package, gan_lightning/pretrained/NAME.safetensors, are such
 files, those of digits quantized:
 
     python scripts/export.py checkpoint=RUN_FOLDER out=NAME.safetensors quantize=true metrics=true
@@ -38,11 +38,11 @@ INSTALL = "pip install 'gan-lightning[export]'"
 @dataclass
 class Options:
     checkpoint: Annotated[Path, CHECKPOINT] = MISSING
-    out: Annotated[Path, "file that ends in .pt2, .onnx or .safetensors"] = Path("generator.pt2")
-    weights: Annotated[Weights, "average or raw generator"] = Weights.average
-    quantize: Annotated[bool, "matrices of a .safetensors file in 8 bits"] = False
-    metrics: Annotated[bool, "also record in a .safetensors file what evaluate.py finds of it"] = False
-    trust: Annotated[list[str], "packages whose parts the checkpoint may use"] = field(default_factory=list)
+    out: Annotated[Path, "output file, .pt2, .onnx or .safetensors"] = Path("generator.pt2")
+    weights: Annotated[Weights, "average (EMA generator) or raw (live generator)"] = Weights.average
+    quantize: Annotated[bool, "store the matrices of a .safetensors file in 8 bits"] = False
+    metrics: Annotated[bool, "also record in a .safetensors file what evaluate.py computes for it"] = False
+    trust: Annotated[list[str], "further packages that the checkpoint may import"] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         suffix = self.out.suffix.lower()

@@ -1,17 +1,18 @@
-"""One table of many runs: mean and standard error over seeds of every final metric, per setting, the best marked.
+"""Tabulate many runs: mean and standard error over seeds of every final metric, per setting, with the best in bold.
 
     python scripts/report.py runs=multirun/TIME csv=table.csv figure=table.png curves=curves.png
     python scripts/report.py runs=multirun/A runs=multirun/B 'metrics=[val/ks,val/wasserstein]'
-    gan-report ..., where the package is installed
+    gan-report runs=multirun/TIME, if the package is installed
 
-Reads every run below the folders that has a metrics.json, or an evaluation.json where evaluation=true is given; runs
-that differ only in their seed are one setting, if they were measured alike (features, number of samples, held-out
-images, checkpoint, weights). Prints Markdown. csv has a row for each setting and metric. figure draws the table, every
-seed a dot; curves draws the metrics over generator updates.
+Reads every run below the folders that has a metrics.json, or with evaluation=true an evaluation.json. Runs that differ
+only in their seed are one setting, if they were evaluated in the same way (features, number of samples, held-out
+images, checkpoint, weights). Prints Markdown. csv has a row for each setting and metric, figure draws the table with a
+dot for each seed, and curves draws the metrics over generator updates.
 
-Bold is the best mean and what does not differ from it by Welch's t-test at 5 %, with Holm's correction over all pairs
-of settings on the same data; nothing, where none differs. A setting of one seed, or one that lost a run, is never
-bold, and nothing is where its mean is the best. Metrics that are not known to be better one way are not ranked.
+Bold marks the best mean and those that do not differ significantly from it, by Welch's t-test at 5 % with Holm's
+correction over all pairs of settings on the same data. Nothing is bold if no setting differs, or if the best mean is
+that of a setting with one seed or with a failed run, which is never bold. Metrics that are not known to be better in
+one direction are not ranked.
 """
 
 import csv
@@ -55,12 +56,12 @@ DASHES = ("-", "--", ":", "-.")  # after ten colours each
 
 @dataclass
 class Options:
-    runs: Annotated[list[Path], "folder of runs; once for each folder"] = MISSING
-    metrics: Annotated[list[str], "names as in metrics.json; [] for all val/..."] = field(default_factory=list)
-    csv: Annotated[Path | None, "file for the table"] = None
-    figure: Annotated[Path | None, "picture of the table, as .png, .jpg, .webp, .pdf or .svg"] = None
-    curves: Annotated[Path | None, "picture of the learning curves; loss/... are among their metrics"] = None
-    evaluation: Annotated[bool, "tabulate evaluation.json, not metrics.json"] = False
+    runs: Annotated[list[Path], "folder of runs; repeat for several folders"] = MISSING
+    metrics: Annotated[list[str], "names in metrics.json; [] for all val/..."] = field(default_factory=list)
+    csv: Annotated[Path | None, "output file for the table"] = None
+    figure: Annotated[Path | None, "output picture of the table: .png, .jpg, .webp, .pdf or .svg"] = None
+    curves: Annotated[Path | None, "output picture of the learning curves, which include loss/..."] = None
+    evaluation: Annotated[bool, "tabulate evaluation.json instead of metrics.json"] = False
 
     def __post_init__(self) -> None:
         for picture in (self.figure, self.curves):

@@ -1,21 +1,27 @@
-"""Samples of a trained generator, or ways through its latent space.
+"""Draw samples from a trained generator, or interpolate in its latent space.
 
     python scripts/sample.py checkpoint=RUN_FOLDER [out=samples.npz n=50000]
-    gan-sample ..., where the package is installed
+    gan-sample checkpoint=RUN_FOLDER, if the package is installed
 
-mode=samples        n samples;
-mode=interpolation  from each of n latents to another, n rows: along arcs for a normal prior, straight for others;
-mode=walk           through n latents and back to the first;
-mode=classes        from each class to the next, n rows of one latent each.
+mode=samples        n samples
+mode=interpolation  n rows, each from one latent to another: along arcs for a normal prior, along lines for others
+mode=walk           a closed walk through n latents
+mode=classes        n rows at one latent each, from class to class
 
-A conditional generator makes the classes, or those of classes=[cat,dog], by their names or numbers: samples and
-interpolations in turn, a picture with a row for each, and a walk within the first.
+A conditional generator uses all classes, or classes=[cat,dog], given by name or number. Samples and interpolations
+alternate between the classes, pictures have one row per class, and a walk stays in the first class.
 
-What is written follows from the ending of out: .png, .jpg or .webp one picture, .gif a film, but of mode=samples, .npz
-or .pt the arrays samples (float32, in the model's range, but of data=array and the like in the file's own units and
-type), latents, labels of a conditional generator, seed and value_range, .npy the samples alone, .csv rows, in the
-columns of data=table, no ending a new folder of single images: PNGs or, of data.depth=16 and float, TIFFs as deep. The
-same seed gives the same samples, whatever the batch size.
+The ending of out chooses the format:
+
+.png .jpg .webp     one picture
+.gif                an animation (not for mode=samples)
+.npz .pt            the arrays samples, latents, labels (conditional generators), seed and value_range; samples are
+                    float32 in the model's range, for data=array and similar in the units and type of the file
+.npy                the samples alone
+.csv                rows, for data=table in the columns of the file
+none                a new folder of single images: PNG, or TIFF for data.depth=16 and data.depth=float
+
+The same seed gives the same samples at any batch size.
 """
 
 from collections.abc import Iterable, Iterator
@@ -56,33 +62,36 @@ PER_CLASS = 10  # images in a row
 @dataclass
 class Options:
     checkpoint: Annotated[Path, CHECKPOINT] = MISSING
-    out: Annotated[Path, "file or folder, by its ending"] = Path("samples.png")
+    out: Annotated[Path, "file, or folder if it has no ending"] = Path("samples.png")
     mode: Annotated[Mode, "samples, interpolation, walk or classes"] = Mode.samples
-    n: Annotated[int | None, "null: 64 images, 10 of a class, or 10000 points; 8 rows; 5 visited"] = None
-    classes: Annotated[list[str], "of a conditional generator, by name or number; [] for all"] = field(
+    n: Annotated[
+        int | None,
+        "how many; null for 64 images, 10 per class, 10000 points, 8 rows or 5 latents",
+    ] = None
+    classes: Annotated[list[str], "for a conditional generator, by name or number; [] for all"] = field(
         default_factory=list
     )
-    inputs: Annotated[Path | None, "folder of images that a game=pix2pix generator translates"] = None
-    cache: Annotated[str | None, "folder where those are kept as they were read; null for the run's own choice"] = None
-    frames: Annotated[int, "from one latent or class to the next, both counted"] = 16
+    inputs: Annotated[Path | None, "folder of images to translate with a game=pix2pix generator"] = None
+    cache: Annotated[str | None, "folder that caches the decoded inputs; null for the run's own"] = None
+    frames: Annotated[int, "frames from one latent or class to the next, including both"] = 16
     seed: Annotated[int, "of the latents"] = 0
-    truncation: Annotated[float | None, "coordinates of a normal latent beyond it are drawn anew"] = None
-    weights: Annotated[Weights, "average or raw generator"] = Weights.average
-    batch_size: Annotated[int, "samples made at once"] = 500
+    truncation: Annotated[float | None, "redraw coordinates of normal latents beyond this value"] = None
+    weights: Annotated[Weights, "average (EMA generator) or raw (live generator)"] = Weights.average
+    batch_size: Annotated[int, "number of samples per forward pass"] = 500
     device: Annotated[str, "auto, cpu, cuda, cuda:1"] = "auto"
-    trust: Annotated[list[str], "packages whose parts the checkpoint may use"] = field(default_factory=list)
+    trust: Annotated[list[str], "further packages that the checkpoint may import"] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         check_values(self, n=SIZE, frames=SIZE, seed=SEED, truncation=POSITIVE, batch_size=SIZE)
         if self.frames < 2:
-            raise UsageError(f"frames is {self.frames}: give at least 2, the two ends.")
+            raise UsageError(f"frames is {self.frames}: give at least 2, for the two ends.")
         if self.mode is Mode.walk and self.n == 1:
             raise UsageError("n is 1: a walk visits at least 2 latents.")
         suffix = self.out.suffix.lower()
         if suffix not in ENDINGS:
             raise UsageError(f"out is {self.out}: end it in {', '.join(ENDINGS[:-1])}, or in nothing for a folder.")
         if suffix == ".gif" and self.mode is Mode.samples:
-            raise UsageError(f"out is {self.out}: a film is of mode=interpolation, mode=walk or mode=classes.")
+            raise UsageError(f"out is {self.out}: an animation needs mode=interpolation, mode=walk or mode=classes.")
         check_checkpoint(self.checkpoint)
 
 
@@ -110,7 +119,7 @@ def with_labels(gan: "GAN", options: Options, latents: "Tensor") -> "tuple[Tenso
     names = options.classes or gan.class_names
     if options.mode is Mode.classes:
         if len(names) < 2:
-            raise UsageError(f"mode=classes goes from class to class, and there are {len(names)}: give two or more.")
+            raise UsageError(f"mode=classes needs two classes or more, but there are {len(names)}.")
         corners = gan.labels(len(names), names)
         assert corners is not None
         labels = between(corners.tolist(), options.frames, len(gan.class_names)).expand(len(latents), -1, -1)

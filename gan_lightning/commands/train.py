@@ -71,7 +71,7 @@ def run(config: DictConfig) -> float | None:
         with claimed(folder, others=not is_named) as place:
             made.append(place)
             if (sweeps or config.resume == AUTO) and is_finished(config, place):
-                print(f"{place} is finished already")
+                print(f"{place} has already finished")
             else:
                 # one job of a sweep, not the sweep again
                 sys.argv[1:] = arguments_of(config, place, options_alone(TYPED) + task if sweeps else TYPED)

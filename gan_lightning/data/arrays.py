@@ -136,7 +136,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         UsageError: there is no such file, or it holds anything else.
     """
     if not path.is_file():
-        raise UsageError(f"data.path={path} is no file: give one that ends in {', '.join(ENDINGS)}.")
+        raise UsageError(f"data.path={path} is not a file: give one that ends in {', '.join(ENDINGS)}.")
     try:
         if path.suffix.lower() == ".pt":
             found = torch.load(path, map_location="cpu", weights_only=True)

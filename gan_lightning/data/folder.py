@@ -86,7 +86,7 @@ class ImageFolder(ImageData):
     ) -> None:
         super().__init__(root, batch_size, **options)
         if channels not in MODES:
-            raise UsageError(f"data.channels is {channels}: choose 1 (grey) or 3 (colour), or 2 or 4 with alpha.")
+            raise UsageError(f"data.channels is {channels}: choose 1 (grayscale) or 3 (color), or 2 or 4 with alpha.")
         self.sample_shape = (channels, *sides(size))
         self.fit, self.depth = fit, depth
         form: dict[str, Any] = {
@@ -198,7 +198,7 @@ class ImageFolder(ImageData):
         option = "root" if folder == self.root else "held_out"
         advice = f"give a folder with {' '.join(sorted(IMAGE_ENDINGS))}."
         if not folder.is_dir():
-            raise UsageError(f"data.{option}={named(folder)} is no folder: {advice}")
+            raise UsageError(f"data.{option}={named(folder)} is not a folder: {advice}")
         listing = list_images(folder)
         say(listing.passed_over(folder))
         if not listing.files:

@@ -64,7 +64,7 @@ class InfoGAN(Game):
         self.categories, self.continuous = prior.categories, prior.continuous
         self.category_weight, self.continuous_weight = category_weight, continuous_weight
         if self.is_conditional:
-            raise UsageError("game=infogan finds categories by itself: leave out model.conditional.")
+            raise UsageError("game=infogan discovers categories without labels: leave out model.conditional.")
 
     @classmethod
     def network_options(

@@ -1,4 +1,4 @@
-"""Whether categories that a generator has found by itself are the data's classes."""
+"""How well categories that a generator discovered match the classes of the data."""
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -13,7 +13,7 @@ from gan_lightning.pixels import to_bytes
 class CategoryMatch(Metric):
     """The share of samples whose category is their class, after the best one-to-one assignment of the two.
 
-    The category is the one-hot beginning of z, the class is the classifier's.
+    The category is the one-hot vector at the start of z, the class is the classifier's prediction.
     """
 
     full_state_update = False

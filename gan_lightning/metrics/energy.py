@@ -1,4 +1,4 @@
-"""The energy distance, by which two samples of anything are compared without a density."""
+"""The energy distance, which compares two sets of samples without a density."""
 
 import torch
 from torch import Tensor
@@ -56,7 +56,7 @@ class TwoSamples(Metric):
 
 
 class Energy(TwoSamples):
-    """The energy distance of generated and held-out samples; evaluate.py's floor is that of two true samples."""
+    """The energy distance of generated and held-out samples; its floor is that of two real sets."""
 
     def compute(self) -> Tensor:
         return energy_distance(*self.both()).float()

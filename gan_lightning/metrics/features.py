@@ -130,7 +130,7 @@ def train_classifier(images: Tensor, labels: Tensor, classes: int, seed: int, de
 
 @torch.no_grad()
 def accuracy(network: nn.Module, images: Tensor, labels: Tensor, device: torch.device) -> float:
-    """The share of images that the network puts in their class."""
+    """The accuracy of the network on images and their labels."""
     parts = [network(batch.to(device))[1].argmax(1).cpu() for batch in images.split(1000)]
     return (torch.cat(parts) == labels).double().mean().item()
 
@@ -163,7 +163,7 @@ def inception_features(weights: str | None) -> Features:
 
 
 class _InColour(nn.Module):
-    """A network for colour that sees grey images as red, green and blue of one strength, and three of more channels."""
+    """A network for color images, given grayscale as three equal channels and otherwise the first three channels."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -174,7 +174,7 @@ class _InColour(nn.Module):
 
 
 def _downloaded() -> Path:
-    """Inception's weights in torch.hub's folder, downloaded where they are not there."""
+    """Inception's weights in torch.hub's folder, downloaded if they are missing."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
     if path.exists():
         return path

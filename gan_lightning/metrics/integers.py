@@ -25,14 +25,14 @@ class _Counts(Metric):
 
 
 class EvenShare(_Counts):
-    """The share of even samples."""
+    """Share of even samples."""
 
     def compute(self) -> Tensor:
         return self.counts[::2].sum() / self.counts.sum()
 
 
 class Distinct(_Counts):
-    """How many different even integers were generated, of max_int / 2."""
+    """Number of distinct even integers generated, out of max_int / 2."""
 
     def compute(self) -> Tensor:
         return (self.counts[::2] > 0).sum().float()

@@ -47,14 +47,14 @@ class _PerMode(Metric):
 
 
 class Modes(_PerMode):
-    """How many modes have at least one sample of high quality."""
+    """Number of modes with at least one high-quality sample."""
 
     def compute(self) -> Tensor:
         return (self.high_quality > 0).sum().float()
 
 
 class HighQuality(_PerMode):
-    """The share of samples within three standard deviations of their nearest mode; 98.89 % in a perfect 2-D sampler."""
+    """Share of samples within three standard deviations of their nearest mode; 98.89 % for a perfect 2-D sampler."""
 
     def compute(self) -> Tensor:
         return self.high_quality.sum() / self.assigned.sum()
@@ -69,7 +69,7 @@ class ReverseKL(_PerMode):
 
 
 class ReverseKLHighQuality(_PerMode):
-    """KL(q | w) of the samples of high quality alone, as PacGAN's code counts; the largest there is where none is."""
+    """KL(q | w) over high-quality samples only, as in PacGAN's code; its maximum if there is none."""
 
     def compute(self) -> Tensor:
         if not self.high_quality.sum():
@@ -79,7 +79,7 @@ class ReverseKLHighQuality(_PerMode):
 
 
 class Width(_PerMode):
-    """The samples' standard deviation around their modes over the true one, a mean over modes; 1 in a perfect sampler.
+    """Ratio of the samples' standard deviation around their modes to the true one, averaged over modes; ideally 1.
 
     Of mode k with n_k samples of high quality in d dimensions, w_k^2 = sum |x - mean_k|^2 / (n_k d c std_k^2), where
     c = P(d/2 + 1, 9/2) / P(d/2, 9/2), P the regularized gamma function, is what a Gaussian keeps of its variance within

@@ -1,4 +1,4 @@
-"""Samples of any law against held-out ones, where points have more than two dimensions and no density is known."""
+"""Comparison with held-out samples, for points with more than two dimensions and without a known density."""
 
 import torch
 from torch import Tensor
@@ -34,11 +34,11 @@ def sliced_wasserstein(x: Tensor, y: Tensor, directions: int = DIRECTIONS) -> Te
 
 
 def two_sample_accuracy(x: Tensor, y: Tensor) -> Tensor:
-    """The share of held-out samples that a classifier puts right which has seen others of both (C2ST).
+    """The accuracy of a classifier two-sample test (C2ST) on samples that the classifier has not seen.
 
     Half of the pooled samples (N, ...) and (M, ...), drawn at random but always the same, are held out; the majority of
     the floor(sqrt(n)) nearest among the other n decides, of one less where that is even (Lopez-Paz & Oquab 2017,
-    section 3, C2ST-KNN). 1/2 is what samples of one law have on average, 1 what is told apart always.
+    section 3, C2ST-KNN). Equal distributions give 1/2 on average; 1 means that samples are always told apart.
     """
     x, y = (samples.flatten(1).double() for samples in (x, y))
     order = torch.randperm(len(x) + len(y), generator=torch.Generator().manual_seed(0)).to(x.device)
@@ -59,7 +59,7 @@ class SlicedWasserstein(TwoSamples):
 
 
 class ClassifierTwoSample(TwoSamples):
-    """The accuracy by which generated and held-out samples are told apart, of the first 2,500 of each."""
+    """The C2ST accuracy between generated and held-out samples, on the first 2,500 of each."""
 
     def compute(self) -> Tensor:
         generated, real = self.both()

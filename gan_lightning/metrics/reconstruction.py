@@ -1,4 +1,4 @@
-"""How far images are from those that they should be, in pixels of [0, 1]."""
+"""Reconstruction errors of images, for pixels in [0, 1]."""
 
 from collections.abc import Callable
 
@@ -37,7 +37,7 @@ class L1(Metric):
 class Reconstruction(Metric):
     """E |x - G(E(x))|^2 over held-out images and their pixels, and the same of the nearest training images.
 
-    Validation brings the same images every time, so that the nearest ones are looked for once.
+    Validation uses the same images every time, so the nearest training images are searched once.
     """
 
     full_state_update = False

@@ -1,4 +1,4 @@
-"""Which samples are sine waves, and how their amplitudes and frequencies are distributed."""
+"""The share of samples that are sine waves, and the distributions of their amplitudes and frequencies."""
 
 import math
 from functools import lru_cache

@@ -13,7 +13,7 @@ SIDE = 28  # pixels of a digit; more are its border
 
 
 class StackedModes(Metric):
-    """How many of the 1,000 triples of digits there are, ``modes``, and how far their shares q are from the truth.
+    """``modes``, the number of the 1,000 triples of digits that occur, and KL divergences of their shares q.
 
     ``kl`` is KL(q | uniform) in nats, as published; ``kl_exact`` is KL(q | p), p(a, b, c) = s_a s_b s_c of the digits'
     ``shares`` s, (10,), in MNIST. Of n real samples the latter is about 999/2n, .0195 at 25,600.

@@ -1,4 +1,4 @@
-"""How near the columns of generated rows come to held-out ones."""
+"""Differences between the columns of generated and held-out rows."""
 
 from collections.abc import Sequence
 

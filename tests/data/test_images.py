@@ -430,7 +430,7 @@ def test_folders_with_numbers_for_names(tmp_path: Path) -> None:
     assert len(ready(image_folder(tmp_path / "digits", classes=[7])).images) == 1
 
 
-@pytest.mark.parametrize(("make", "state"), [(True, "has no image"), (False, "is no folder")])
+@pytest.mark.parametrize(("make", "state"), [(True, "has no image"), (False, "is not a folder")])
 def test_a_folder_without_images_is_refused(tmp_path: Path, make: bool, state: str) -> None:
     root = tmp_path / "empty"
     if make:
@@ -678,7 +678,7 @@ def test_folders_are_listed_without_a_trainer(folder: Path, tmp_path: Path) -> N
     assert (list(data.class_names), data.classes) == (["dogs"], 1)
     absent = image_folder(tmp_path / "absent")
     assert absent.sample_shape == (3, 16, 16)
-    with pytest.raises(UsageError, match=r"data\.root=.*absent is no folder"):
+    with pytest.raises(UsageError, match=r"data\.root=.*absent is not a folder"):
         _ = absent.classes
 
 

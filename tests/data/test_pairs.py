@@ -83,7 +83,7 @@ def test_folders_whose_names_differ_are_refused(tmp_path: Path) -> None:
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
-    with pytest.raises(UsageError, match=r"train/A is no folder"):
+    with pytest.raises(UsageError, match=r"train/A is not a folder"):
         paired(tmp_path / "train")
 
 

@@ -51,7 +51,7 @@ def test_codes_that_do_not_fit_are_refused() -> None:
         InfoGAN(nn.Linear(3, 4), nn.Linear(4, 13), Uniform(3))
     asks = nn.Linear(SIZE, 4)
     asks.conditional = True
-    with pytest.raises(UsageError, match=r"finds categories by itself: leave out model\.conditional\."):
+    with pytest.raises(UsageError, match=r"discovers categories without labels: leave out model\.conditional\."):
         InfoGAN(asks, nn.Linear(4, 6), Codes(SIZE, K, C))
 
 

@@ -116,7 +116,7 @@ def test_without_images_there_is_one_sentence(tmp_path: Path, monkeypatch: pytes
     assert gan.sample(2, labels=torch.zeros(2, 1, 28, 28)).shape == (2, 1, 28, 28)
     with pytest.raises(UsageError, match="labels="):
         gan.sample(2)
-    with pytest.raises(UsageError, match="labels are of 2 samples, and 3 are asked for"):
+    with pytest.raises(UsageError, match="labels has 2 entries for 3 samples"):
         gan.sample(3, labels=torch.zeros(2, 1, 28, 28))
     command(monkeypatch, "sample", run, tmp_path / "samples.png", refusal="give inputs=FOLDER")
     empty = f"inputs={tmp_path / 'run' / 'checkpoints'}"
