@@ -9,10 +9,10 @@ latents (n, latent_size), for any n, to samples (n, *sample_shape); a conditiona
 the class names and the step: in a .pt2 file as the extra file metadata.json, in ONNX as the model's metadata, each
 value as JSON. The file is loaded again, and its samples are compared with the checkpoint's.
 
-A .safetensors file has the generator's weights and the configuration. load, sample.py, evaluate.py and export.py accept
-it as a checkpoint. quantize=true stores matrices in 8 bits, a quarter of the size; metrics=true records what evaluate.py
-computes for the file. The generators that come with the package, gan_lightning/pretrained/NAME.safetensors, are such
-files, those of digits quantized:
+A .safetensors file has the generator's weights and the configuration. load, sample.py, evaluate.py and export.py
+accept it as a checkpoint. quantize=true stores matrices in 8 bits, a quarter of the size; metrics=true records what
+evaluate.py computes for the file. The generators that come with the package are such files,
+gan_lightning/pretrained/NAME.safetensors, those of digits quantized:
 
     python scripts/export.py checkpoint=RUN_FOLDER out=NAME.safetensors quantize=true metrics=true
 """
