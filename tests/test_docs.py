@@ -106,6 +106,8 @@ def test_every_script_takes_its_options(page: str, tmp_path: Path, monkeypatch: 
             name, _, value = word.partition("=")
             if name in ("checkpoint", "inputs", "data", "cifar"):
                 Path(value, "MNIST", "raw").mkdir(parents=True, exist_ok=True)
+            elif name == "samples":
+                Path(value).touch()
         if words and words != ["--help"]:
             parse(module.Options, words)
 

@@ -477,7 +477,7 @@ def test_what_a_run_can_do_without_costs_one_warning_and_is_tried_again(
     told = [str(warning.message) for warning in warned]
     assert disk.refusals == 4
     assert len(told) == len(set(told)) == 4
-    assert all("no space left on device" in text and text.endswith("and tries again.") for text in told)
+    assert all("no space left on device" in text and text.endswith("will try again.") for text in told)
     printed = [warnings.formatwarning(w.message, w.category, w.filename, w.lineno) for w in warned]
     assert all(line.count("\n") == 1 for line in printed)
     assert sorted(path.stem for path in (run / "samples").iterdir()) == [f"{n:07}" for n in (16, 24, 32, 40)]
