@@ -143,7 +143,7 @@ def test_what_cannot_be_trained_on_is_refused(
 def test_the_arrays_of_a_file_are_named(rows: Path, options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         made(rows, **options).check_size()
-    with pytest.raises(UsageError, match=r"data.path=rows.csv has an unknown extension: give a file in .npy, .npz, .pt"):
+    with pytest.raises(UsageError, match=r"data.path=rows.csv has an unknown extension: give a file in .npy, "):
         ArrayData("rows.csv", 8)
 
 

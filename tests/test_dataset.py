@@ -106,7 +106,7 @@ def test_items_of_every_kind(
         ([], {}, "Items has no items"),
         ([{"x": 1}], {}, "Item 0 of Items is a dict: give x or"),
         ([(torch.zeros(3), "cat")], {}, r"Item 0 of Items is \(Tensor, str\): give x or"),
-        ([torch.zeros(3), torch.zeros(4)], {}, r"items of different shapes, \(3,\) and \(4,\) \(item 1\): give all items"),
+        ([torch.zeros(3), torch.zeros(4)], {}, r"items of different shapes, \(3,\) and \(4,\) \(item 1\): give all"),
         ([torch.zeros(3)], {"memory_limit": 1e-9}, r"takes 0.0 GiB, more than data.memory_limit=1e-09"),
     ],
 )

@@ -155,9 +155,9 @@ def test_categories_are_drawn_by_the_softmax_of_their_logits() -> None:
     assert gradient[1] > 0 > gradient[2]
     z = torch.randn(20_000, generator=torch.Generator().manual_seed(1))
     assert gumbel(z).mean().item() == pytest.approx(0.5772, abs=0.03)  # Euler's constant
-    with pytest.raises(UsageError, match=r"model.latent_size is 3: give more than 3, of which each category"):
+    with pytest.raises(UsageError, match=r"model.latent_size is 3: give more than 3, since each category"):
         Generator(3, (4,), [8], blocks=(1, 3))
-    with pytest.raises(UsageError, match=r"model=table makes rows, and samples have shape \(3, 8, 8\)"):
+    with pytest.raises(UsageError, match=r"model=table makes rows, but samples have shape \(3, 8, 8\)"):
         Generator(3, (3, 8, 8), [8])
 
 
