@@ -75,7 +75,7 @@ def fitted(x: np.ndarray, rule: Rule, limits: tuple[float, float] | None = None)
     if extremes[0] < low or extremes[1] > high:
         raise UsageError(
             f"data.limits is [{low:g}, {high:g}], but values are from {extremes[0]:g} to {extremes[1]:g}: give wider "
-            "ones."
+            "limits."
         )
     half = (high - low) / 2
     return Scaling(((low + high) / 2,), _scales(np.array([half])), dtype, (low, high))

@@ -87,7 +87,7 @@ class StackedMNIST(RealData):
             assert features.accuracy is not None
             self.features_name, self.features_accuracy = features.name, features.accuracy**3
             self._metric = StackedModes(features, self.value_range, self._shares())
-            # Lightning validates only where this method is defined
+            # Lightning validates only if this method is defined
             self.val_dataloader = self._validation_batches  # type: ignore[method-assign]
 
     def fetcher(self) -> Callable[[int, int], Rounds]:

@@ -80,7 +80,7 @@ class Synthetic(RealData):
         n = self.round_shape.samples
         if self.fixed_samples is not None and self.fixed_samples < n:
             raise UsageError(
-                f"data.fixed_samples is {self.fixed_samples}, but one round takes {n}: give as many, or a smaller "
+                f"data.fixed_samples is {self.fixed_samples}, but one round takes {n}: give at least {n}, or a smaller "
                 "data.batch_size."
             )
 

@@ -115,13 +115,11 @@ class TensorData(RealData):
         _ = self.sample_shape, self.class_names, self.units  # cached before the source is dropped
         del self._source
         if stage == "validate" and not self.validation_samples:
-            raise UsageError(
-                f"data.validation_samples is 0, but validation needs held-out samples: give at most {held_out}."
-            )
+            raise UsageError(f"data.validation_samples is 0, of {held_out} held-out samples: give a number above 0.")
         if self.validation_samples:
             self._held_out = apply(lambda tensor: tensor[order[: self.validation_samples]], samples)
             self.held_out_digest = digest_of(self._held_out)
-            # Lightning validates only where this method is defined
+            # Lightning validates only if this method is defined
             self.val_dataloader = self._validation_batches  # type: ignore[method-assign]
         else:
             self.monitor = None

@@ -50,7 +50,7 @@ class _Torchvision(ImageData):
             reason = str(error).strip().partition("\n")[0].rstrip(":") or type(error).__name__
             raise UsageError(
                 f"{self.name} is not in data.root={self.root} and was not downloaded ({reason}): give the folder that "
-                f"holds {self.files}, or run once with data.download=true and a connection."
+                f"holds {self.files}, or run once with data.download=true and an internet connection."
             ) from error
 
 

@@ -65,8 +65,8 @@ def _maps(sample_shape: tuple[int, ...], widths: Sequence[int], cardinalities: S
     if not widths or min(sample_shape[1:]) < 2**maps.doublings:
         raise UsageError(
             f"model=r3gan with widths of {len(widths)} stages halves images {maps.doublings} times, but the data has "
-            f"samples of shape {tuple(sample_shape)}: give a width for each size from about 4 pixels on, 4 for 32 "
-            "and 5 for 64."
+            f"samples of shape {tuple(sample_shape)}: give one width per map size down to about 4 pixels, "
+            "4 for 32 pixels and 5 for 64."
         )
     if len(cardinalities) != len(widths):
         raise UsageError(
@@ -75,7 +75,7 @@ def _maps(sample_shape: tuple[int, ...], widths: Sequence[int], cardinalities: S
     for width, cardinality in zip(widths, cardinalities, strict=True):
         if EXPANSION * width % cardinality:
             raise UsageError(
-                f"model=r3gan cannot cut {EXPANSION * width} channels, twice a width of {width}, into {cardinality} "
+                f"model=r3gan cannot split {EXPANSION * width} channels, twice a width of {width}, into {cardinality} "
                 "equal groups: give a cardinality that divides them."
             )
     return maps
