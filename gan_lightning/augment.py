@@ -1,4 +1,4 @@
-"""Augmentation of the images that D is shown in training: differentiable, and drawn for each image."""
+"""Differentiable augmentation of the images that D sees in training, drawn independently for each image."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ class Augment(nn.Module):
     """A transform T of images (N, channels, height, width) in training; the identity in evaluation mode.
 
     It is applied to all images that D receives, real and generated, in the updates of both players, so T must be
-    differentiable. Draw random numbers for each image with ``streams.joint``.
+    differentiable. Subclasses draw random numbers for each image with ``streams.joint``.
     """
 
     follows_logits = False  # whether it needs the sign of D's logits on real images
@@ -36,17 +36,17 @@ class Augment(nn.Module):
             return self.transform(images)
 
     def transform(self, images: Tensor) -> Tensor:
-        """T(x), of the images' shape and type."""
+        """T(x), with the shape and type of the images."""
         raise TypeError(f"{type(self).__name__} must define how to transform images")
 
     def observe(self, update: int, real_logits: Tensor, images: int) -> None:
-        """Note D's logits, less the loss's threshold, on so many real images in D's update of that number, from 0.
+        """Observe D's logits, minus the loss's threshold, on ``images`` real images in D's ``update``, from 0.
 
         Called for each micro-batch of the update.
         """
 
     def describe(self) -> dict[str, Tensor]:
-        """What a line of the log says of it."""
+        """Values to log, by name."""
         return {}
 
 
@@ -56,12 +56,12 @@ SHIFT, CUT = 0.125, 0.5  # of the height and the width; both in the released cod
 
 
 class DiffAugment(Augment):
-    """Every part of ``policy``, in its order, on every image (Zhao et al. 2020, section 3.2).
+    """Applies all parts of ``policy``, in order, to every image (Zhao et al. 2020, section 3.2).
 
-    With the draws of the released code, for images in [-1, 1]: ``color`` adds U(-.5, .5), then scales the distance from
-    the mean over channels by U(0, 2) and that from the mean over the image by U(.5, 1.5); ``translation`` moves the
-    image by up to an eighth of its sides, uniform over whole pixels; ``cutout`` covers a rectangle of half its sides
-    around a uniform place. What is left bare is 0.
+    Distributions are those of the released code, for images in [-1, 1]: ``color`` adds U(-.5, .5), then scales the
+    difference from the mean over channels by U(0, 2) and that from the mean over the image by U(.5, 1.5);
+    ``translation`` shifts the image by up to an eighth of its sides, uniform over whole pixels; ``cutout`` erases a
+    rectangle with half the sides at a uniform position. Uncovered pixels are 0.
     """
 
     def __init__(self, policy: Sequence[str] = ("color", "translation", "cutout")) -> None:
@@ -85,7 +85,7 @@ def _seven(n: int, generator: torch.Generator | None) -> Tensor:
 
 
 def colored(images: Tensor, *draws: Tensor) -> Tensor:
-    """Brightness, saturation and contrast by draws from U(0, 1), (N,) each."""
+    """Change brightness, saturation and contrast, by draws from U(0, 1), (N,) each."""
     brightness, saturation, contrast = (u.to(images.dtype).view(-1, 1, 1, 1) for u in draws)
     images = images + (brightness - 0.5)
     mean = images.mean(1, keepdim=True)
@@ -95,7 +95,7 @@ def colored(images: Tensor, *draws: Tensor) -> Tensor:
 
 
 def translated(images: Tensor, *draws: Tensor) -> Tensor:
-    """Moved along both axes by draws from U(0, 1), (N,) each."""
+    """Shift images along both axes, by draws from U(0, 1), (N,) each."""
     places, inside = [], []
     for u, size in zip(draws, images.shape[2:], strict=True):
         most = int(size * SHIFT + 0.5)
@@ -107,11 +107,11 @@ def translated(images: Tensor, *draws: Tensor) -> Tensor:
 
 
 def cut_out(images: Tensor, *draws: Tensor) -> Tensor:
-    """Without a rectangle, whose centre is by draws from U(0, 1), (N,) each."""
+    """Erase a rectangle whose center follows from draws from U(0, 1), (N,) each."""
     covered = []
     for u, size in zip(draws, images.shape[2:], strict=True):
         extent = int(size * CUT + 0.5)
-        # an even extent has its centre between pixels, of which there is one place more
+        # the center of an even extent is between pixels, so there is one more position
         first = (u * (size + 1 - extent % 2)).long()[:, None] - extent // 2
         place = torch.arange(size, device=u.device)
         covered.append((place >= first) & (place < first + extent))
@@ -119,28 +119,28 @@ def cut_out(images: Tensor, *draws: Tensor) -> Tensor:
 
 
 def _rectangle(rows: Tensor, columns: Tensor) -> Tensor:
-    """(N, height) and (N, width) to (N, 1, height, width): where both are true."""
+    """The outer conjunction of (N, height) and (N, width), (N, 1, height, width)."""
     return (rows[:, :, None] & columns[:, None])[:, None]
 
 
 # --------------------------------------------------------------------------------------------------------------- ADA
 
-BRIGHTNESS, CONTRAST, SATURATION = 0.2, 0.5, 1.0  # standard deviations, the latter two of the factor's log2
+BRIGHTNESS, CONTRAST, SATURATION = 0.2, 0.5, 1.0  # standard deviations, the last two of log2 of the factor
 
 
 class ADA(Augment):
     """Adaptive augmentation (Karras et al. 2020, "Training GANs with Limited Data"): each transform with probability p.
 
-    Of the paper's pipeline (appendix B) ``blit``, flips, turns by 90 degrees and shifts by whole pixels, which reflects
-    the image at its borders, and ``color``, brightness, contrast, luma flips, hue and saturation, for images in
-    [-1, 1]; hue is of three channels. After every ``interval`` updates of D p moves by their images / ``speed``, up
-    where r_t = E[sign D(x)] on real images is above ``target`` and down where it is below (section 3, equation 1).
-    Without a target p stays.
+    Implements two parts of the paper's pipeline (appendix B), for images in [-1, 1]: ``blit``, with flips, rotations by
+    90 degrees and shifts by whole pixels with reflection at the borders; and ``color``, with brightness, contrast, luma
+    flips, hue (three channels only) and saturation. After every ``interval`` updates of D, p changes by the number of
+    their images / ``speed``: it increases if r_t = E[sign D(x)] on real images is above ``target`` and decreases if it
+    is below (section 3, equation 1). Without a target, p is fixed.
     """
 
     p: Tensor
-    r_t: Tensor  # of the last interval
-    tally: Tensor  # the sum of signs in this interval, and its images, of all processes
+    r_t: Tensor  # in the last interval
+    tally: Tensor  # the sum of signs and the number of images in this interval, over all processes
 
     def __init__(
         self,
@@ -161,7 +161,7 @@ class ADA(Augment):
         self.register_buffer("p", torch.tensor(float(p)))
         self.register_buffer("r_t", torch.zeros(()))
         self.register_buffer("tally", torch.zeros(2))
-        self._update = -1  # that was observed last; none where a run goes on, which is between two updates
+        self._update = -1  # observed last; a resumed run starts between two updates, so it has none
 
     def transform(self, images: Tensor) -> Tensor:
         for part in self.pipeline:
@@ -169,11 +169,11 @@ class ADA(Augment):
         return images
 
     def _blit(self, images: Tensor) -> Tensor:
-        """Flipped, then turned as by ``torch.rot90``, then shifted."""
+        """Flip, then rotate as by ``torch.rot90``, then shift."""
         *_, height, width = images.shape
         if height != width:
             raise UsageError(
-                f"augment=ada turns images by 90 degrees, but the data has {height} x {width} pixels: leave that out "
+                f"augment=ada rotates images by 90 degrees, but the data has {height} x {width} pixels: leave this out "
                 "by augment.pipeline=[color], or give square images."
             )
         flip_due, turn_due, shift_due, flip, turn, *shifts = _drawn(_seven, images)
@@ -183,7 +183,7 @@ class ADA(Augment):
         return _gathered(images, *_sources(width, flips, turns, down, right))
 
     def _color(self, images: Tensor) -> Tensor:
-        """A x + t of the channels x, the composition of affine maps that all have the axis of equal channels."""
+        """A x + t on the channels x, a composition of affine maps that share the axis of equal channels."""
         channels = images.shape[1]
         *dues, flip, angle, brightness, contrast, saturation = _drawn(_color_draws, images)
         due = [u < self.p for u in dues]
@@ -191,7 +191,7 @@ class ADA(Augment):
         scale = torch.where(due[1], torch.exp2(CONTRAST * contrast), 1)
         sign = torch.where(due[2] & (flip < 0.5), -1.0, 1.0)  # of the mean over channels: the luma flip
         hue = torch.where(due[3], (2 * angle - 1) * math.pi, 0)
-        chroma = torch.where(due[4], torch.exp2(SATURATION * saturation), 1)  # of what differs from the mean
+        chroma = torch.where(due[4], torch.exp2(SATURATION * saturation), 1)  # of the difference from the mean
         turned = chroma.view(-1, 1, 1) * _turned(hue, channels)
         matrix = scale.view(-1, 1, 1) * (turned + ((sign - chroma) / channels).view(-1, 1, 1))
         offset = (scale * sign * shift).view(-1, 1, 1)
@@ -202,12 +202,12 @@ class ADA(Augment):
         if update != self._update and update % self.interval == 0:
             self._adjust()
         self._update = update
-        share = images / len(real_logits)  # of a logit, where D judges several images by one
+        share = images / len(real_logits)  # images per logit, if D judges several together
         seen = torch.stack([real_logits.sign().sum() * share, real_logits.new_full((), images)])
         self.tally += joint_sum(seen)
 
     def _adjust(self) -> None:
-        """Move p by what the interval that has ended has shown."""
+        """Update p from the interval that has ended."""
         signs, images = self.tally
         self.r_t.copy_(signs / images.clamp(min=1))
         if self.target is not None:
@@ -224,7 +224,7 @@ def _color_draws(n: int, generator: torch.Generator | None) -> Tensor:
 
 
 def _sources(size: int, flips: Tensor, turns: Tensor, down: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows and columns, (N, size, size), that the pixels come from; the other arguments are (N,)."""
+    """The source row and column of each pixel, (N, size, size); the other arguments are (N,)."""
     last, place = size - 1, torch.arange(size, device=turns.device)
     flips, turns = flips.view(-1, 1, 1), turns.view(-1, 1, 1)
     i, j = (last - (last - (place - shift[:, None]).abs()).abs() for shift in (down, right))  # reflected
@@ -237,7 +237,7 @@ def _sources(size: int, flips: Tensor, turns: Tensor, down: Tensor, right: Tenso
 
 
 def _turned(angle: Tensor, channels: int) -> Tensor:
-    """Rotations about the axis of equal channels, (N, 3, 3) (Rodrigues); the identity where there are not three."""
+    """Rotations about the axis of equal channels, (N, 3, 3) (Rodrigues); the identity unless there are 3 channels."""
     eye = torch.eye(channels, device=angle.device)
     if channels != 3:
         return eye.expand(len(angle), -1, -1)
@@ -246,14 +246,14 @@ def _turned(angle: Tensor, channels: int) -> Tensor:
     return cos * eye + sin * cross + (1 - cos) / 3
 
 
-# ------------------------------------------------------------------------------------------------------ what both use
+# ------------------------------------------------------------------------------------------------------------- shared
 
 
 def _parts(option: str, given: Sequence[str], known: Sequence[str]) -> list[str]:
-    """The chosen parts in their order.
+    """Return the selected parts in order.
 
     Raises:
-        UsageError: there are none, others or one twice.
+        UsageError: there are none, or a part is unknown or repeated.
     """
     parts = list(given)
     if not parts or any(part not in known or parts.count(part) > 1 for part in parts):
@@ -262,11 +262,11 @@ def _parts(option: str, given: Sequence[str], known: Sequence[str]) -> list[str]
 
 
 def _drawn(draw: Draw, images: Tensor) -> tuple[Tensor, ...]:
-    """The columns of a draw of a row for each image, on its device."""
+    """Draw one row per image, and return the columns on the images' device."""
     return to_device(joint(draw, len(images)), images.device).unbind(1)
 
 
 def _gathered(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """The pixel of each image from row rows[n, i, j] and column columns[n, i, j] at (i, j), in all channels."""
+    """Pixel (i, j) of image n from row rows[n, i, j] and column columns[n, i, j], in all channels."""
     index = (rows * images.shape[3] + columns).flatten(1)
     return images.flatten(2).gather(2, index[:, None].expand(-1, images.shape[1], -1)).view(images.shape)

@@ -1,4 +1,4 @@
-"""What travels from the data, and from the generator, to the discriminator."""
+"""Batches of samples, passed from the data and the generator to the discriminator."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -12,7 +12,7 @@ from gan_lightning.errors import UsageError
 class Batch(NamedTuple):
     """Samples x (N, *sample_shape) with optional y and z.
 
-    y is their classes (N,), attributes or paired images; z is the latents (N, latent_size) of generated samples.
+    y holds classes (N,), attributes or paired images; z the latents (N, latent_size) of generated samples.
     """
 
     x: Tensor
@@ -21,14 +21,14 @@ class Batch(NamedTuple):
 
 
 class Rounds(NamedTuple):
-    """Whole training rounds: x, (rounds, critic_steps, accumulate_grad_batches, N, *sample_shape), and y likewise."""
+    """Whole training rounds: x (rounds, critic_steps, accumulate_grad_batches, N, *sample_shape), and y likewise."""
 
     x: Tensor
     y: Tensor | None = None
 
 
 def as_batch(batch: Any) -> Batch:
-    """What a loader gives, a tensor of samples or a pair of samples and labels, as a Batch.
+    """Convert a loader's batch, a tensor of samples or a pair of samples and labels, to a Batch.
 
     Raises:
         UsageError: it is neither.
@@ -36,7 +36,7 @@ def as_batch(batch: Any) -> Batch:
     if isinstance(batch, Batch):
         return batch
     x, y = batch if isinstance(batch, list | tuple) and len(batch) == 2 else (batch, None)
-    if isinstance(x, list | tuple) and len(x) == 1:  # as TensorDataset gives a single tensor
+    if isinstance(x, list | tuple) and len(x) == 1:  # TensorDataset returns a single tensor this way
         x = x[0]
     if not isinstance(x, Tensor) or not isinstance(y, Tensor | None):
         raise UsageError(
@@ -46,10 +46,10 @@ def as_batch(batch: Any) -> Batch:
 
 
 def as_rounds(batch: Any, critic_steps: int, accumulate: int, packing: int = 1) -> Rounds:
-    """What a loader gives as whole rounds: a batch that is not of rounds is one, cut into its updates' micro-batches.
+    """Convert a loader's batch to Rounds: a plain batch is one round, split into the micro-batches of its updates.
 
     Raises:
-        UsageError: it cannot be cut into equal parts of whole packs.
+        UsageError: it cannot be split into equal parts of whole packs.
     """
     if isinstance(batch, Rounds):
         return batch
@@ -60,12 +60,12 @@ def as_rounds(batch: Any, critic_steps: int, accumulate: int, packing: int = 1) 
 
 
 def check_cut(n: int, critic_steps: int, accumulate: int, packing: int = 1) -> None:
-    """Raise a UsageError where n samples cannot be cut into the equal micro-batches of one round, of whole packs."""
+    """Raise a UsageError if n samples cannot be split into equal micro-batches of whole packs for one round."""
     parts = critic_steps * accumulate * packing
     if n % parts:
         of_packs = f" of packs of packing={packing} samples" if packing > 1 else ""
         raise UsageError(
-            f"A batch of {n} samples cannot be cut into critic_steps={critic_steps} updates of "
+            f"A batch of {n} samples cannot be split into critic_steps={critic_steps} updates of "
             f"accumulate_grad_batches={accumulate} micro-batches{of_packs}: give the data loader a batch_size "
             f"that is a multiple of {parts}, and drop_last=True."
         )
@@ -82,11 +82,11 @@ B = TypeVar("B", Batch, Rounds)
 
 
 def apply(function: Callable[[Tensor], Tensor], batch: B) -> B:
-    """The function of x, and of what else the batch has."""
+    """Apply a function to x, and to the other fields if present."""
     return type(batch)._make(None if tensor is None else function(tensor) for tensor in batch)
 
 
 def concatenate(batches: Sequence[B]) -> B:
-    """Batches of the same kind as one."""
+    """Concatenate batches with the same fields."""
     fields = zip(*batches, strict=True)
     return type(batches[0])._make(None if field[0] is None else torch.cat(field) for field in fields)

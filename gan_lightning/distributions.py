@@ -1,4 +1,4 @@
-"""Distributions of known density to learn: Gaussian mixtures, and what any distribution on a line tells of itself."""
+"""Distributions of known density: Gaussian mixtures, and properties of any one-dimensional distribution."""
 
 import math
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from gan_lightning.streams import own_stream
 
 
 class GaussianMixture(MixtureSameFamily):
-    """sum_k w_k N(mean_k, std_k^2 I) over K modes, means (K, d), for any number d of dimensions.
+    """sum_k w_k N(mean_k, std_k^2 I) over K modes, means (K, d), in any number d of dimensions.
 
-    Draws a mode and then one normal variable, where the base class draws one for every mode.
+    Sampling draws a mode and then one normal variable, while the base class draws one for every mode.
     """
 
     def __init__(self, means: Tensor, std: Tensor | float, weights: Tensor | None = None) -> None:
@@ -31,7 +31,7 @@ class GaussianMixture(MixtureSameFamily):
 
     @property
     def modes(self) -> Tensor:
-        """Centres of the modes, (K, d)."""
+        """Centers of the modes, (K, d)."""
         return self._normal.loc
 
     @property
@@ -43,15 +43,15 @@ class GaussianMixture(MixtureSameFamily):
         return self.sample_with_modes(sample_shape)[0]
 
     def sample_with_modes(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
-        """Samples, (*sample_shape, d), and the index of the mode that each was drawn from, (*sample_shape)."""
+        """Draw samples, (*sample_shape, d), and the index of each sample's mode, (*sample_shape)."""
         mode = self.mixture_distribution.sample(torch.Size(sample_shape))
         samples = self.modes[mode] + self.scales[mode, None] * torch.randn(*mode.shape, self.modes.shape[1])
         return samples, mode
 
     def cdf(self, value: Tensor) -> Tensor:
-        """P(X <= x) in one dimension, any shape."""
+        """P(X <= x) in one dimension, for values of any shape."""
         if self.modes.shape[1] != 1:
-            raise UsageError(f"A distribution over {self.modes.shape[1]} dimensions has no one-dimensional cdf.")
+            raise UsageError(f"A distribution in {self.modes.shape[1]} dimensions has no one-dimensional cdf.")
         normal = Normal(self.modes[:, 0], self.scales, validate_args=False)
         return (normal.cdf(value[..., None]) * self.mixture_distribution.probs).sum(-1)
 
@@ -92,18 +92,18 @@ def grid(side: int = 5, spacing: float = 2.0, sigma: float = 0.05) -> GaussianMi
     return GaussianMixture(torch.cartesian_prod(line, line), sigma)
 
 
-# ------------------------------------------------------------------------------------------ any distribution on a line
+# ---------------------------------------------------------------------------------- any one-dimensional distribution
 
 
 def cumulative(distribution: Distribution, x: Tensor) -> Tensor:
-    """P(X <= x) at points x, (N,), which may lie outside of the support.
+    """P(X <= x) at points x (N,), which may be outside the support.
 
     Raises:
-        NotImplementedError: torch knows no cdf of this distribution.
+        NotImplementedError: torch does not implement the cdf of this distribution.
     """
     if isinstance(distribution, GaussianMixture):
         return distribution.cdf(x)
-    while isinstance(distribution, Independent):  # has none itself, but over one dimension its base's is its own
+    while isinstance(distribution, Independent):  # has no cdf itself, but in one dimension its base's is the same
         distribution = distribution.base_dist
     inside, typical = _support(distribution, x)
     outside = (x > typical).to(x.dtype)  # 1 above an interval, 0 below it
@@ -111,7 +111,7 @@ def cumulative(distribution: Distribution, x: Tensor) -> Tensor:
 
 
 def has_cumulative(distribution: Distribution) -> bool:
-    """Whether the distribution is on a line and torch knows its cdf."""
+    """Whether the distribution is one-dimensional and torch implements its cdf."""
     if distribution.event_shape.numel() != 1:
         return False
     try:
@@ -122,7 +122,7 @@ def has_cumulative(distribution: Distribution) -> bool:
 
 
 def density(distribution: Distribution, x: Tensor) -> Tensor:
-    """p(x) at points x, (N,), 0 outside of the support."""
+    """p(x) at points x (N,); 0 outside the support."""
     points = x.view(-1, *distribution.event_shape)
     inside, typical = _support(distribution, points)
     points = torch.where(inside.view(-1, *[1] * (points.dim() - 1)), points, typical)
@@ -130,7 +130,7 @@ def density(distribution: Distribution, x: Tensor) -> Tensor:
 
 
 def extent(distribution: Distribution) -> tuple[float, float]:
-    """The interval in which nearly all of a distribution on a line lies."""
+    """An interval with nearly all of the mass of a one-dimensional distribution."""
     if isinstance(distribution, GaussianMixture):
         reach = 4 * distribution.scales.max()
         return (distribution.modes.min() - reach).item(), (distribution.modes.max() + reach).item()
@@ -141,7 +141,7 @@ def extent(distribution: Distribution) -> tuple[float, float]:
 
 
 def _support(distribution: Distribution, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Which points are in the support, (N,), and a point that is."""
+    """Which points are in the support, (N,), and a point inside it."""
     with own_stream(0):
         typical = distribution.sample().to(points.dtype)
     return distribution.support.check(points), typical  # type: ignore[union-attr]

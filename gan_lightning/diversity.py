@@ -1,4 +1,4 @@
-"""Terms of the generator's loss that keep its samples apart."""
+"""Terms of the generator's loss that encourage diverse samples."""
 
 import torch
 from torch import Tensor, nn
@@ -9,25 +9,25 @@ from gan_lightning.regularizers import CriticPass, Regularizer
 
 EPSILON = 1e-5  # of mode seeking, as in the authors' code
 MAGNITUDE = 1e-4  # of GDPP's eigenvalues beside its eigenvectors, as in the authors' code
-BROADENING = 1e-12  # of squared gaps between eigenvalues, where they meet
+BROADENING = 1e-12  # added to squared eigenvalue gaps, which may be 0
 
 
 class DiversityTerm(Regularizer):
-    """A term that compares the samples of a batch, of each device's own, and gives a discriminator nothing to learn."""
+    """Base of terms of the generator's loss that compare the samples of a batch, on each device separately."""
 
     option: str  # of conf/regularizer
 
     def check(self, game: nn.Module, player: str) -> None:
         if player != "generator":
             raise UsageError(
-                f"regularizer={self.option} is a term of the generator's loss, and gives the discriminator nothing to "
-                f"learn: choose regularizer@generator_regularizer={self.option}."
+                f"regularizer={self.option} is a term of the generator's loss and has no effect on the discriminator: "
+                f"choose regularizer@generator_regularizer={self.option}."
             )
 
     def forward(self, critic: CriticPass) -> Tensor:
         if len(critic.fake.x) < 2:
             raise UsageError(
-                f"generator_regularizer.{self.option} compares the samples of a batch, and there is one: give a "
+                f"generator_regularizer.{self.option} compares the samples of a batch, but there is only one: give a "
                 "data.batch_size of at least 2."
             )
         return super().forward(critic)
@@ -36,8 +36,8 @@ class DiversityTerm(Regularizer):
 class ModeSeeking(DiversityTerm):
     """1 / (l + 1e-5), l = mean |G(z_1) - G(z_2)| / mean |z_1 - z_2| (Mao et al. 2019).
 
-    The paper makes two samples for each condition. Here the pairs are among the batch's own samples, which costs no
-    forward pass; where they have labels, of one label, since samples of two may differ by that alone.
+    The paper generates two samples for each condition. Here, pairs are formed within the batch, which needs no extra
+    forward pass; with labels, both samples have the same label, since samples of different classes differ anyway.
     """
 
     option = "mode_seeking"
@@ -46,14 +46,14 @@ class ModeSeeking(DiversityTerm):
         super().check(game, player)
         if getattr(game, "translates", False):
             raise UsageError(
-                "regularizer@generator_regularizer=mode_seeking compares samples of one condition, and no two of a "
-                "batch have the same image to translate: leave it out."
+                "regularizer@generator_regularizer=mode_seeking compares samples of one condition, but no two in a "
+                "batch translate the same image: leave it out."
             )
 
     def penalty(self, critic: CriticPass) -> Tensor:
         x, y, z = critic.fake
         assert z is not None
-        x = x.flatten(1).to(z.dtype)  # G may have made them in half precision
+        x = x.flatten(1).to(z.dtype)  # G's output may be in half precision
         first, second, are_alike = pairs(len(x), y, x.device)
         apart, latent = (((v[first] - v[second]).abs().mean(1) * are_alike).sum() for v in (x, z))
         ratio = apart / latent.clamp(min=torch.finfo(z.dtype).tiny)
@@ -61,9 +61,9 @@ class ModeSeeking(DiversityTerm):
 
 
 def pairs(n: int, y: Tensor | None, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Which of n samples make pairs, two times (n // 2,), and whether they are of one label, (n // 2,).
+    """Indices of n samples in pairs, twice (n // 2,), and whether each pair has the same label, (n // 2,).
 
-    They are the two halves of the batch, or neighbours once its labels are in order.
+    Pairs are formed by the two halves of the batch, or by neighbors after sorting by label.
     """
     half = n // 2
     if y is None:
@@ -71,8 +71,8 @@ def pairs(n: int, y: Tensor | None, device: torch.device) -> tuple[Tensor, Tenso
         return every[:half], every[half:], torch.ones_like(every[half:])
     if y.dim() > 1:
         raise UsageError(
-            f"generator_regularizer.mode_seeking compares samples of one label, and the data has {tuple(y.shape[1:])} "
-            "numbers for each sample: leave it out."
+            f"generator_regularizer.mode_seeking compares samples of the same label, but the data has conditions of "
+            f"shape {tuple(y.shape[1:])} per sample: leave it out."
         )
     order = y.argsort(stable=True)
     first, second = order[: 2 * half : 2], order[1 : 2 * half : 2]
@@ -82,11 +82,11 @@ def pairs(n: int, y: Tensor | None, device: torch.device) -> tuple[Tensor, Tenso
 class GDPP(DiversityTerm):
     """1e-4 mean_i (r_i - f_i)^2 - sum_i w_i |u_i . v_i| (Elfeki et al. 2019).
 
-    r_i, u_i are the eigenvalues, ascending, and eigenvectors of the kernel of real samples, f_i, v_i those of as many
-    generated ones. A kernel is the (N, N) matrix of cosines between D's features, what its last layer makes the logits
-    of; w_i are r_i scaled to [0, 1]. The squares and their factor are the authors' code's; the absolute value is not:
-    the sign of an eigenvector says nothing. It takes one more pass of both batches through D, and decompositions in
-    float64, for which the host waits.
+    r_i, u_i are the eigenvalues, ascending, and eigenvectors of the kernel of real samples, and f_i, v_i those of
+    equally many generated samples. A kernel is the (N, N) matrix of cosine similarities between D's features, the
+    inputs of its last layer; w_i is r_i scaled to [0, 1]. The squares and their factor are from the authors' code; the
+    absolute value is added because the sign of an eigenvector is arbitrary. The term needs another pass of both batches
+    through D and eigendecompositions in float64, which synchronize with the host.
     """
 
     option = "gdpp"
@@ -108,10 +108,10 @@ class GDPP(DiversityTerm):
 
 
 def last_layer(discriminator: nn.Module) -> nn.Module:
-    """The module whose input are D's features: the last of its ``layers``.
+    """The module whose inputs are D's features: the last of its ``layers``.
 
     Raises:
-        UsageError: it has no such modules.
+        UsageError: D has no ``layers``.
     """
     layers = getattr(discriminator, "layers", None)
     if not isinstance(layers, nn.Sequential) or len(layers) < 2:
@@ -124,17 +124,17 @@ def last_layer(discriminator: nn.Module) -> nn.Module:
 
 
 def kernel(features: Tensor) -> Tensor:
-    """The cosines between features (N, d), (N, N), in float64."""
+    """Cosine similarities (N, N) between features (N, d), in float64."""
     rows = normalize(features.double(), dim=1)
     return rows @ rows.T
 
 
 def eigenpairs(symmetric: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues (N,), ascending, and eigenvectors in columns (N, N), differentiable where eigenvalues meet, too.
+    """Eigenvalues (N,), ascending, and eigenvectors as columns (N, N), differentiable even for repeated eigenvalues.
 
-    dv_i = sum_j v_j (v_j . dK v_i) / (l_i - l_j), with 1/g taken as g / (g^2 + 1e-12) of each gap g.
+    dv_i = sum_j v_j (v_j . dK v_i) / (l_i - l_j), where 1/g is replaced by g / (g^2 + 1e-12) for each gap g.
     """
     values, vectors = torch.linalg.eigh(symmetric.detach())
-    rotated = vectors.T @ symmetric @ vectors  # diagonal, and has the gradient
+    rotated = vectors.T @ symmetric @ vectors  # diagonal, and carries the gradient
     gaps = values - values[:, None]
     return rotated.diagonal(), vectors + vectors @ (rotated * gaps / (gaps.square() + BROADENING))

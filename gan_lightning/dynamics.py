@@ -1,11 +1,11 @@
-"""The two smallest adversarial games, whose training has a closed form: the Dirac-GAN and the bilinear game xy.
+"""Two minimal adversarial games with closed-form training dynamics: the Dirac-GAN and the bilinear game xy.
 
-In the Dirac-GAN (Mescheder et al. 2018, section 2) the data are a point mass at 0, the generator's samples one at theta
-and the logit is psi x. The paper gives generated samples the high logit and this package real ones: the paper's psi is
-minus the discriminator's weight. With the Wasserstein loss it is the game xy itself, L_D = xy and L_G = -xy with
-x = psi and y = theta: the discriminator is the player x.
+In the Dirac-GAN (Mescheder et al. 2018, section 2), the data are a point mass at 0, the generator's samples a point
+mass at theta, and the logit is psi x. In the paper generated samples have the high logit, in this package real samples
+do, so the paper's psi is minus the discriminator's weight. With the Wasserstein loss, this is the game xy itself,
+L_D = xy and L_G = -xy with x = psi and y = theta: the discriminator is player x.
 
-``trajectory`` trains the real GAN on this; the closed forms below it say where it must go.
+``trajectory`` trains the package's GAN on this game; the closed forms below predict its path.
 """
 
 import cmath
@@ -36,7 +36,7 @@ class DiracGenerator(nn.Module):
         self.theta = nn.Parameter(torch.tensor(theta, dtype=torch.double))
 
     def forward(self, z: Tensor) -> Tensor:
-        # not theta.expand: a view would follow theta's step, and samples drawn before it must not
+        # not theta.expand: a view would change with theta's step, but samples drawn before it must not
         return self.theta * torch.ones_like(z[:, :1])
 
 
@@ -71,7 +71,7 @@ class PointMass(RealData):
 
 
 class _Record(Callback):
-    """(theta, psi) at the start and after every round."""
+    """Records (theta, psi) at the start and after every round."""
 
     def __init__(self) -> None:
         self.states: list[Tensor] = []
@@ -91,7 +91,7 @@ def trajectory(
     regularizers: Mapping[str, Regularizer] | None = None,
     **gan_options: Any,
 ) -> Tensor:
-    """(theta, psi) from ``start`` on and after each round of the GAN, trained by SGD of rate h, (steps + 1, 2)."""
+    """(theta, psi) at ``start`` and after each round of the GAN, trained by SGD with step size h, (steps + 1, 2)."""
     theta, psi = start
     sgd = partial(torch.optim.SGD, lr=h)
     game = Game(DiracGenerator(theta), DiracDiscriminator(psi), Normal(1), loss, regularizers)
@@ -114,7 +114,7 @@ def trajectory(
 # ------------------------------------------------------------------------- Dirac-GAN, f(t) = -log(1 + exp(-t))
 
 SLOPE, CURVATURE = 0.5, -0.25  # f'(0) and f''(0)
-CRITICAL_GAMMA = 2 * SLOPE  # the R1 weight above which the eigenvalues are real: no more oscillation
+CRITICAL_GAMMA = 2 * SLOPE  # the R1 weight above which the eigenvalues are real, without oscillation
 
 
 def slope(t: Tensor) -> Tensor:
@@ -129,12 +129,12 @@ def dirac_field(theta: Tensor, psi: Tensor, non_saturating: bool = False) -> Ten
 
 
 def dirac_growth(theta: Tensor, psi: Tensor, h: float) -> Tensor:
-    """1 + h^2 f'(psi theta)^2, by which a step x + h v(x) multiplies theta^2 + psi^2: v is orthogonal to x."""
+    """1 + h^2 f'(psi theta)^2, the factor of theta^2 + psi^2 in a step x + h v(x), since v is orthogonal to x."""
     return 1 + h**2 * slope(psi * theta).square()
 
 
 def r1_eigenvalues(gamma: float) -> tuple[complex, complex]:
-    """-gamma/2 +- sqrt(gamma^2/4 - f'(0)^2), of v's Jacobian at 0 with R1 or R2 (Mescheder et al. 2018, section 4)."""
+    """-gamma/2 +- sqrt(gamma^2/4 - f'(0)^2) of v's Jacobian at 0 with R1 or R2 (Mescheder et al. 2018, section 4)."""
     return _conjugates(-gamma / 2, SLOPE)
 
 
@@ -149,7 +149,7 @@ def _conjugates(half_trace: float, frequency: float) -> tuple[complex, complex]:
 
 
 def step_factor(eigenvalue: complex, h: float) -> float:
-    """|1 + h lambda|, by which a simultaneous step of size h multiplies the distance along an eigenvector."""
+    """|1 + h lambda|, the factor of the distance along an eigenvector in a simultaneous step of size h."""
     return abs(1 + h * eigenvalue)
 
 
@@ -162,22 +162,22 @@ def simultaneous_factor(eta: float) -> float:
 
 
 def alternating_invariant(x: Tensor, y: Tensor, eta: float) -> Tensor:
-    """x^2 + y^2 - eta xy, which x <- x - eta y, then y <- y + eta x conserves: an ellipse where eta < 2."""
+    """x^2 + y^2 - eta xy, conserved by x <- x - eta y, then y <- y + eta x: an ellipse if eta < 2."""
     return x.square() + y.square() - eta * x * y
 
 
 def proximal_factor(eta: float) -> float:
-    """1 / sqrt(1 + eta^2) = |1 / (1 - i eta)|: z <- z + i eta z' at the point z' where the step ends."""
+    """1 / sqrt(1 + eta^2) = |1 / (1 - i eta)|: z' = z + i eta z', with the gradient at the end of the step."""
     return 1 / math.sqrt(1 + eta**2)
 
 
 def extragradient_factor(eta: float) -> float:
-    """sqrt(1 - eta^2 + eta^4) = |1 + i eta (1 + i eta)|: below 1 where eta < 1 (Korpelevich 1976)."""
+    """sqrt(1 - eta^2 + eta^4) = |1 + i eta (1 + i eta)|: below 1 if eta < 1 (Korpelevich 1976)."""
     return math.sqrt(1 - eta**2 + eta**4)
 
 
 def optimistic_roots(eta: float) -> tuple[complex, complex]:
-    """Roots of l^2 - (1 - 2i eta) l - i eta: in the unit circle where eta < 1/sqrt(3) (Daskalakis et al. 2018)."""
+    """Roots of l^2 - (1 - 2i eta) l - i eta: inside the unit circle if eta < 1/sqrt(3) (Daskalakis et al. 2018)."""
     half = (1 - 2j * eta) / 2
     root = cmath.sqrt(half**2 + 1j * eta)
     return half + root, half - root
@@ -194,7 +194,7 @@ def extragradient(eta: float, steps: int, start: tuple[float, float] = (1.0, 1.0
 
 
 def optimistic(eta: float, steps: int, start: tuple[float, float] = (1.0, 1.0)) -> Tensor:
-    """z <- z + 2 eta v(z) - eta v(z before) with v = (-y, x), at rest before the start, (steps + 1, 2)."""
+    """z_{t+1} = z_t + 2 eta v(z_t) - eta v(z_{t-1}) with v = (-y, x) and z_{-1} = z_0, (steps + 1, 2)."""
     (x, y), (old_x, old_y), path = start, start, [start]
     for _ in range(steps):
         x, y, old_x, old_y = x - eta * (2 * y - old_y), y + eta * (2 * x - old_x), x, y

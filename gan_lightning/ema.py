@@ -12,9 +12,9 @@ from gan_lightning.schedules import HalfLife
 class MovingAverage(nn.Module):
     """a <- d a + (1 - d) w over the weights and the floating-point buffers of a network (Yazici et al. 2019).
 
-    With warm-up the decay of update n, from 0, is min(decay, (1 + n) / (10 + n)), so that the initial weights are soon
-    forgotten. BatchNorm's running statistics are averaged with the same decay, its counters are copied. The decay may
-    be a ``HalfLife`` in images.
+    With warm-up, the decay at update n, from 0, is min(decay, (1 + n) / (10 + n)), so that the initial weights are
+    forgotten quickly. BatchNorm's running statistics are averaged with the same decay; its counters are copied. The
+    decay may be a ``HalfLife`` in images.
     """
 
     def __init__(self, network: nn.Module, decay: float | HalfLife, warmup: bool = True) -> None:
@@ -26,13 +26,13 @@ class MovingAverage(nn.Module):
         self.warmup = warmup
 
     def follow(self, network: nn.Module) -> None:
-        """Take the tensors of the network to follow, once both are where they are trained."""
+        """Set the network to follow, after both networks are on the training device."""
         self._averages, self._averaged = _state(self.network, True), _state(network, True)
         self._copies, self._copied = _state(self.network, False), _state(network, False)
 
     @torch.no_grad()
     def update(self, step: int, images: int = 1) -> None:
-        """Follow the network after its update number ``step``, from 0, which took so many images."""
+        """Update the average after the network's update ``step``, from 0, which used ``images`` images."""
         decay = self.decay(images) if isinstance(self.decay, HalfLife) else self.decay
         decay = min(decay, (1 + step) / (10 + step)) if self.warmup else decay
         torch._foreach_lerp_(self._averages, self._averaged, 1.0 - decay)
@@ -41,5 +41,5 @@ class MovingAverage(nn.Module):
 
 
 def _state(network: nn.Module, is_floating: bool) -> list[Tensor]:
-    """The weights and buffers that are of a floating-point type, or those that are not."""
+    """The weights and buffers that have a floating-point type, or those that do not."""
     return [t for t in (*network.parameters(), *network.buffers()) if t.is_floating_point() == is_floating]

@@ -1,4 +1,4 @@
-"""Figures with matplotlib: Agg without pyplot, so that there is no display, no global state and nothing to close."""
+"""Matplotlib figures by Agg without pyplot: no display, no global state and nothing to close."""
 
 import math
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 Limits = tuple[float, float]
 
 DPI = 100
-MARGINS = {"left": 90, "right": 15, "bottom": 50, "top": 32}  # pixels: matplotlib's layouts take most of a drawing
-KEPT = 8  # empty axes of a plot
+MARGINS = {"left": 90, "right": 15, "bottom": 50, "top": 32}  # pixels: layout engines are slow
+KEPT = 8  # cached backgrounds per plot
 
 
 def blank(width: float, height: float) -> tuple["Figure", Any]:
-    """A figure of so many inches, and its axes."""
+    """Create a figure of this size in inches; return it and its axes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=DPI)
@@ -34,7 +34,7 @@ def blank(width: float, height: float) -> tuple["Figure", Any]:
 
 
 def rasterize(figure: "Figure") -> Tensor:
-    """A figure as a uint8 picture (3, height, width)."""
+    """Render a figure as a uint8 picture (3, height, width)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
@@ -43,10 +43,11 @@ def rasterize(figure: "Figure") -> Tensor:
 
 
 class Plot:
-    """Axes that are drawn once, and over them data that differ from picture to picture.
+    """A plot whose axes are drawn once and reused, while the data change from picture to picture.
 
-    What ``moves`` is given other data, then ``picture`` draws it over the axes, their labels and legend. These are
-    drawn once for each pair of limits, which takes fifty times as long; a picture depends on its data and limits alone.
+    Update the data of artists registered by ``moves``, then call ``picture``, which draws them over the axes, labels
+    and legend. These are drawn once per pair of limits, since this takes fifty times as long. A picture depends only on
+    its data and limits.
     """
 
     def __init__(self, width: float = 6.4, height: float = 4.0) -> None:
@@ -58,19 +59,19 @@ class Plot:
         self._empty: dict[tuple[Limits, Limits], Any] = {}
 
     def moves(self, artist: "Moving") -> "Moving":
-        """Have an artist of the axes drawn with each picture."""
+        """Register an artist to be redrawn in each picture."""
         artist.set_animated(True)
         self._moving.append(artist)
         return artist
 
     def label(self, x: str, y: str, columns: int) -> None:
-        """Name the axes, and list in a legend above them what has a label."""
+        """Label the axes, and add a legend above them."""
         self.axes.set_xlabel(x)
         self.axes.set_ylabel(y)
         self.axes.legend(frameon=False, ncols=columns, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
     def picture(self, x: Limits, y: Limits) -> Tensor:
-        """The data between these limits, uint8 (3, height, width)."""
+        """Draw the data within these limits, uint8 (3, height, width)."""
         self.axes.set(xlim=x, ylim=y)
         if (x, y) not in self._empty:
             if len(self._empty) == KEPT:
@@ -84,13 +85,13 @@ class Plot:
 
 
 def outward(low: float, high: float) -> Limits:
-    """Round limits around such data, which stay the same while the data change little."""
+    """Round limits outward, so that they stay the same when the data change little."""
     unit = 10 ** math.floor(math.log10(high - low)) / 2
     return math.floor(low / unit) * unit, math.ceil(high / unit) * unit
 
 
 def above(value: float) -> float:
-    """A round limit above a positive number, by half its first digit's place."""
+    """Round a positive number up to a multiple of half its leading decimal place."""
     unit = 10 ** math.floor(math.log10(value)) / 2
     return math.ceil(value / unit) * unit
 

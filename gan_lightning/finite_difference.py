@@ -12,16 +12,16 @@ from gan_lightning.schedules import Ramp
 
 
 class FiniteDifference(Regularizer):
-    """|g|^2 / 2 of g = grad_x D(x), by a first-order gradient and one more pass of D.
+    """|g|^2 / 2 with g = grad_x D(x), by a first-order gradient and one more pass of D.
 
     With g held constant, d(|g|^2 / 2)/dtheta = d(g . grad_x D(x))/dtheta, and g . grad_x D(x) =
-    (D(x + h g) - D(x)) / h + O(h). The value is exact; the derivative is of the points that lie h g / 2 further, up to
-    O(h^2). Of D(x) there is the pass that the loss has made already. A random direction v in the place of g,
-    E_v[(v . grad_x D)^2] = |g|^2 for v ~ N(0, I), would be unbiased and noisy (2 / k of the squared value with k
-    directions, much more of the derivative); along g nothing is drawn.
+    (D(x + h g) - D(x)) / h + O(h). The value is exact; the derivative is that at x + h g / 2, up to O(h^2). D(x) is
+    reused from the loss. A random direction v in place of g, E_v[(v . grad_x D)^2] = |g|^2 for v ~ N(0, I), would be
+    unbiased but noisy: with k directions, its variance is 2 / k of the squared value, and much more for the derivative.
+    Along g, no random numbers are needed.
 
-    h moves the sample with the largest gradient by ``step`` times the square root of its size, so by about ``step`` in
-    each number; all samples have the same h, so that D may have batch statistics.
+    h moves the sample with the largest gradient by ``step`` times the square root of its number of elements, so by
+    about ``step`` in each element. All samples have the same h, so D may use batch statistics.
     """
 
     differentiates_twice = False
@@ -34,7 +34,7 @@ class FiniteDifference(Regularizer):
         self.step = step
 
     def estimate(self, critic: CriticPass, name: str, batch: Batch, logits: Tensor) -> Tensor:
-        """Half the squared norm of D's gradient for each of D's logits on a batch, ``name`` in ``critic.replays``."""
+        """Half the squared norm of D's gradient for each logit on a batch, which is ``name`` in ``critic.replays``."""
         gradient = input_gradient(logits, batch.x, create_graph=False)
         squares = gradient.square().sum(1)
         largest = squares.max().sqrt().clamp(min=torch.finfo(squares.dtype).tiny ** 0.5)

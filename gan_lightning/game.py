@@ -1,4 +1,4 @@
-"""The mathematics of the game that a generator and a discriminator play; torch alone."""
+"""The mathematics of the game between a generator and a discriminator, in plain PyTorch."""
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -19,10 +19,10 @@ from gan_lightning.replay import Replay
 
 
 class Terms(NamedTuple):
-    """What one update of one player computes.
+    """The results of one player's update.
 
-    ``losses`` are the terms of its loss by name, scalars, whose sum it minimizes; ``outputs`` are D's on the batches
-    that it saw, by ``real`` and ``fake``.
+    ``losses`` are the scalar terms of its loss by name, whose sum it minimizes; ``outputs`` are D's outputs on the
+    batches ``real`` and ``fake``.
     """
 
     losses: dict[str, Tensor]
@@ -32,19 +32,19 @@ class Terms(NamedTuple):
 class Game(nn.Module):
     """G(z) against D(x): what each player sees and minimizes, not how it is optimized.
 
-    With ``packing`` m > 1, D judges m samples, joined along their first dimension, by one logit (Lin et al. 2018,
+    With ``packing`` m > 1, D judges m samples, concatenated along their first dimension, by one logit (Lin et al. 2018,
     PacGAN); its ``sample_shape`` is (m * shape[0], *shape[1:]).
 
-    Another game is a subclass that overrides what differs. A network that says ``conditional = True``, by an attribute
-    of its own or of its class, is called with the batch's y as its second argument. A D that says
-    ``samplewise = True`` judges each sample by itself and draws nothing: it is shown real and fake in one pass, which
-    is faster for small layers, though not for convolutions.
+    Other games are subclasses that override what differs. A network with ``conditional = True``, as an attribute of the
+    object or its class, is called with the batch's y as its second argument. A discriminator with ``samplewise = True``
+    judges each sample independently and without random numbers, so it receives real and fake samples in one pass, which
+    is faster for small layers, but not for convolutions.
     """
 
-    translates = False  # whether y is an image of the samples' shape, from which G makes another
-    judges_packs = True  # whether one logit can say all that D says of several samples
-    judges_pairs = False  # whether D sees a sample beside another tensor, which must fit it
-    averaged: tuple[str, ...] = ("generator",)  # the modules that samples come from, whose weights may be averaged
+    translates = False  # whether y is an image of the samples' shape that G translates
+    judges_packs = True  # whether one logit can replace D's outputs for several samples
+    judges_pairs = False  # whether D sees each sample with another tensor that must match it
+    averaged: tuple[str, ...] = ("generator",)  # the modules that make samples, whose weights may be averaged
 
     def __init__(
         self,
@@ -60,8 +60,8 @@ class Game(nn.Module):
         super().__init__()
         if packing > 1 and (not self.judges_packs or is_conditional(discriminator)):
             raise UsageError(
-                f"model.packing is {packing}, but this discriminator says of each sample whether it fits its class or "
-                "codes, which one output for several samples cannot: give model.packing=1, or an unconditional "
+                f"model.packing is {packing}, but this discriminator judges whether each sample fits its class or "
+                "codes, which one output for several samples cannot do: give model.packing=1, or an unconditional "
                 "discriminator in game=standard or bigan."
             )
         self.generator = generator
@@ -83,11 +83,10 @@ class Game(nn.Module):
     def network_options(
         cls, network: str, sample_shape: tuple[int, ...], classes: int, **options: Any
     ) -> dict[str, Any]:
-        """What the constructor of ``network`` is given besides its own options.
+        """Arguments for the constructor of ``network`` in addition to its own options.
 
-        ``options`` are the game's, and its ``prior``.
-
-        Of ``sample_shape`` and ``classes`` a constructor takes those that it names; what a game adds it must take.
+        ``options`` are those of the game, and its ``prior``. A constructor may accept ``sample_shape`` and ``classes``;
+        it must accept everything that a game adds.
         """
         return {"sample_shape": sample_shape, "classes": classes}
 
@@ -97,26 +96,25 @@ class Game(nn.Module):
         return any(map(is_conditional, self.children()))
 
     def players(self) -> dict[str, list[nn.Module]]:
-        """The modules whose weights the optimizer of each player moves."""
+        """The modules whose weights each player's optimizer updates."""
         return {"generator": [self.generator], "discriminator": [self.discriminator]}
 
     def sampled(self) -> nn.ModuleDict:
-        """The modules that samples come from."""
+        """The modules that make samples."""
         return nn.ModuleDict({name: getattr(self, name) for name in self.averaged})
 
     def prepare(self, real: Batch) -> Batch:
-        """A real batch as D learns from it, fixed before G steps where both step from where both were."""
+        """Prepare a real batch for D; called before G's step if the updates are simultaneous."""
         return real
 
     def generate(self, z: Tensor, y: Tensor | None = None) -> Batch:
-        """G's samples of latents z, (N, latent_size), under the conditions y, those of the real batch."""
+        """G's samples for latents z (N, latent_size) under conditions y, in training those of the real batch."""
         return Batch(_call(self.generator, z, y), y, z)
 
     def read(self, sample: Batch) -> Tensor:
-        """D's outputs in float32 or float64: logits, (N,), or (N, outputs) where the first is the logit.
+        """D's outputs in float32 or float64: logits (N,), or (N, outputs), of which the first is the logit.
 
-        Of packs they are (ceil(N / packing),). In training D sees the samples augmented, where there is an
-        augmentation.
+        For packs, the shape is (ceil(N / packing),). In training, samples are augmented if there is an augmentation.
         """
         x = sample.x if self.augment is None else self.augment(sample.x)
         x = x if self.packing == 1 else packs(x, self.packing)
@@ -124,18 +122,18 @@ class Game(nn.Module):
         return outputs.float() if outputs.dtype.itemsize < 4 else outputs
 
     def judge(self, sample: Batch) -> Tensor:
-        """D's logits, (N,), or one of each pack."""
+        """D's logits (N,), or one per pack."""
         return _logits(self.read(sample))
 
     def features(self, sample: Batch) -> Tensor:
-        """D's features, (N, d): what its last layer makes the logits of."""
+        """D's features (N, d), the inputs of its last layer."""
         seen: list[Tensor] = []
         with last_layer(self.discriminator).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])):
             self.read(sample)
         return seen[-1].flatten(1)
 
     def discriminator_terms(self, real: Batch, fake: Batch, update: int) -> Terms:
-        """The terms of D's loss in its update of that number, from 0."""
+        """The terms of D's loss in its update number ``update``, from 0."""
         due = _due(self.regularizers, update)
         with self._penalizing(due, real.x.device) if due else nullcontext():
             if due:
@@ -154,7 +152,7 @@ class Game(nn.Module):
         return Terms(terms, outputs)
 
     def generator_terms(self, real: Batch, fake: Batch, update: int) -> Terms:
-        """The terms of G's loss in its update of that number, from 0."""
+        """The terms of G's loss in its update number ``update``, from 0."""
         due = _due(self.generator_regularizers, update)
         with self._penalizing(due, real.x.device) if due else nullcontext():
             if due:
@@ -172,7 +170,7 @@ class Game(nn.Module):
         return Terms(terms, outputs)
 
     def describe(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What a line of the log says of D's outputs, D(x) on average and how often it is right, and of ``augment``."""
+        """Values to log: the mean of D(x), D's accuracy, and those of ``augment``."""
         real, fake = (_logits(outputs[name].detach()) for name in ("real", "fake"))
         real_is_right = (real > self.loss.threshold).float().mean()
         fake_is_right = (fake <= self.loss.threshold).float().mean()
@@ -184,27 +182,27 @@ class Game(nn.Module):
         return described if self.augment is None else described | self.augment.describe()
 
     def metrics(self, data: Any) -> dict[str, Any]:
-        """The validation's further metrics by name, of what only this game makes; ``data`` is the data module."""
+        """Additional validation metrics specific to this game, by name; ``data`` is the data module."""
         return {}
 
     def illustrate(self, z: Tensor, real: Batch) -> Tensor:
-        """Samples in rows, (rows, columns, *sample_shape), that show this game, from latents or held-out samples."""
+        """Samples in rows, (rows, columns, *sample_shape), that illustrate this game, from latents or held-out data."""
         raise TypeError(f"{type(self).__name__} must define what a picture of it shows")
 
     def compile_networks(self) -> None:
-        """Compile the players' networks in place, so that a checkpoint's names stay as they are.
+        """Compile the players' networks in place, so that names in checkpoints do not change.
 
         Raises:
-            UsageError: D is spectrally normalized: compiled, its power iteration changes what backward needs.
+            UsageError: D is spectrally normalized; compiled, its power iteration overwrites what backward needs.
         """
         if any(map(is_parametrized, self.discriminator.modules())):
             raise UsageError(
-                "With model.spectral_norm=true the networks cannot be compiled: leave out trainer.compile."
+                "With model.spectral_norm=true, the networks cannot be compiled: leave out trainer.compile."
             )
         if any(part.passes_again for part in (*self.regularizers.values(), *self.generator_regularizers.values())):
             from torch._functorch import config
 
-            config.donated_buffer = False  # the penalty's backward pass leaves the graph to the loss's
+            config.donated_buffer = False  # the loss's backward pass needs the graph after the penalty's
         for networks in self.players().values():
             for network in networks:
                 network.compile()
@@ -213,18 +211,18 @@ class Game(nn.Module):
     def _check_augment(self, augment: Augment) -> None:
         if self.judges_pairs:
             raise UsageError(
-                f"game={type(self).__name__.lower()} shows the discriminator pairs, of which an augmentation would "
-                "change one half: choose augment=none."
+                f"game={type(self).__name__.lower()} shows pairs to the discriminator, but augmentation would change "
+                "only one half of each: choose augment=none."
             )
         if augment.follows_logits and self.loss.is_shift_invariant:
             raise UsageError(
-                f"augment={type(augment).__name__.lower()} adjusts p by the sign of D's outputs on real samples, and "
+                f"augment={type(augment).__name__.lower()} adjusts p by the sign of D's outputs on real samples, but "
                 f"loss={type(self.loss).__name__.lower()} determines only their differences: choose another loss, or a "
                 "fixed p by augment.target=null augment.p=0.3."
             )
 
     def _passes(self, due: Mapping[str, Regularizer], **batches: Batch) -> tuple[dict[str, Tensor], dict[str, Replay]]:
-        """D's outputs on batches by name, and where a penalty that is due wants to, what repeats these passes."""
+        """D's outputs on batches by name, and the replays of these passes, if a due penalty needs them."""
         outputs: dict[str, Tensor] = {}
         replays: dict[str, Replay] = {}
         again = any(part.passes_again for part in due.values())
@@ -235,9 +233,9 @@ class Game(nn.Module):
         return outputs, replays
 
     def _is_together(self, due: Mapping[str, Regularizer], at: Collection[str]) -> bool:
-        """Whether D may judge real and fake in one pass, and this costs no more than two.
+        """Whether D may judge real and fake in one pass at no extra cost.
 
-        A gradient at one of them alone would pass through both; a compiled network would be compiled for two sizes.
+        A gradient at one of them alone would go through both, and a compiled network would compile for two sizes.
         """
         may = is_samplewise(self.discriminator) and self.augment is None and not self.is_compiled
         return may and len(at) != 1 and not any(part.passes_again for part in due.values())
@@ -245,7 +243,7 @@ class Game(nn.Module):
     def _one_pass(
         self, due: Mapping[str, Regularizer], **batches: Batch
     ) -> tuple[dict[str, Tensor], dict[str, Replay]]:
-        """What ``_passes`` returns, by one pass over batches of one size, which no penalty repeats."""
+        """``_passes`` by a single pass over batches of equal size, if no penalty needs replays."""
         first, ys = next(iter(batches.values())), [batch.y for batch in batches.values() if batch.y is not None]
         x, y = torch.cat([batch.x for batch in batches.values()]), torch.cat(ys) if ys else None
         outputs = self.read(first._replace(x=x, y=y, z=None)).chunk(len(batches))
@@ -253,7 +251,7 @@ class Game(nn.Module):
 
     @contextmanager
     def _penalizing(self, due: Mapping[str, Regularizer], device: torch.device) -> Iterator[None]:
-        """Single precision, as differences and second derivatives need, and of networks that can be differentiated."""
+        """Disable autocast, since differences and second derivatives need full precision, and run eagerly if needed."""
         is_eager = self.is_compiled and any(part.differentiates_twice for part in due.values())
         stance = torch.compiler.set_stance("force_eager") if is_eager else nullcontext()
         with torch.autocast(device.type, enabled=False), stance:
@@ -262,7 +260,7 @@ class Game(nn.Module):
 
 @contextmanager
 def evaluating(*networks: nn.Module) -> Iterator[None]:
-    """The networks are in evaluation mode inside and in their former modes after."""
+    """Put the networks in evaluation mode inside the context, and restore their modes on exit."""
     modes = [network.training for network in networks]
     for network in networks:
         network.eval()
@@ -275,7 +273,7 @@ def evaluating(*networks: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def standing_in(game: Game, networks: Mapping[str, nn.Module]) -> Iterator[None]:
-    """The game's modules of these names are the given ones inside, in evaluation mode, and the former ones after."""
+    """Replace the game's modules of these names inside the context, in evaluation mode, and restore them on exit."""
     former = {name: getattr(game, name) for name in networks}
     for name, network in networks.items():
         setattr(game, name, network)
@@ -288,7 +286,7 @@ def standing_in(game: Game, networks: Mapping[str, nn.Module]) -> Iterator[None]
 
 
 def packs(x: Tensor, m: int) -> Tensor:
-    """Samples (N, channels, ...) joined m by m, (ceil(N / m), m * channels, ...); the first ones complete the last."""
+    """Pack samples (N, channels, ...) by m, (ceil(N / m), m * channels, ...); the first ones complete the last pack."""
     n = len(x)
     if n % m:
         x = x[torch.arange(n + -n % m, device=x.device) % n]
@@ -297,12 +295,12 @@ def packs(x: Tensor, m: int) -> Tensor:
 
 def is_conditional(network: nn.Module) -> bool:
     """Whether a network is called with y."""
-    # not asked of the module: its lookup raises where there is no such attribute, which costs more
+    # not getattr on the module: its lookup raises for a missing attribute, which is slower
     return network.__dict__.get("conditional") or getattr(type(network), "conditional", False)
 
 
 def is_samplewise(network: nn.Module) -> bool:
-    """Whether a network's output of each sample follows from that sample alone, and from no random number."""
+    """Whether a network's output for each sample depends on this sample alone and on no random number."""
     return bool(network.__dict__.get("samplewise", getattr(type(network), "samplewise", False)))
 
 

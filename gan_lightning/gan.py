@@ -1,4 +1,4 @@
-"""The adversarial step: the one place where two optimizers train two players."""
+"""The LightningModule: two optimizers train two players."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -47,13 +47,13 @@ class GAN(LightningModule):
     """
 
     automatic_optimization: bool
-    images_seen: Tensor  # real samples that D has seen, of all processes
-    validation_seed: int | None = None  # of validation's latents; None for the run's own
-    loaded_step = 0  # of the checkpoint that was loaded
-    log_step = -1  # of the last line of the log
+    images_seen: Tensor  # real samples that D has seen, over all processes
+    validation_seed: int | None = None  # of the validation latents; None for the run's seed
+    loaded_step = 0  # of the loaded checkpoint
+    log_step = -1  # of the last logged line
     validated_step = -1  # of the last validation
     _saved_losses: dict[str, Any] | None = None
-    _formerly_built: dict[str, list[Any]] | None = None  # what they were made with in the run that is gone on with
+    _formerly_built: dict[str, list[Any]] | None = None  # _built of the resumed run
 
     def __init__(
         self,
@@ -87,13 +87,13 @@ class GAN(LightningModule):
         self.gradient_clip_algorithm = gradient_clip_algorithm
         self.accumulate_grad_batches = accumulate_grad_batches
         self.seed = torch.initial_seed()
-        self.config: dict[str, Any] = {}  # the run's resolved configuration, a passenger of the checkpoint
-        self.described: dict[str, Any] = {}  # the data that it is trained on, likewise
+        self.config: dict[str, Any] = {}  # the run's resolved configuration, saved in checkpoints
+        self.described: dict[str, Any] = {}  # a description of the training data, saved in checkpoints
         self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))
         self.log_line: dict[str, float] = {}
-        self.validated: dict[str, float] = {}  # the metrics of that step, where a checkpoint has brought them
-        self.losses = LossLog()  # since the last line of the log
-        self._built: dict[str, list[Any]] = built(())  # what the optimizers and schedules were made with
+        self.validated: dict[str, float] = {}  # the metrics at that step, if loaded from a checkpoint
+        self.losses = LossLog()  # since the last logged line
+        self._built: dict[str, list[Any]] = built(())  # the arguments of the optimizers and schedules
 
     # ------------------------------------------------------------------------------------------------ sampling
 
@@ -112,10 +112,10 @@ class GAN(LightningModule):
         labels: Tensor | Sequence[int | str] | None = None,
         raw: bool = False,
     ) -> Tensor:
-        """n samples (n, *sample_shape) from the EMA generator, or with ``raw`` the live generator, in evaluation mode.
+        """Draw n samples (n, *sample_shape) from the EMA generator, or the raw one with ``raw``, in evaluation mode.
 
-        For a conditional generator, ``labels`` are classes (n,), weights of classes (n, classes), or a list of numbers
-        or names to alternate between; None alternates between all classes.
+        For a conditional generator, ``labels`` are classes (n,), class weights (n, classes), or a list of numbers or
+        names to alternate between; None alternates between all classes.
 
         Raises:
             UsageError: there is no such class, no network is conditional, or the number of labels is not n.
@@ -123,13 +123,13 @@ class GAN(LightningModule):
         z = self.game.prior.sample(n, generator) if latents is None else latents
         y = self.labels(len(z), labels)
         if y is not None and len(y) != len(z):
-            raise UsageError(f"labels has {len(y)} entries for {len(z)} samples: give one for each sample.")
+            raise UsageError(f"labels has {len(y)} entries for {len(z)} samples: give one per sample.")
         z = z.to(self.device).to(self.dtype)
         with self.sampling(raw):
             return self.game.generate(z, None if y is None else y.to(self.device)).x
 
     def labels(self, n: int, labels: Tensor | Sequence[int | str] | None = None) -> Tensor | None:
-        """The classes (n,) of n samples, given as in ``sample``; None if no network is conditional.
+        """The classes (n,) of n samples, specified as in ``sample``; None if no network is conditional.
 
         Raises:
             UsageError: there is no such class, or no network is conditional.
@@ -143,24 +143,24 @@ class GAN(LightningModule):
 
     @property
     def class_names(self) -> Sequence[str]:
-        """The names of the classes that samples can be asked for; empty where no network is conditional."""
+        """The names of the classes that can be sampled; empty if no network is conditional."""
         return self.described.get("class_names", ()) if self.game.is_conditional else ()
 
     def sampling(self, raw: bool = False) -> AbstractContextManager[None]:
-        """The game's networks that make samples are the averaged ones inside, unless ``raw``, in evaluation mode."""
+        """Use the averaged networks, unless ``raw``, for sampling inside the context, in evaluation mode."""
         networks = self.game.sampled() if raw or self.average is None else self.average.network
         return standing_in(self.game, dict(networks.named_children()))
 
     # ---------------------------------------------------------------------------------------------- the step
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """Train the rounds that the batch carries."""
+        """Train on the rounds in the batch."""
         rounds = as_rounds(batch, self.critic_steps, self.accumulate_grad_batches, self.game.packing)
         n = self.accumulate_grad_batches
         batches = micro_batches(rounds)
         updates = [batches[i : i + n] for i in range(0, len(batches), n)]
         self.described.setdefault("sample_shape", tuple(rounds.x.shape[4:]))  # of a plain loader
-        before, images = self.trainer.global_step, rounds.x.shape[1:4].numel() * self.trainer.world_size  # of a round
+        before, images = self.trainer.global_step, rounds.x.shape[1:4].numel() * self.trainer.world_size  # per round
         try:
             with self.round.streams.running():
                 for first in range(0, len(updates), self.critic_steps):
@@ -168,17 +168,17 @@ class GAN(LightningModule):
                     is_logging = (step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
                     self.round.play(step, updates[first : first + self.critic_steps], is_logging)
                     self._after_round(step, images, is_logging)
-        finally:  # also where one's own code fails in the middle of a batch
+        finally:  # even if the user's code fails in the middle of a batch
             self.images_seen += (self.trainer.global_step - before) * images
             log_by_steps(self.trainer)
 
     @property
     def is_between_rounds(self) -> bool:
-        """Whether weights and step belong together: no player has stepped since the last round ended."""
+        """Whether weights and step are consistent: no player has stepped since the last round ended."""
         return not self.round.has_begun
 
     def _after_round(self, step: int, images: int, is_logging: bool) -> None:
-        """What follows G's step: its average, the schedules, a line of the log when one is due."""
+        """Update the average and the schedules after G's step, and log if due."""
         count_step(self.trainer)
         if self.average is not None:
             self.average.update(step, images)
@@ -194,7 +194,7 @@ class GAN(LightningModule):
         (self.round.g if optimizer is self.round.g.optimizer else self.round.d).before_step()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """G's and D's optimizer, in this order, and their schedules over the whole run."""
+        """Return G's and D's optimizers, in this order, with their schedules over the whole run."""
         players = self.game.players()
         optimizers = [
             make([weight for network in players[name] for weight in network.parameters()])
@@ -210,11 +210,11 @@ class GAN(LightningModule):
     # --------------------------------------------------------------------------------------------- the log
 
     def _log_line(self) -> None:
-        """Mean losses since the last line, and what was observed in this round."""
+        """Log mean losses since the last line, and observations of this round."""
         values = self.round.take_line(self._mean_over_ranks)
         for logger in self.loggers:
             logger.log_metrics(values, step=self.trainer.global_step)
-        # without self.log, which costs more than a toy's updates
+        # not self.log, which takes longer than the updates of a tiny GAN
         self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
         self.log_step, self.log_line = self.trainer.global_step, values
 
@@ -226,7 +226,7 @@ class GAN(LightningModule):
     # ------------------------------------------------------------------------------------------- validation
 
     def setup(self, stage: str) -> None:
-        """Take the metrics that know the data's truth from the data module, if it has any, and the game's own."""
+        """Collect the metrics of the data module, if any, and of the game."""
         data: Any = getattr(self.trainer, "datamodule", None)
         known = data.metrics() if hasattr(data, "metrics") else {}
         self.validation = Validation(known | self.game.metrics(data) if known else {})
@@ -237,7 +237,7 @@ class GAN(LightningModule):
         }
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Compare the averaged generator's samples with held-out real ones."""
+        """Compare samples of the averaged generator with held-out real samples."""
         with self.sampling():
             rank, ranks = self.global_rank, self.trainer.world_size
             seed = self.seed if self.validation_seed is None else self.validation_seed
@@ -248,17 +248,17 @@ class GAN(LightningModule):
         if self.trainer.sanity_checking:
             return
         self.validated_step = self.trainer.global_step
-        self.log_dict(values, prog_bar=True, logger=False, sync_dist=True)  # they agree already
+        self.log_dict(values, prog_bar=True, logger=False, sync_dist=True)  # equal on all ranks already
         numbers = {name: value.item() for name, value in values.items()}
         if "val/value" in numbers:
-            numbers["val/value_bound"] = EQUILIBRIUM  # a line beside the curve
+            numbers["val/value_bound"] = EQUILIBRIUM  # a reference line in plots
         for logger in self.loggers:
             logger.log_metrics(numbers, step=self.trainer.global_step)
 
     # ------------------------------------------------------------------------------- checkpoints and resume
 
     def on_train_start(self) -> None:
-        """Give each player its optimizer, and begin the run's random streams."""
+        """Create the players with their optimizers, and start the run's random streams."""
         check(self)
         optimizers = [optimizer.optimizer for optimizer in self.optimizers()]  # type: ignore[union-attr]
         if self._formerly_built is not None:
@@ -273,10 +273,10 @@ class GAN(LightningModule):
         self.round = begin(self, optimizers)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the configuration, the data's shape and the losses since the last line, all in plain containers.
+        """Add the configuration, the data's description and the losses since the last logged line, as plain containers.
 
         Raises:
-            Diverged: a loss, weight, buffer or optimizer's moment is not finite, so the last good checkpoint stays.
+            Diverged: a loss, weight, buffer or optimizer state is not finite; the last good checkpoint is kept.
         """
         self.losses.means(self._mean_over_ranks)
         if broken := not_finite(checkpoint):
@@ -291,10 +291,10 @@ class GAN(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the run's own passengers back.
+        """Restore what ``on_save_checkpoint`` has added.
 
         Raises:
-            UsageError: the file is not as it was written.
+            UsageError: the file is damaged.
         """
         if self._trainer is not None:  # load_from_checkpoint has none
             path = Path(self.trainer.ckpt_path or "")
@@ -310,13 +310,13 @@ class GAN(LightningModule):
 
 
 def begin(gan: GAN, optimizers: Sequence[Optimizer]) -> Round:
-    """The rounds of a run that starts, or goes on: its players, and the streams that it draws from."""
+    """Create the ``Round`` of a run that starts or resumes, with its players and random streams."""
     players = gan.game.players()
     g, d = (
         Player(name, players[name], optimizer, gan, gan.gradient_clip_val, gan.gradient_clip_algorithm)
         for name, optimizer in zip(PLAYERS, optimizers, strict=True)
     )
-    g.rivals = d.weights  # G's samples have no graph where D learns
+    g.rivals = d.weights  # D's update has no graph through G
     for player, regularizers in ((g, gan.game.generator_regularizers), (d, gan.game.regularizers)):
         for part in regularizers.values():
             if is_overridden("after_step", part, Regularizer):
@@ -336,21 +336,21 @@ def begin(gan: GAN, optimizers: Sequence[Optimizer]) -> Round:
 
 
 def follow_step(regularizer: Regularizer, player: Player, *_: Any) -> None:
-    """What a regularizer does after a player's step, as a hook of its optimizer."""
+    """Call a regularizer's ``after_step``; a hook of the player's optimizer."""
     regularizer.after_step(player.weights)
 
 
 def check(gan: GAN) -> None:
-    """Refuse what cannot be trained before anything is.
+    """Check the strategy and the batch size before training starts.
 
     Raises:
-        UsageError: several devices without ``Replicas``, or a loader's batches cannot be cut into updates.
+        UsageError: several devices without ``Replicas``, or batches that cannot be split into updates.
     """
     trainer: Any = gan.trainer
     if trainer.world_size > 1 and not isinstance(trainer.strategy, Replicas):
         raise UsageError(
             f"{type(trainer.strategy).__name__} is made for one loss: train on several devices with "
-            "strategy=gan_lightning.strategy.Replicas(), which train.py takes for trainer.strategy=ddp."
+            "strategy=gan_lightning.strategy.Replicas(), which train.py uses for trainer.strategy=ddp."
         )
     loader = trainer.train_dataloader
     if isinstance(loader, DataLoader) and loader.batch_size is not None:
@@ -367,7 +367,7 @@ def measured(trainer: Any) -> dict[str, float]:
 
 
 def total_steps(trainer: Any) -> int:
-    """The generator updates of the whole run, by whichever limit ends it first.
+    """The number of generator updates of the whole run, by the limit that is reached first.
 
     Raises:
         UsageError: the run has no end.
@@ -384,7 +384,7 @@ def total_steps(trainer: Any) -> int:
 
 
 def not_finite(checkpoint: dict[str, Any]) -> str | None:
-    """The name of a weight, buffer or optimizer's moment of a checkpoint that is not finite; None where all are."""
+    """The name of a weight, buffer or optimizer state of a checkpoint that is not finite; None if all are."""
     named = dict(checkpoint["state_dict"])
     for player, optimizer in zip(PLAYERS, checkpoint["optimizer_states"], strict=False):
         for index, state in optimizer["state"].items():

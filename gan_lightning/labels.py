@@ -1,4 +1,4 @@
-"""Classes by their names, and labels of so many samples."""
+"""Class names and labels."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,10 +11,10 @@ from gan_lightning.errors import UsageError
 
 
 def class_index(name: int | str, names: Sequence[str]) -> int:
-    """Which class a name means, or a number where no class has that for a name.
+    """Return the index of a class given by name, or by number if no class has this number as its name.
 
     Raises:
-        UsageError: it means none.
+        UsageError: there is no such class.
     """
     if str(name) in names:
         return list(names).index(str(name))
@@ -24,35 +24,35 @@ def class_index(name: int | str, names: Sequence[str]) -> int:
 
 
 def asked_for(n: int, names: Sequence[str], labels: Tensor | Sequence[int | str] | None = None) -> Tensor:
-    """The classes of n samples: the tensor given, or a list of numbers and names in turn; for None all in turn.
+    """Return labels for n samples: a given tensor, or a list of numbers and names in turn; None means all in turn.
 
     Raises:
-        UsageError: there is no such class, or ``names`` are not known.
+        UsageError: there is no such class, or ``names`` is empty.
     """
     if isinstance(labels, Tensor):
         return labels
     if not names:
         raise UsageError(
-            "The generator has no classes to alternate between: in Python, pass what it is conditioned on, "
+            "The generator has no classes to alternate between: in Python, pass its conditions, "
             "gan_lightning.load(RUN).sample(n, labels=TENSOR)."
         )
     return in_turn([class_index(name, names) for name in (names if labels is None else labels)], n)
 
 
 def in_turn(classes: Sequence[int], n: int) -> Tensor:
-    """n labels, (n,): the classes in turn, again and again."""
+    """n labels (n,) that cycle through the classes."""
     return torch.tensor(classes).repeat(-(-n // len(classes)))[:n]
 
 
 def whole_rows(n: int, classes: int) -> int:
-    """The most samples, up to n, of which all classes have as many; n where there are no classes, or too many."""
+    """The largest multiple of the number of classes up to n; n if there are no classes or more than n."""
     return n - n % classes if 0 < classes <= n else n
 
 
 def between(classes: Sequence[int], steps: int, count: int) -> Tensor:
-    """Weights of ``count`` classes on straight ways from each class to the next, (frames, count).
+    """Weights of ``count`` classes that interpolate linearly from each class to the next, (frames, count).
 
-    Each way has ``steps`` frames, both ends counted; neighbouring ways share one.
+    Each segment has ``steps`` frames including both ends; consecutive segments share one.
     """
     corners = one_hot(torch.tensor(classes), count).float()
     t = torch.linspace(0, 1, steps)[:-1, None]
@@ -61,6 +61,6 @@ def between(classes: Sequence[int], steps: int, count: int) -> Tensor:
 
 
 def said(names: Sequence[str]) -> str:
-    """The classes in a line, such as 10 classes: 0, 1, ..., 9."""
+    """The classes in one line, for example "10 classes: 0, 1, ..., 9"."""
     shown = names if len(names) <= 3 else [*names[:2], "...", names[-1]]
     return f"{len(names)} {'class' if len(names) == 1 else 'classes'}: {', '.join(shown)}"

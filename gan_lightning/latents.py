@@ -1,4 +1,4 @@
-"""Truncated latents, and ways from one latent to another."""
+"""Truncated latents, and interpolation between latents."""
 
 import math
 
@@ -10,18 +10,18 @@ from gan_lightning.priors import Normal, Prior
 
 
 def truncated(prior: Prior, n: int, threshold: float, generator: torch.Generator) -> Tensor:
-    """n latents, (n, size), each coordinate of N(0, 1) drawn anew until |z| <= threshold (Brock et al. 2019, 3.1).
+    """Draw n latents (n, size) from N(0, 1), redrawing coordinates until |z| <= threshold (Brock et al. 2019, 3.1).
 
     Raises:
         UsageError: the prior is not normal.
     """
     if not isinstance(prior, Normal):
         raise UsageError(
-            f"truncation={threshold} is for a normal prior, and this generator was trained with "
+            f"truncation={threshold} is for a normal prior, but this generator was trained with "
             f"{type(prior).__name__}: leave it out."
         )
     latents = prior.sample(n, generator)
-    # the draw that ends the waiting has the distribution of F^-1(u), F that of N(0, 1) between the thresholds
+    # the accepted draw has the distribution of F^-1(u), where F is the cdf of the truncated N(0, 1)
     symmetric = 2 * torch.rand(latents.shape, generator=generator, device=generator.device, dtype=torch.float64) - 1
     redrawn = math.sqrt(2) * torch.erfinv(math.erf(threshold / math.sqrt(2)) * symmetric)
     return torch.where(latents.abs() > threshold, redrawn.clamp(-threshold, threshold).to(latents.dtype), latents)
@@ -30,7 +30,7 @@ def truncated(prior: Prior, n: int, threshold: float, generator: torch.Generator
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     """(sin((1 - t) w) a + sin(t w) b) / sin(w), w the angle between a and b (Shoemake 1985; for latents White 2016).
 
-    a and b are (..., size), t broadcasts against (..., 1). Where they lie on one line, which has no arc, it is linear.
+    a and b are (..., size), and t broadcasts against (..., 1). Interpolation is linear if a and b are collinear.
     """
     cosine = torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=-1).clamp(-1, 1)[..., None]
     angle = cosine.acos()
@@ -40,9 +40,9 @@ def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
 
 
 def between(prior: Prior, a: Tensor, b: Tensor, frames: int) -> Tensor:
-    """``frames`` latents from each a to its b, both included, (n, size) to (n, frames, size).
+    """Interpolate with ``frames`` latents from each a to its b, both included, (n, size) to (n, frames, size).
 
-    Along arcs for a normal prior, whose latents lie near a sphere that straight lines leave; straight for others.
+    Spherical for a normal prior, whose latents lie near a sphere; linear for other priors.
     """
     t = torch.linspace(0, 1, frames, dtype=torch.float64)[:, None]
     a, b = a[:, None], b[:, None]
@@ -52,5 +52,5 @@ def between(prior: Prior, a: Tensor, b: Tensor, frames: int) -> Tensor:
 
 
 def closed_walk(prior: Prior, visited: Tensor, frames: int) -> Tensor:
-    """From each of (n, size) latents to the next and from the last to the first, (n, frames - 1, size), each once."""
+    """A closed path through latents (n, size), back to the first, without repeated points, (n, frames - 1, size)."""
     return between(prior, visited, visited.roll(-1, 0), frames)[:, :-1]

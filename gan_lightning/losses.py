@@ -1,7 +1,7 @@
 """Adversarial losses: functions of logits, per sample, without reduction.
 
 Every loss has ``discriminator(real_logits=..., fake_logits=...)`` and ``generator(real_logits=..., fake_logits=...)``;
-logits and result have shape (N,). ``Game`` takes the mean.
+logits and losses have shape (N,). ``Game`` takes the mean.
 """
 
 import torch
@@ -14,13 +14,13 @@ from gan_lightning.errors import UsageError
 class Loss(nn.Module):
     """Base of the adversarial losses."""
 
-    generator_needs_real = False  # True where the generator's loss depends on D(real)
+    generator_needs_real = False  # whether the generator's loss depends on D(real)
     threshold = 0.0  # the logit above which the discriminator says "real"
     is_probability = False  # whether D(x) = sigmoid(logit) is trained to be the probability that x is real
-    is_shift_invariant = False  # True where only differences of logits count, so that none alone says "real"
+    is_shift_invariant = False  # whether only differences of logits matter, so that no single logit means "real"
 
     def output(self, logits: Tensor) -> Tensor:
-        """D(x) for display: a probability, or the value of the critic."""
+        """D(x) for display: a probability, or the critic's value."""
         return torch.sigmoid(logits) if self.is_probability else logits
 
     def discriminator(self, *, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class NonSaturating(_Smoothed):
 
 
 class Minimax(NonSaturating):
-    """L_D as in NonSaturating, L_G = log(1 - D(G(z))) (Goodfellow et al. 2014, equation 1): saturates when D wins."""
+    """L_D as in NonSaturating, L_G = log(1 - D(G(z))) (Goodfellow et al. 2014, equation 1); saturates when D wins."""
 
     def generator(self, *, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
         return -softplus(fake_logits)
@@ -114,7 +114,7 @@ class Relativistic(Loss):
 
 
 class Cooperative(NonSaturating):
-    """L_D as in NonSaturating, L_G = -log(1 - D(G(z))): a mistake found in tutorials; G helps D."""
+    """L_D as in NonSaturating, L_G = -log(1 - D(G(z))): a mistake found in tutorials, by which G helps D."""
 
     def generator(self, *, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
         return softplus(fake_logits)

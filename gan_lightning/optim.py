@@ -1,4 +1,4 @@
-"""Optimizers that torch does not have, and schedules over a run."""
+"""Optimizers that PyTorch does not provide, and learning-rate schedules over a run."""
 
 import math
 from collections.abc import Callable
@@ -17,9 +17,9 @@ Group = dict[str, Any]  # options of a parameter group
 
 
 class OptimisticAdam(Optimizer):
-    """theta <- theta - 2 lr d_t + lr d_{t-1}, d_t = mhat_t / (sqrt(vhat_t) + eps) of Adam, d_0 = 0.
+    """theta <- theta - 2 lr d_t + lr d_{t-1}, with Adam's d_t = mhat_t / (sqrt(vhat_t) + eps) and d_0 = 0.
 
-    Daskalakis et al. 2018, algorithm 1.
+    (Daskalakis et al. 2018, algorithm 1.)
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class OptimisticAdam(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update of every parameter that has a gradient; the closure's loss, if there is one."""
+        """Update every parameter that has a gradient; return the closure's loss, if any."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -69,7 +69,7 @@ class OptimisticAdam(Optimizer):
 
 
 class OptionsLR(LambdaLR):
-    """LambdaLR that sets further options of each parameter group, such as its betas, to ``options`` of the step."""
+    """LambdaLR that also sets other options of each parameter group, such as betas, by the functions ``options``."""
 
     def __init__(
         self, optimizer: Optimizer, factors: list[Callable[[int], float]], options: list[Callable[[int, Group], Group]]
@@ -82,17 +82,17 @@ class OptionsLR(LambdaLR):
         self.set_options()
 
     def set_options(self) -> None:
-        """The options of the present step."""
+        """Set the options of the current step."""
         for options, group in zip(self.options, self.optimizer.param_groups, strict=True):
             group.update(options(self.last_epoch, group))
 
     def state_dict(self) -> dict[str, Any]:
-        """The state without the functions, as LambdaLR's has none of its own."""
+        """The state without the functions, which LambdaLR does not save either."""
         return {name: value for name, value in super().state_dict().items() if name != "options"}
 
 
 def settings(optimizer: Optimizer) -> dict[str, float]:
-    """The learning rate, and those of momentum, beta1 and beta2 that a schedule has moved from where they began."""
+    """The learning rate, and momentum, beta1 and beta2 if a schedule has changed them."""
     group, made = optimizer.param_groups[0], optimizer.defaults
     momentum = {"momentum": group["momentum"]} if group.get("momentum") != made.get("momentum") else {}
     betas = zip(("beta1", "beta2"), group.get("betas", ()), made.get("betas", ()), strict=False)
@@ -100,7 +100,7 @@ def settings(optimizer: Optimizer) -> dict[str, float]:
 
 
 def linear(optimizer: Optimizer, total_steps: int, *, start: float = 0.0, final: float = 0.0) -> LambdaLR:
-    """Constant for the share ``start`` of the run, then linear to ``final`` times the learning rate."""
+    """Constant for the fraction ``start`` of the run, then linear to ``final`` times the learning rate."""
 
     def factor(step: int) -> float:
         progress = min(step / total_steps, 1.0)
@@ -114,11 +114,11 @@ def cosine(
 ) -> LambdaLR:
     """final + (1 - final) (1 + cos(pi t)) / 2 times the learning rate, t from 0 to 1 (Loshchilov & Hutter 2017).
 
-    t is 1 from update ``steps`` on, by default at the end of the run. With ``beta2`` the optimizer's second beta goes
-    there in the same way (Huang et al. 2024, R3GAN).
+    t reaches 1 at update ``steps``, by default at the end of the run. With ``beta2``, the optimizer's second beta is
+    annealed to this value in the same way (Huang et al. 2024, R3GAN).
 
     Raises:
-        UsageError: the optimizer has no beta_2.
+        UsageError: the optimizer has no betas.
     """
     length = total_steps if steps is None else steps
     rate = Ramp(1.0, final, length)
@@ -131,7 +131,7 @@ def cosine(
 
     groups = optimizer.param_groups
     if any("betas" not in group for group in groups):
-        raise UsageError(f"schedule.beta2 is {beta2}, and {type(optimizer).__name__} has no betas: leave it out.")
+        raise UsageError(f"schedule.beta2 is {beta2}, but {type(optimizer).__name__} has no betas: leave it out.")
     options = [betas_from(group["betas"][1]) for group in groups]
     return OptionsLR(optimizer, [lambda step: rate.at(step) for _ in groups], options)
 
@@ -146,9 +146,9 @@ def goodfellow(
     final_momentum: float = 0.7,
     saturate: int = 125_000,
 ) -> LambdaLR:
-    """lr / decay^t, at least ``min_lr``; momentum on a line, final at update ``saturate`` (Goodfellow et al. 2014).
+    """lr / decay^t, at least ``min_lr``; momentum linear, final at update ``saturate`` (Goodfellow et al. 2014).
 
-    Both follow the updates that were made, whatever the length of the run.
+    Both depend on the number of updates so far, not on the length of the run.
     """
 
     def factor_of(lr: float) -> Callable[[int], float]:

@@ -21,17 +21,17 @@ from gan_lightning.streams import own_stream
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-IMAGES, SEQUENCES, POINTS = 64, 16, 10_000  # that a picture takes
+IMAGES, SEQUENCES, POINTS = 64, 16, 10_000  # samples per picture
 HISTOGRAM_BINS = 100
 SCATTERED = 2500
 MARGINALS = 6  # coordinates whose pairs are shown
-PAIRS = 1000  # points in a cell
-CAPTION = 28  # pixels of a line of text
-GRID_SIZE = 512  # pixels that small images are enlarged to
+PAIRS = 1000  # points per cell
+CAPTION = 28  # height of a line of text, in pixels
+GRID_SIZE = 512  # size that grids of small images are enlarged to, in pixels
 
 
 def shown(sample_shape: tuple[int, ...]) -> int:
-    """How many samples of that shape a picture takes."""
+    """The number of samples of this shape in a picture."""
     return IMAGES if len(sample_shape) == 3 else SEQUENCES if len(sample_shape) == 2 else POINTS
 
 
@@ -44,11 +44,11 @@ def draw(
     reference: Tensor | None = None,
     names: Sequence[str] = (),
 ) -> Tensor:
-    """Samples (N, *sample_shape) as one picture: three dimensions are an image, two a sequence, others points.
+    """Draw samples (N, *sample_shape) as one picture: three dimensions are an image, two a sequence, others points.
 
-    Points are drawn beside the ``distribution`` that they should follow, where it is known, or the ``reference``, real
-    samples; beyond a plane as pairwise marginals, whose coordinates may have ``names``. With ``labels``, (N,), each
-    row of images is of one class where all have as many and ``columns`` is not given; points in a plane are coloured.
+    Points are drawn with the true ``distribution`` if it is known, or with real samples, ``reference``; above two
+    dimensions as pairwise marginals, with optional ``names`` of the coordinates. With ``labels`` (N,), each row of
+    images shows one class if classes are equally frequent and ``columns`` is None; points in 2-d are colored by class.
     """
     if samples.dim() == 4:
         if labels is not None and columns is None and (columns := per_class(labels)):
@@ -67,13 +67,13 @@ def draw(
 
 
 def per_class(labels: Tensor) -> int | None:
-    """How many of the labels, (N,), there are of each class that is among them; None where not as many, or one."""
+    """The number of labels (N,) per class present, if it is equal for all classes and above 1; else None."""
     counts = labels.unique(return_counts=True)[1].unique()
     return int(counts) if len(counts) == 1 and counts > 1 else None
 
 
 def image_grid(images: Tensor, value_range: tuple[float, float] = (-1.0, 1.0), columns: int | None = None) -> Tensor:
-    """Images (N, channels, height, width) as a grid on white, square without ``columns``, enlarged to be seen."""
+    """A grid of images (N, channels, height, width) on white, square by default; small images are enlarged."""
     from torchvision.utils import make_grid
 
     columns = columns or math.ceil(len(images) ** 0.5)
@@ -84,7 +84,7 @@ def image_grid(images: Tensor, value_range: tuple[float, float] = (-1.0, 1.0), c
 
 
 def histogram(samples: Tensor, distribution: Distribution | None = None, reference: Tensor | None = None) -> Tensor:
-    """A histogram of samples (N, 1) with the true density, or the outline of a reference's, over it."""
+    """A histogram of samples (N, 1) with the true density, or the outline of the reference's histogram, over it."""
     has_truth = distribution is not None
     plot, bars, truth, outline = _histogram(has_truth, reference is not None and not has_truth)
     low, high = samples.min().item(), samples.max().item()
@@ -106,7 +106,7 @@ def histogram(samples: Tensor, distribution: Distribution | None = None, referen
 
 
 def _set_shares(stairs: Any, values: Tensor, bins: int, limits: tuple[float, float]) -> float:
-    """Let them show a histogram; returns its highest density."""
+    """Set ``stairs`` to a histogram of the values, and return its highest density."""
     shares, edges = np.histogram(values.flatten().double().numpy(), bins, limits, density=True)
     stairs.set_data(shares, edges)
     return float(shares.max())
@@ -125,7 +125,7 @@ def _histogram(has_truth: bool, has_reference: bool) -> tuple[Plot, Any, Any, An
 
 
 def true_samples(distribution: Distribution) -> Tensor:
-    """2,500 samples, (2500, d), always the same."""
+    """2,500 samples (2500, d), always the same."""
     with own_stream(0):
         return distribution.sample(torch.Size([SCATTERED])).flatten(1)
 
@@ -136,9 +136,9 @@ def scatter(
     labels: Tensor | None = None,
     reference: Tensor | None = None,
 ) -> "Figure":
-    """The first 2,500 of samples (N, d), by their first two coordinates, in the colours of their labels, (N,).
+    """A scatter plot of the first 2,500 samples (N, d) in their first two coordinates, colored by labels (N,).
 
-    Circles mark a mixture's modes; of another distribution as many of its own samples lie below, or of a reference's.
+    Circles mark a mixture's modes; for other distributions or a reference, 2,500 true samples are drawn underneath.
     """
     figure, axes = blank(5.2, 5.4)
     if isinstance(distribution, GaussianMixture):
@@ -152,7 +152,7 @@ def scatter(
         label = "real samples" if distribution is None else "true samples"
         axes.scatter(*true[:SCATTERED, :2].T, s=4, alpha=0.35, linewidths=0, color="black", label=label)
     style: dict[str, Any] = {"color": "tab:blue"}
-    if labels is not None:  # the wheel of colours ends where it begins: the last class stops before
+    if labels is not None:  # the color map is cyclic, so the last class must end before its end
         style = {"c": labels[:SCATTERED], "cmap": "hsv", "vmin": 0, "vmax": int(labels.max()) + 1}
     axes.scatter(*samples[:SCATTERED, :2].T, s=4, alpha=0.35, linewidths=0, label="samples", zorder=3, **style)
     axes.set_aspect("equal")
@@ -160,14 +160,14 @@ def scatter(
     axes.set_xlabel("$x_1$" if dimensions == 2 else f"$x_1$ of {dimensions} coordinates")
     axes.set_ylabel("$x_2$")
     legend = axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-    for handle in legend.legend_handles:  # the points themselves are too small and pale to be seen there
+    for handle in legend.legend_handles:  # the points are too small and pale for a legend
         handle.set_sizes([40])
         handle.set_alpha(1)
     return figure
 
 
 def sequences(samples: Tensor) -> "Figure":
-    """Sequences (N, steps, channels), a line for each channel, of the first 16."""
+    """Plots of the first 16 sequences (N, steps, channels), one line per channel."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 4.8), dpi=100)
@@ -182,7 +182,7 @@ def sequences(samples: Tensor) -> "Figure":
 def marginals(samples: Tensor, reference: Tensor | None = None, names: Sequence[str] = ()) -> "Figure":
     """Pairwise marginals of samples (N, d), d > 2: histograms on the diagonal, and 1,000 points below it.
 
-    Those of the ``reference``, real samples, are black. Of more than 6 coordinates the first 6 are shown.
+    Real samples, ``reference``, are black. At most the first 6 coordinates are shown.
     """
     from matplotlib.figure import Figure
 
@@ -208,7 +208,7 @@ def marginals(samples: Tensor, reference: Tensor | None = None, names: Sequence[
 def _marginal(
     axes: Any, samples: Tensor, reference: Tensor | None, row: int, column: int, limits: tuple[float, float]
 ) -> None:
-    """One cell of the pairwise marginals: a histogram on the diagonal, points elsewhere."""
+    """Draw one cell of the pairwise marginals: a histogram on the diagonal, points elsewhere."""
     if row == column:
         low, high = limits if limits[0] < limits[1] else (limits[0] - 0.5, limits[1] + 0.5)
         if reference is not None:
@@ -223,13 +223,13 @@ def _marginal(
 
 
 def _outline(axes: Any, values: Tensor, limits: tuple[float, float]) -> None:
-    """The outline of a histogram of real values."""
+    """Draw the outline of a histogram of real values."""
     style: dict[str, Any] = {"histtype": "step", "color": "black", "label": "real samples"}
     axes.hist(values.numpy(), bins=HISTOGRAM_BINS // 2, range=limits, density=True, **style)
 
 
 def integer_shares(values: Tensor, max_int: int) -> Tensor:
-    """How often each integer was generated, beside the uniform share of the even ones."""
+    """A bar chart of how often each integer was generated, with the true uniform share of the even integers."""
     plot, even, odd = _integers(max_int)
     shares = (torch.bincount(values, minlength=max_int) / len(values)).numpy()
     is_even = np.arange(max_int) % 2 == 0
@@ -249,7 +249,7 @@ def _integers(max_int: int) -> tuple[Plot, Any, Any]:
 
 
 def captioned(picture: Tensor, text: str) -> Tensor:
-    """A uint8 picture (3, height, width) below a line of text on white."""
+    """Add a line of text on white above a uint8 picture (3, height, width)."""
     from PIL import Image, ImageDraw, ImageFont
 
     strip = Image.new("RGB", (picture.shape[2], CAPTION), "white")
@@ -260,23 +260,23 @@ def captioned(picture: Tensor, text: str) -> Tensor:
 
 
 def png(picture: Tensor) -> bytes:
-    """A uint8 picture (3, height, width) as a file's content."""
+    """Encode a uint8 picture (3, height, width) as PNG."""
     from PIL import Image
 
     stream = BytesIO()
-    # the fastest compression takes a third of the time, for a tenth more bytes
+    # the fastest compression takes a third of the time for 10% more bytes
     Image.fromarray(picture.permute(1, 2, 0).numpy()).save(stream, "png", compress_level=1)
     return stream.getvalue()
 
 
 def write_png(picture: Tensor, path: Path) -> None:
-    """A uint8 picture (3, height, width) as a file."""
+    """Write a uint8 picture (3, height, width) to a PNG file."""
     with written_aside(path) as aside:
         aside.write_bytes(png(picture))
 
 
 def summary(name: str, picture: Tensor) -> Any:
-    """The same for TensorBoard, whose own way compresses for longer."""
+    """Encode a picture as a TensorBoard summary, faster than TensorBoard's own compression."""
     from tensorboard.compat.proto.summary_pb2 import Summary
 
     _, height, width = picture.shape

@@ -1,6 +1,6 @@
-"""One player's update; the one room that knows what Lightning does around a step.
+"""One player's update, and everything that depends on what Lightning does around a step.
 
-It uses of Lightning 2.6 what is private there: the counters of ``trainer.fit_loop.epoch_loop``.
+This module uses a private part of Lightning 2.6: the counters of ``trainer.fit_loop.epoch_loop``.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +21,7 @@ from gan_lightning.game import Terms
 
 @contextmanager
 def frozen(weights: Sequence[nn.Parameter]) -> Iterator[None]:
-    """The weights take no gradient inside, whatever is raised; those that took none before take none after."""
+    """Disable gradients of the weights inside the context; ``requires_grad`` is restored even after an error."""
     weights = [weight for weight in weights if weight.requires_grad]
     for weight in weights:
         weight.requires_grad_(False)
@@ -33,7 +33,7 @@ def frozen(weights: Sequence[nn.Parameter]) -> Iterator[None]:
 
 
 class Player:
-    """One of a game's players while it trains: its weights, its optimizer and its rivals' weights."""
+    """One player during training: its weights, its optimizer and the weights of its rivals."""
 
     def __init__(
         self,
@@ -48,24 +48,24 @@ class Player:
         self.optimizer = optimizer
         self.module = module
         self.clip_val, self.clip_algorithm = clip_val, clip_algorithm
-        self.weights = [w for network in networks for w in network.parameters() if w.requires_grad]  # but frozen ones
+        self.weights = [w for network in networks for w in network.parameters() if w.requires_grad]  # not frozen
         self.rivals: Sequence[nn.Parameter] = ()  # frozen while this player learns
         self.measures = False
-        self.gradient_norm = torch.zeros(())  # of the last update that measured it
+        self.gradient_norm = torch.zeros(())  # in the last update that measured it
         self.is_bare = lightning_adds_nothing(module)
         self.is_mixed = isinstance(module.trainer.precision_plugin, MixedPrecision)
-        # a fused step on a state of another layout, as a checkpoint may have it, mixes up the elements and says nothing
+        # if a checkpoint's state has another memory layout, a fused step would silently mix up its elements
         for weight, state in optimizer.state.items():
             for key, value in state.items():
                 if isinstance(value, Tensor) and value.shape == weight.shape:
                     state[key] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
     def update(self, micro_batches: Iterable[Terms], n: int) -> list[dict[str, Tensor]]:
-        """One step on the mean loss of n micro-batches, whose terms are computed one after the other.
+        """Take one step on the mean loss of n micro-batches, whose terms are computed one by one.
 
-        Returns each micro-batch's terms, detached.
+        Returns the detached terms of each micro-batch.
         """
-        for weight in self.weights:  # optimizer.zero_grad's profiler mark costs a toy more than the act
+        for weight in self.weights:  # faster for tiny networks than optimizer.zero_grad, because of its profiler mark
             weight.grad = None
         terms = []
         with frozen(self.rivals) if self.rivals else nullcontext():
@@ -94,7 +94,7 @@ class Player:
                 trainer.strategy.optimizer_step(self.optimizer, _no_closure, self.module)
 
     def before_step(self) -> None:
-        """Measure and clip the gradients, unscaled under fp16, which Lightning leaves to a fused optimizer."""
+        """Measure and clip the gradients; unscale them under fp16, since Lightning leaves this to a fused optimizer."""
         if self.clip_val is None and not self.measures:
             return
         scaler = getattr(self.module.trainer.precision_plugin, "scaler", None)
@@ -112,13 +112,13 @@ class Player:
 
 
 def lightning_adds_nothing(module: LightningModule) -> bool:
-    """Whether backward passes and steps may do without Lightning's wrappers, which cost a toy GAN half its time.
+    """Whether to skip Lightning's wrappers of backward passes and steps, which take half the time of a tiny GAN.
 
-    True on one device, without a gradient scaler and a profiler, where nobody listens to what they announce.
+    True on one device, without a gradient scaler or profiler, if no hooks depend on the wrappers.
     """
     trainer: Any = module.trainer
     hooks = ("on_before_backward", "on_after_backward", "on_before_optimizer_step")
-    own = ("backward", "on_before_backward", "on_after_backward")  # the third is called by the player
+    own = ("backward", "on_before_backward", "on_after_backward")  # the player calls on_before_optimizer_step
     return (
         type(trainer.strategy) is SingleDeviceStrategy
         and type(trainer.precision_plugin) in (Precision, MixedPrecision, DoublePrecision)
@@ -130,22 +130,22 @@ def lightning_adds_nothing(module: LightningModule) -> bool:
 
 
 def count_step(trainer: Trainer) -> None:
-    """Count one more global step: LightningOptimizer.step would count D's too (Lightning #17958)."""
+    """Increment the global step, since LightningOptimizer.step would also count D's steps (Lightning #17958)."""
     progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
     progress.increment_ready()
     progress.increment_completed()
 
 
 def log_by_steps(trainer: Trainer) -> None:
-    """Make what Lightning logs by itself count global steps, where it counts batches."""
+    """Make Lightning's own logging count global steps instead of batches."""
     trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
 
 def mend_epochs(checkpoint: dict[str, Any], trainer: Trainer) -> None:
-    """Let Lightning count an epoch once that ended with a checkpoint.
+    """Keep Lightning from counting an epoch twice that ended with a checkpoint.
 
-    Where ``max_steps`` is set it runs the end of that epoch again, which had raised ``processed`` already; the next
-    extension by ``max_epochs`` would end too early.
+    With ``max_steps``, a resumed run repeats the end of this epoch, although ``processed`` was incremented already, so
+    a later extension by ``max_epochs`` would end too early.
     """
     if trainer.max_steps != -1 and "loops" in checkpoint:
         progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]
@@ -154,4 +154,4 @@ def mend_epochs(checkpoint: dict[str, Any], trainer: Trainer) -> None:
 
 
 def _no_closure() -> None:
-    """The gradients are there already."""
+    """Do nothing: the gradients are computed already."""

@@ -9,7 +9,7 @@ from gan_lightning.errors import UsageError
 
 
 class Prior(nn.Module):
-    """Base of the priors: ``size`` is the dimension of z."""
+    """Base of the priors; ``size`` is the dimension of z."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -18,7 +18,7 @@ class Prior(nn.Module):
         self.size = size
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """n latents (n, size), on the generator's device; without a generator, on the CPU from torch's global state."""
+        """Draw n latents (n, size), on the generator's device, or on the CPU from torch's global state without one."""
         raise TypeError(f"{type(self).__name__} must define how to sample")
 
 
@@ -35,7 +35,7 @@ class Uniform(Prior):
     def __init__(self, size: int, low: float = -math.sqrt(3), high: float = math.sqrt(3)) -> None:
         super().__init__(size)
         if not low < high:
-            raise UsageError(f"prior.low is {low} and prior.high is {high}: low must be the smaller one.")
+            raise UsageError(f"prior.low is {low} and prior.high is {high}: low must be less than high.")
         self.low, self.high = low, high
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -44,7 +44,7 @@ class Uniform(Prior):
 
 
 class Bernoulli(Prior):
-    """z in {0, 1}, fair and independent bits."""
+    """z in {0, 1}, independent fair bits."""
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         return torch.randint(2, (n, self.size), generator=generator, device=_device(generator), dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""A network's pass once more, by the same random numbers and from the same buffers."""
+"""Repeating a network's pass with the same random numbers and buffers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +12,10 @@ Buffers = dict[str, Tensor | None]
 
 
 class Replay:
-    """Made before a pass of a network, it lets one on other inputs differ from that pass by the inputs alone.
+    """Created before a network's pass, it repeats the pass on other inputs with all else equal.
 
-    Augmentation and dropout draw the same, and spectral normalization divides by the same singular values. What the
-    second pass would leave behind, as in BatchNorm's running statistics, is dropped: samples count once.
+    Augmentation and dropout draw the same numbers, and spectral normalization divides by the same singular values.
+    Changes to buffers by the second pass, such as BatchNorm's running statistics, are discarded: samples count once.
     """
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
@@ -24,7 +24,7 @@ class Replay:
 
     @contextmanager
     def again(self) -> Iterator[None]:
-        """Passes inside begin where the first one began; afterwards all is as before."""
+        """Run passes inside the context from the state before the first pass, and restore the state on exit."""
         now = [dict(module._buffers) for module, _ in self.buffers]
         for module, buffers in self.buffers:
             module._buffers.update(_copied(buffers))

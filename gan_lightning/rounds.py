@@ -1,4 +1,4 @@
-"""One round of the game: the order in which the players are updated, and on what samples."""
+"""One round of the game: the order of the players' updates and the samples that they use."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -27,8 +27,8 @@ class Round:
     - ``generator_first``: G steps, then D steps on the new G's samples;
     - ``simultaneous``: both gradients are computed before either player steps.
 
-    With ``reuse_fakes``, the last update of D and that of G use the same generated samples. Generator first with shared
-    samples is simultaneous descent, because the samples, and so D's gradient, are from before G's step.
+    With ``reuse_fakes``, D's last update and G's update use the same generated samples. With ``generator_first``, this
+    is simultaneous descent, because the samples, and so D's gradient, precede G's step.
     """
 
     def __init__(
@@ -45,19 +45,19 @@ class Round:
         losses: LossLog,
         ramps: Mapping[str, Ramp],
     ) -> None:
-        # plain attributes: a module's own lookup of its parts costs a toy a hundredth of its time
+        # plain attributes: nn.Module's attribute lookup takes 1% of the time of a tiny GAN
         self.game, self.prior = game, game.prior
         self.g, self.d = generator, discriminator
         self.streams = streams
         self.device, self.dtype = streams.device, dtype
         self.order, self.critic_steps, self.reuse_fakes = order, critic_steps, reuse_fakes
         self.losses = losses
-        self.ramps = ramps  # what changes over the run, by name
-        self.observed: dict[str, Tensor] = {}  # of the last round that was observed
-        self.has_begun = False  # whether a player has stepped; who ends the round resets it
+        self.ramps = ramps  # scheduled values, by name
+        self.observed: dict[str, Tensor] = {}  # of the last observed round
+        self.has_begun = False  # whether a player has stepped; reset by the caller at the end of the round
 
     def play(self, step: int, reals: Sequence[Sequence[Batch]], observes: bool = False) -> None:
-        """G's update ``step``, from 0, and D's on reals[0], reals[1], ..., each of them micro-batches."""
+        """Run G's update ``step``, from 0, and D's updates on reals[0], reals[1], ..., each a list of micro-batches."""
         self.streams.begin(step)
         for ramp in self.ramps.values():
             ramp.step = step
@@ -75,7 +75,7 @@ class Round:
             self._update_discriminator(first + k, real)
         shared = self._fakes(reals[-1]) if self.reuse_fakes else None
         if self.order == "simultaneous":
-            # D's gradient needs G only through what it is shown: make that first, then G may step before D
+            # D's gradient depends on G only through the samples: with these made first, G may step before D
             fakes, prepared = shared or self._fakes(reals[-1], graph=False), self._prepared(reals[-1])
             self._update_generator(step, reals[-1], shared)
             self._update_discriminator(first + last, prepared, fakes)
@@ -84,15 +84,15 @@ class Round:
             self._update_generator(step, reals[-1], shared)
 
     def take_line(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """A line of the log by name: the mean losses since the last one, and what was observed in this round.
+        """Return values to log by name: mean losses since the last call, and observations of this round.
 
-        ``reduce`` takes the mean over processes.
+        ``reduce`` averages over processes.
         """
         players = (self.g, self.d)
         means = self.losses.means(reduce)
         observed = self.observed | {f"gradient_norm/{player.name}": player.gradient_norm for player in players}
         seen = reduce(torch.stack([value.float() for value in observed.values()]))
-        # one transfer from the device for all of them
+        # a single transfer from the device
         numbers = torch.cat([torch.stack(list(means.values())).float(), seen]).tolist()
         self.losses.clear()
         self.observed.clear()
@@ -101,7 +101,7 @@ class Round:
         return dict(zip([*means, *observed], numbers, strict=True)) | rates | ramps
 
     def _update_discriminator(self, update: int, reals: Sequence[Batch], fakes: Sequence[Batch] | None = None) -> None:
-        """D's update of that number on micro-batches of real samples, and as many of G's."""
+        """Run D's update number ``update`` on micro-batches of real samples and equally many of G's."""
         terms = self.d.update(self._discriminator_terms(update, reals, fakes), len(reals))
         self.has_begun = True
         self.losses.add("discriminator", update // self.critic_steps + 1, terms)
@@ -117,7 +117,7 @@ class Round:
             yield terms
 
     def _update_generator(self, step: int, reals: Sequence[Batch], fakes: Sequence[Batch] | None = None) -> None:
-        """G's update of that number through the frozen D."""
+        """Run G's update number ``step`` through the frozen D."""
         terms = (
             self.game.generator_terms(real, fakes[i] if fakes else self._fake(real), step)
             for i, real in enumerate(reals)
@@ -127,16 +127,16 @@ class Round:
         self.losses.add("generator", step + 1, played)
 
     def _fake(self, real: Batch, graph: bool = True) -> Batch:
-        """As many new samples of G as there are real ones, under their conditions, with G's graph or without."""
+        """Generate as many samples as there are real ones, under their conditions, with or without G's graph."""
         z = to_device(joint(self.prior.sample, real.x.shape[0]), self.device).to(self.dtype)
         with nullcontext() if graph else torch.no_grad():
             return self.game.generate(z, real.y)
 
     def _prepared(self, reals: Sequence[Batch]) -> list[Batch]:
-        """The micro-batches of one update as D learns from them."""
+        """Prepare the micro-batches of one update for D."""
         with torch.no_grad():
             return [self.game.prepare(real) for real in reals]
 
     def _fakes(self, reals: Sequence[Batch], graph: bool = True) -> list[Batch]:
-        """New samples for all the micro-batches of one update."""
+        """Generate samples for all micro-batches of one update."""
         return [self._fake(real, graph) for real in reals]

@@ -1,4 +1,4 @@
-"""Scheduled values, as functions of the step alone: they have no state to save."""
+"""Scheduled values as functions of the step alone, without state to save."""
 
 import math
 
@@ -8,10 +8,10 @@ from gan_lightning.errors import UsageError
 
 
 class Ramp(nn.Module):
-    """final + (initial - final) (1 + cos(pi t)) / 2, t from 0 to 1 in ``steps`` generator updates, then 1.
+    """final + (initial - final) (1 + cos(pi t)) / 2, with t from 0 to 1 in ``steps`` generator updates, then 1.
 
-    The burn-in of R3GAN (Huang et al. 2024). Use it in place of a number, such as a penalty's weight:
-    ``float(ramp)`` is the value at the current update, which every round sets.
+    The burn-in of R3GAN (Huang et al. 2024). It can replace a number, such as a penalty's weight: ``float(ramp)`` is
+    the value at the current update, which is set in every round.
     """
 
     def __init__(self, initial: float, final: float, steps: int) -> None:
@@ -22,10 +22,10 @@ class Ramp(nn.Module):
         if steps is None or steps < 1:
             raise UsageError(f"A ramp takes {steps} steps: give a whole number of generator updates, at least 1.")
         self.initial, self.final, self.steps = initial, final, steps
-        self.step = 0  # the present generator update
+        self.step = 0  # the current generator update
 
     def at(self, step: int) -> float:
-        """The value at generator update ``step``, counted from 0."""
+        """The value at generator update ``step``, from 0."""
         t = min(step / self.steps, 1.0)
         return self.final + (self.initial - self.final) * 0.5 * (1.0 + math.cos(math.pi * t))
 
@@ -34,9 +34,9 @@ class Ramp(nn.Module):
 
 
 class HalfLife(nn.Module):
-    """The EMA decay 0.5^(n / images) of an update with n images (Karras et al. 2018).
+    """The EMA decay 0.5^(n / images) for an update with n images (Karras et al. 2018).
 
-    The contribution of a weight halves every ``images`` images, whatever the batch size; 0 images disable averaging.
+    A weight's contribution halves every ``images`` images, for any batch size; 0 disables averaging.
     """
 
     def __init__(self, images: float | Ramp) -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, distributed
 
-BLOCK = 1000  # rows of an endless draw
+BLOCK = 1000  # rows per block of an endless draw
 WORD = 2**32
 ODD = 0x9E3779B1  # times an odd number, modulo 2^32, no two steps coincide
 
@@ -15,13 +15,13 @@ Draw = Callable[[int, torch.Generator | None], Tensor]
 
 
 def stream_seed(*key: object) -> int:
-    """A 32-bit seed for the random stream of that name, such as ("order", seed, epoch)."""
+    """A 32-bit seed for the random stream with this name, such as ("order", seed, epoch)."""
     return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=4).digest())
 
 
 @contextmanager
 def own_stream(seed: int) -> Iterator[None]:
-    """The CPU's random numbers inside follow from the seed; the global random state is as before after it."""
+    """Seed the CPU's random numbers inside the context, and restore the global random state on exit."""
     state = torch.get_rng_state()
     torch.default_generator.manual_seed(seed)
     try:
@@ -31,10 +31,10 @@ def own_stream(seed: int) -> Iterator[None]:
 
 
 class Streams:
-    """The random numbers of a run's rounds; nothing of them needs to be saved.
+    """The random numbers of a run's rounds, without state to save.
 
-    Each round begins two streams: torch's own, which differs between processes (dropout), and one that all processes
-    share, from which ``joint`` draws what belongs to single samples (latents, a penalty's interpolation).
+    Each round starts two streams: torch's global one, different in each process (dropout), and one shared by all
+    processes, from which ``joint`` draws numbers for individual samples (latents, a penalty's interpolation).
     """
 
     def __init__(self, seed: int, rank: int, world_size: int, device: torch.device) -> None:
@@ -43,7 +43,7 @@ class Streams:
         self._joint, self._own = stream_seed(seed, "round"), stream_seed(seed, "round", "rank", rank)
 
     def begin(self, step: int) -> None:
-        """Start the streams of the round of that number."""
+        """Start the streams of round ``step``."""
         offset = step * ODD % WORD
         self.generator.manual_seed(self._joint ^ offset)
         torch.default_generator.manual_seed(self._own ^ offset)
@@ -52,7 +52,7 @@ class Streams:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """``joint`` draws from these streams inside."""
+        """Make ``joint`` draw from these streams inside the context."""
         global _running
         former, _running = _running, self
         try:
@@ -65,7 +65,7 @@ _running: Streams | None = None
 
 
 class Mark:
-    """Where the random streams of this process stand, those of ``device`` among them, to draw from there again."""
+    """The state of this process's random streams, including those of ``device``, to repeat the following draws."""
 
     def __init__(self, device: torch.device) -> None:
         self.generators = [torch.default_generator, *([_running.generator] if _running else [])]
@@ -75,7 +75,7 @@ class Mark:
 
     @contextmanager
     def again(self) -> Iterator[None]:
-        """The streams give inside what they gave after the mark, and go on afterwards from where they were."""
+        """Repeat the draws after the mark inside the context, and restore the streams on exit."""
         now = self._now()
         self._set(self.states)
         try:
@@ -92,9 +92,9 @@ class Mark:
 
 
 def joint(draw: Draw, n: int) -> Tensor:
-    """This process's n rows of one draw for all processes, so that k devices see the numbers that one would see.
+    """This process's n rows of one draw for all processes, so that k devices see the same numbers as one.
 
-    Drawn on the CPU, which gives the same numbers whatever the device; outside of a run from torch's own stream.
+    Numbers are drawn on the CPU, so they do not depend on the device; outside a run, from torch's global stream.
     """
     if _running is None:
         return draw(n, None)
@@ -104,21 +104,21 @@ def joint(draw: Draw, n: int) -> Tensor:
 
 
 def joint_sum(tensor: Tensor) -> Tensor:
-    """The sum over all processes, by one exchange where there are several."""
+    """The sum over all processes, by one all-reduce if there are several."""
     if _running is not None and _running.world_size > 1:
         distributed.all_reduce(tensor)
     return tensor
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A copy on the device that its queue does not wait for."""
+    """A copy on the device, without a synchronization."""
     if device.type == "cpu" or tensor.device == device:
         return tensor
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def fixed_rows(draw: Draw, seed: int, start: int, stop: int) -> Tensor:
-    """Rows [start, stop) of an endless draw that follows from the seed, however it is cut."""
+    """Rows [start, stop) of an endless draw; each row depends only on the seed and its index."""
     blocks = range(start // BLOCK, -(-stop // BLOCK))
     rows = torch.cat([draw(BLOCK, torch.Generator().manual_seed(stream_seed(seed, block))) for block in blocks])
     return rows[start - blocks.start * BLOCK : stop - blocks.start * BLOCK]

@@ -1,4 +1,4 @@
-"""A generator's samples against held-out real ones."""
+"""Validation of generated samples against held-out real samples."""
 
 import math
 from collections.abc import Mapping
@@ -17,45 +17,45 @@ EQUILIBRIUM = -math.log(4)  # of the game's value
 
 
 def has_value(game: Game) -> bool:
-    """Whether D is a probability, and there is a D."""
+    """Whether there is a D and its output is a probability."""
     return game.loss.is_probability and not isinstance(game.discriminator, Absent)
 
 
 def latents_seed(seed: int) -> int:
-    """Of the stream that validation draws its latents from."""
+    """The seed of the random stream for validation latents."""
     return stream_seed("validation", seed)
 
 
 class Validation(nn.Module):
-    """The data's metrics, and the game's value V(D, G) where D is a probability.
+    """The data's metrics, and the game's value V(D, G) if D is a probability.
 
-    V = E log D(x) + E log(1 - D(G(z))), which at the equilibrium is -log 4 (Goodfellow et al. 2014, equation 1).
+    V = E log D(x) + E log(1 - D(G(z))), which is -log 4 at the equilibrium (Goodfellow et al. 2014, equation 1).
     """
 
     def __init__(self, metrics: Mapping[str, Metric]) -> None:
         super().__init__()
         self.metrics = MetricCollection(dict(metrics), prefix="val/")
         self.value = MeanMetric()
-        self.seen = 0  # samples of this process in this validation
+        self.seen = 0  # samples in this process and validation
 
     def update(self, game: Game, real: Batch, seed: int, rank: int, world_size: int) -> None:
-        """Compare as many samples; those of k processes are together the ones that one process would make.
+        """Compare a real batch with as many generated samples; k processes together use the same samples as one.
 
-        The latents are of a stream of their own, which follows from the seed: the same at every step of a run, others
-        in a run with another seed, so that the spread over seeds has their share.
+        The latents come from their own random stream, which depends only on the seed: they are the same at every step
+        of a run and differ between seeds, so the spread over seeds includes their variance.
         """
         start, self.seen = self.seen, self.seen + len(real.x)
         z = fixed_rows(game.prior.sample, latents_seed(seed), start * world_size, self.seen * world_size)
         z = z[rank::world_size]
         fake = game.generate(z.to(real.x), real.y)
-        if len(self.metrics):  # which measure by class where one was asked for
+        if len(self.metrics):  # without labels, they do not measure by class
             self.metrics.update(fake if game.is_conditional else fake._replace(y=None), real)
         if has_value(game):
             self.value.update(-softplus(-game.judge(real)) - softplus(game.judge(fake)))
 
     def compute(self, game: Game, device: torch.device) -> dict[str, Tensor]:
-        """The metrics by name, and a new beginning."""
-        # some metrics compute on the CPU, and NCCL reduces only what is on the device
+        """Return the metrics by name, and reset them."""
+        # some metrics compute on the CPU, but NCCL reduces only tensors on the device
         values = {name: value.to(device) for name, value in self.metrics.compute().items()}
         if has_value(game):
             values["val/value"] = self.value.compute()

@@ -104,7 +104,7 @@ class Harmful:
 def test_nothing_is_unpickled(tmp_path: Path, ending: str) -> None:
     path, array = tmp_path / f"x{ending}", np.array([Harmful()], dtype=object)
     torch.save(Harmful(), path) if ending == ".pt" else (np.savez if ending == ".npz" else np.save)(path, array)
-    with pytest.raises(UsageError, match=r"cannot be read as arrays of numbers, without unpickling"):
+    with pytest.raises(UsageError, match=r"cannot be read as arrays of numbers without unpickling"):
         read_arrays(path)
 
 
@@ -116,8 +116,8 @@ def test_nothing_is_unpickled(tmp_path: Path, ending: str) -> None:
         (np.ones((4, 8, 8, 3)), {}, r"has shape \(4, 8, 8, 3\), channels last: give \(N, C, H, W\)"),
         (np.ones((2, 2, 2, 2, 2)), {}, r"has shape \(2, 2, 2, 2, 2\): give images"),
         (np.ones((0, 3)), {}, r"has shape \(0, 3\): give images"),
-        (np.ones((4, 8, 8)), {"scaling": "standard"}, "data.scaling is standard, which is for rows, and .* has images"),
-        (np.ones((4, 3)), {"limits": [0, 1]}, "data.limits is for data.scaling=range, which is standard"),
+        (np.ones((4, 8, 8)), {"scaling": "standard"}, "data.scaling is standard, which is for rows, but .* has images"),
+        (np.ones((4, 3)), {"limits": [0, 1]}, "data.limits needs data.scaling=range, which is standard"),
         (np.ones((4, 3)), {"key": "x"}, "data.key is x, but .* holds a single array, without a name"),
         (np.ones((4, 3)), {"labels": "y"}, "data.labels is y, but .* holds a single array, without a name"),
     ],
@@ -133,17 +133,17 @@ def test_what_cannot_be_trained_on_is_refused(
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({}, r"has the arrays x, kind: say which are the samples, data.key=NAME"),
+        ({}, r"has the arrays x, kind: name the samples by data.key=NAME"),
         ({"key": "x", "labels": "z"}, "data.labels is z, but .* has x, kind: correct it."),
         ({"key": "kind", "labels": "x"}, r"x in .* has shape \(200, 3\) and type float64: classes are \(200,\)"),
         ({"key": "kind"}, "has values of type <U4"),
-        ({"key": "x", "batch_size": 181}, "takes 181 samples .* has 180 besides those held out: choose a smaller"),
+        ({"key": "x", "batch_size": 181}, "takes 181 samples .* has 180 after the held-out split: choose a smaller"),
     ],
 )
 def test_the_arrays_of_a_file_are_named(rows: Path, options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         made(rows, **options).check_size()
-    with pytest.raises(UsageError, match=r"data.path=rows.csv ends in none of .npy, .npz, .pt"):
+    with pytest.raises(UsageError, match=r"data.path=rows.csv has an unknown extension: give a file in .npy, "):
         ArrayData("rows.csv", 8)
 
 

@@ -135,7 +135,7 @@ REFUSED = [
     ),
     (["data=ring", "model=linear", "model.conditional=true"], "model=linear has no networks that take classes"),
     (["data=ring", "model=mlp", "model.generator.conditional_norm=true"], "conditional_norm is for classes"),
-    (["data=ring", "game=acgan"], "game=acgan asks the generator for classes"),
+    (["data=ring", "game=acgan"], "game=acgan needs a conditional generator"),
     (["data=ring", "model.discriminator.conditioning=sum"], "conditioning is 'sum': give one of projection, joined"),
     (["data=ring", "model.conditional=yes"], "model.conditional is 'yes': give true or false"),
 ]

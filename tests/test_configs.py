@@ -296,7 +296,7 @@ def test_games_go_with_augmentation_or_refuse_it(configure: Configure, tmp_path:
     config = configure(*(f"{name}={value}" for name, value in chosen.items()))
     narrow(config)
     if game in ("bigan", "pix2pix"):
-        with pytest.raises(UsageError, match=f"game={game} shows the discriminator pairs, .* choose augment=none"):
+        with pytest.raises(UsageError, match=f"game={game} shows pairs to the discriminator, .* choose augment=none"):
             fit(config, tmp_path)
     else:
         assert fit(config, tmp_path).game.augment is not None

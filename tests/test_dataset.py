@@ -106,7 +106,7 @@ def test_items_of_every_kind(
         ([], {}, "Items has no items"),
         ([{"x": 1}], {}, "Item 0 of Items is a dict: give x or"),
         ([(torch.zeros(3), "cat")], {}, r"Item 0 of Items is \(Tensor, str\): give x or"),
-        ([torch.zeros(3), torch.zeros(4)], {}, r"items of shape \(3,\) and, item 1, \(4,\): give them one shape"),
+        ([torch.zeros(3), torch.zeros(4)], {}, r"items of different shapes, \(3,\) and \(4,\) \(item 1\): give all"),
         ([torch.zeros(3)], {"memory_limit": 1e-9}, r"takes 0.0 GiB, more than data.memory_limit=1e-09"),
     ],
 )
@@ -118,7 +118,7 @@ def test_what_cannot_be_trained_on_is_refused(items: list[Any], options: dict[st
 def test_an_absent_set_is_one_sentence_and_ones_own_error_stays(tmp_path: Path) -> None:
     from torchvision.datasets import MNIST
 
-    with pytest.raises(UsageError, match=r"MNIST cannot be made: Dataset not found"):
+    with pytest.raises(UsageError, match=r"MNIST cannot be created: Dataset not found"):
         made(partial(MNIST, str(tmp_path)))
 
     def broken() -> Any:

@@ -91,7 +91,7 @@ def test_cdf_is_the_integral_of_the_density() -> None:
 
 
 def test_there_is_no_cdf_in_the_plane() -> None:
-    with pytest.raises(ValueError, match="over 2 dimensions"):
+    with pytest.raises(ValueError, match="in 2 dimensions"):
         ring().cdf(torch.zeros(2))
 
 

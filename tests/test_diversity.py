@@ -207,7 +207,7 @@ def refused(make: Callable[[], Any]) -> str:
 def test_a_discriminator_has_nothing_to_learn_from_them(term: type[DiversityTerm], option: str) -> None:
     said = refused(lambda: Game(nn.Identity(), D(), priors.Normal(2), regularizers={option: term(1.0)}))
     assert said == (
-        f"regularizer={option} is a term of the generator's loss, and gives the discriminator nothing to learn: choose "
+        f"regularizer={option} is a term of the generator's loss and has no effect on the discriminator: choose "
         f"regularizer@generator_regularizer={option}."
     )
 
@@ -223,7 +223,7 @@ def test_a_discriminator_without_known_features_is_refused(discriminator: nn.Mod
 def test_one_sample_is_refused(term: DiversityTerm) -> None:
     game = game_of(term)
     real, fake = (Batch(*(None if t is None else t[:1] for t in batch)) for batch in batches(game))
-    assert "compares the samples of a batch, and there is one: give a data.batch_size" in refused(
+    assert "compares the samples of a batch, but there is only one: give a data.batch_size" in refused(
         lambda: game.generator_terms(real, fake, 0)
     )
 
@@ -231,10 +231,10 @@ def test_one_sample_is_refused(term: DiversityTerm) -> None:
 def test_conditions_that_no_two_samples_share_are_refused() -> None:
     game = game_of(ModeSeeking(1.0))
     real, fake = batches(game, torch.randn(N, 7))
-    assert "(7,) numbers for each sample" in refused(lambda: game.generator_terms(real, fake, 0))
+    assert "conditions of shape (7,) per sample" in refused(lambda: game.generator_terms(real, fake, 0))
     overrides = ["data=mnist_edges", "game=pix2pix", "regularizer@generator_regularizer=mode_seeking"]
     config = composed(*overrides, "model.generator.width=4", "model.discriminator.width=4")
-    assert "no two of a batch have the same image" in refused(lambda: build_gan(config, (1, 28, 28), 0))
+    assert "no two in a batch translate the same image" in refused(lambda: build_gan(config, (1, 28, 28), 0))
 
 
 @pytest.mark.parametrize(

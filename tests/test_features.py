@@ -151,7 +151,7 @@ def test_missing_weights_are_one_sentence(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    with pytest.raises(ValueError, match=r"\(no connection\): get https://.*6726825d\.pth and give the file by data"):
+    with pytest.raises(ValueError, match=r"\(no connection\): download https://.*6726825d\.pth and give the file"):
         inception_features(None)
     with pytest.raises(ValueError, match=rf"data\.inception_weights={tmp_path / 'absent'} does not hold"):
         inception_features(str(tmp_path / "absent"))

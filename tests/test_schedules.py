@@ -101,7 +101,7 @@ def test_a_second_beta_goes_on_where_it_was() -> None:
 
 
 def test_a_second_beta_is_for_optimizers_that_have_one() -> None:
-    with pytest.raises(UsageError, match=r"schedule\.beta2 is 0\.99, and SGD has no betas: leave it out\."):
+    with pytest.raises(UsageError, match=r"schedule\.beta2 is 0\.99, but SGD has no betas: leave it out\."):
         cosine(optimizer(), 10, beta2=0.99)
 
 

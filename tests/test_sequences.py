@@ -72,7 +72,7 @@ def test_networks_take_any_number_of_steps_and_channels(shape: tuple[int, int]) 
     assert discriminator(x).shape == (3,)
     assert Discriminator(shape, width=4, outputs=2)(x).shape == (3, 2)
     for make in (lambda: Generator(5, (3, 8, 8)), lambda: Discriminator((4,))):
-        with pytest.raises(UsageError, match=r"model=sequence makes sequences \(steps, channels\), and samples have"):
+        with pytest.raises(UsageError, match=r"model=sequence makes sequences \(steps, channels\), but samples have"):
             make()
 
 

@@ -86,16 +86,16 @@ def test_columns_are_standardised_and_categories_one_hot(tmp_path: Path) -> None
     [
         ("", {}, r"data.path=.* is empty: give a CSV file"),
         ("a,b\n", {}, r"has no rows: give a CSV file"),
-        ("a,a\n1,2\n", {}, r"has two columns of one name"),
-        ("a,b\n1,2\n3\n", {}, r"The column b of .* has numbers and, in some cells, no finite one"),
+        ("a,a\n1,2\n", {}, r"has two columns of the same name"),
+        ("a,b\n1,2\n3\n", {}, r"The numeric column b of .* has cells without a finite number"),
         ("a,b\n1,2\n3,4,5\n", {}, r"cannot be read as CSV \(.*Expected 2 fields in line 3, saw 3\): give"),
         ("a,b\n1,2,3\n", {}, r"cannot be read as CSV \(.*Length of header .*\): give a file in UTF-8 whose rows"),
         ("a,b\n1,\xe9\n", {}, r"cannot be read as CSV \(.*decode byte.*\): give a file in UTF-8"),
-        ("a,b\n1,2\n,4\n", {}, r"The column a of .* has numbers and, in some cells, no finite one"),
-        ("a,b\n1,2\nnan,4\n", {}, r"The column a of .* has numbers and, in some cells, no"),
-        ("a,b\n1,x\n2,x\n", {}, r"The column b of .* has 1 categories, and 2 to 1000 are possible"),
-        ("a,b\n1,2\n", {"columns": ["c"]}, r"data names the column c, which .* has not: it has a, b\."),
-        ("a,b\n1,2\n", {"categorical": ["c"]}, r"data names the column c, which .* has not"),
+        ("a,b\n1,2\n,4\n", {}, r"The numeric column a of .* has cells without a finite number"),
+        ("a,b\n1,2\nnan,4\n", {}, r"The numeric column a of .* has cells without a finite number"),
+        ("a,b\n1,x\n2,x\n", {}, r"The column b of .* has 1 categories, but 2 to 1000 are allowed"),
+        ("a,b\n1,2\n", {"columns": ["c"]}, r"data names the column c, which is not in .*: it has a, b\."),
+        ("a,b\n1,2\n", {"categorical": ["c"]}, r"data names the column c, which is not in "),
     ],
 )
 def test_what_is_no_table_is_refused(tmp_path: Path, text: str, options: dict[str, Any], sentence: str) -> None:
@@ -155,9 +155,9 @@ def test_categories_are_drawn_by_the_softmax_of_their_logits() -> None:
     assert gradient[1] > 0 > gradient[2]
     z = torch.randn(20_000, generator=torch.Generator().manual_seed(1))
     assert gumbel(z).mean().item() == pytest.approx(0.5772, abs=0.03)  # Euler's constant
-    with pytest.raises(UsageError, match=r"model.latent_size is 3: give more than 3, of which each category"):
+    with pytest.raises(UsageError, match=r"model.latent_size is 3: give more than 3, since each category"):
         Generator(3, (4,), [8], blocks=(1, 3))
-    with pytest.raises(UsageError, match=r"model=table makes rows, and samples have shape \(3, 8, 8\)"):
+    with pytest.raises(UsageError, match=r"model=table makes rows, but samples have shape \(3, 8, 8\)"):
         Generator(3, (3, 8, 8), [8])
 
 

@@ -151,8 +151,8 @@ def test_layers_are_counted_by_their_matrices(k: int, frozen: list[str], is_norm
 
 def test_a_discriminator_that_could_learn_nothing_is_refused(configure: Configure) -> None:
     with pytest.raises(
-        UsageError, match="freeze_discriminator is 3, and the discriminator has 3 layers: give at most 2"
+        UsageError, match="freeze_discriminator is 3, but the discriminator has 3 layers: give at most 2"
     ):
         freeze(Judge(), 3)
-    with pytest.raises(UsageError, match="freeze_discriminator is 2, and the discriminator has 2 layers"):
+    with pytest.raises(UsageError, match="freeze_discriminator is 2, but the discriminator has 2 layers"):
         gan_of(configure, "model.freeze_discriminator=2", "model.spectral_norm=true")

@@ -1,4 +1,4 @@
-"""Any array of numbers in a file: images or rows, with classes where a second array has them."""
+"""Any array of numbers in a file: images or rows, with classes from an optional second array."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,15 +14,15 @@ from gan_lightning.data.tensors import Source, TensorData
 from gan_lightning.errors import UsageError
 
 ENDINGS = (".npy", ".npz", ".pt")
-CHANNELS = (1, 3)  # of most images
+CHANNELS = (1, 3)  # usual numbers of channels
 
 
 class Numbers(TensorData):
-    """Base of data that are one array of numbers, in any units: images (N, C, H, W) or (N, H, W), rows (N, d) or (N,).
+    """Base of data given as one array of numbers in any units: images (N, C, H, W) or (N, H, W), rows (N, d) or (N,).
 
-    Of the ``kind`` sequences, (N, H, W) are (N, steps, channels). ``scaling`` is range, which maps ``limits`` to
-    [-1, 1], or standard, mean 0 and variance 1 of each column or channel, or none; for None range for images, and
-    standard for others.
+    With ``kind="sequences"``, (N, H, W) means (N, steps, channels). ``scaling`` is range, which maps ``limits`` to
+    [-1, 1]; standard, which gives each column or channel mean 0 and variance 1; or none. None means range for images
+    and standard for other data.
     """
 
     def __init__(
@@ -39,23 +39,23 @@ class Numbers(TensorData):
         self.limits = None if limits is None else (float(limits[0]), float(limits[1]))
 
     def scaled(self, x: np.ndarray, y: Tensor | None, names: tuple[str, ...]) -> Source:
-        """What is trained on of samples in their own units; bytes of images stay bytes."""
+        """Scale samples given in their own units for training; uint8 images stay uint8."""
         x = self._shaped(x)
         rule = self.scaling or ("range" if x.ndim == 4 else "standard")
         if x.ndim == 4 and rule != "range":
-            raise UsageError(f"data.scaling is {rule}, which is for rows, and {self.place} has images: give range.")
+            raise UsageError(f"data.scaling is {rule}, which is for rows, but {self.place} has images: give range.")
         if self.limits is not None and rule != "range":
-            raise UsageError(f"data.limits is for data.scaling=range, which is {rule}: leave it out, or give both.")
+            raise UsageError(f"data.limits needs data.scaling=range, which is {rule}: leave it out, or give both.")
         known = self.__dict__.get("units")  # from a checkpoint
         scaling = Scaling(**known) if known else fitted(x, rule, self.limits)
         is_bytes = x.ndim == 4 and x.dtype == np.uint8 and tuple(scaling.limits or ()) == BYTES
         return Source(Batch(torch.from_numpy(x.copy()) if is_bytes else scaling(x), y), names, scaling.state())
 
     def _shaped(self, x: np.ndarray) -> np.ndarray:
-        """Images as (N, C, H, W), and rows as (N, d).
+        """Return images as (N, C, H, W) and rows as (N, d).
 
         Raises:
-            UsageError: they are neither, or no finite real numbers.
+            UsageError: the array is neither, or has values that are not finite real numbers.
         """
         if x.dtype.kind not in "biuf":
             raise UsageError(f"{self.place} has values of type {x.dtype}: give integers or floating-point numbers.")
@@ -66,16 +66,17 @@ class Numbers(TensorData):
                 f"{self.place} has shape {x.shape}: give images (N, C, H, W) or (N, H, W), or rows (N, d)."
             )
         if not (np.isfinite(x.min()) and np.isfinite(x.max())):
-            raise UsageError(f"{self.place} has values that are not finite: leave out or fill in their samples.")
+            raise UsageError(f"{self.place} has values that are not finite: remove their samples or fill them in.")
         if self.kind == "sequences" and x.ndim != 3:
-            raise UsageError(f"data.kind is sequences, (N, steps, channels), and {self.place} has shape {x.shape}.")
+            raise UsageError(f"data.kind is sequences, (N, steps, channels), but {self.place} has shape {x.shape}.")
         return x[:, None] if x.ndim == 1 or (x.ndim == 3 and self.kind == "images") else x
 
 
 class ArrayData(Numbers):
-    """The samples of a .npy, .npz or .pt file, of any integer or floating-point type; nothing in it is unpickled.
+    """The samples of a .npy, .npz or .pt file, of any integer or floating-point type; nothing is unpickled.
 
-    ``key`` names the samples in a file of several arrays, ``labels`` their classes, (N,), integers or text.
+    In a file with several arrays, ``key`` is the name of the samples and ``labels`` that of their classes, (N,),
+    integers or text.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class ArrayData(Numbers):
         self.key = None if key is None else str(key)
         self.labels = None if labels is None else str(labels)
         if self.path.suffix.lower() not in ENDINGS:
-            raise UsageError(f"data.path={path} ends in none of {', '.join(ENDINGS)}: give such a file.")
+            raise UsageError(f"data.path={path} has an unknown extension: give a file in {', '.join(ENDINGS)}.")
 
     @property
     def place(self) -> str:
@@ -107,8 +108,8 @@ class ArrayData(Numbers):
         others = [name for name in arrays if name != self.labels]
         if self.key is None and len(others) != 1:
             raise UsageError(
-                f"{self.path} has the arrays {', '.join(arrays)}: say which are the samples, data.key=NAME, and which, "
-                "if any, their classes, data.labels=NAME."
+                f"{self.path} has the arrays {', '.join(arrays)}: name the samples by data.key=NAME and their classes, "
+                "if any, by data.labels=NAME."
             )
         return self._named(arrays, "key", self.key or others[0])
 
@@ -130,10 +131,10 @@ class ArrayData(Numbers):
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file by their names, a single one under an empty name.
+    """Read the arrays of a file by name; a single array has an empty name.
 
     Raises:
-        UsageError: there is no such file, or it holds anything else.
+        UsageError: the file does not exist or holds anything else.
     """
     if not path.is_file():
         raise UsageError(f"data.path={path} is not a file: give one that ends in {', '.join(ENDINGS)}.")
@@ -146,19 +147,19 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             return {"": opened}
         with opened:
             return dict(opened)
-    except Exception as error:  # torch.load and np.load raise many kinds, all with the same meaning here
+    except Exception as error:  # torch.load and np.load raise many types, which all mean the same here
         raise UsageError(
-            f"{path} cannot be read as arrays of numbers, without unpickling: write it by numpy.save, numpy.savez or "
-            "torch.save, of tensors."
+            f"{path} cannot be read as arrays of numbers without unpickling: write it with numpy.save or numpy.savez, "
+            "or with torch.save from tensors."
         ) from error
 
 
 def _of_tensors(tensors: Mapping[Any, Any]) -> dict[str, np.ndarray]:
-    """Tensors by name as arrays; in float32 where NumPy has no such type."""
+    """Convert tensors by name to arrays, to float32 if NumPy has no such type."""
     arrays = {}
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
-            continue  # such as a file's description
+            continue  # for example a description
         tensor = tensor.detach()
         arrays[str(name)] = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
     if not arrays:

@@ -1,4 +1,4 @@
-"""Even integers as bits: data whose every sample can be checked by a child."""
+"""Even integers as bits: every sample can be checked at a glance."""
 
 import torch
 from torch import Tensor
@@ -13,13 +13,13 @@ from gan_lightning.metrics.integers import Distinct, EvenShare, TotalVariation
 
 
 def to_integers(bits: Tensor) -> Tensor:
-    """The integers, (N,), of bits (N, width), the highest first; a bit is one from 1/2 on."""
+    """Convert bits (N, width), highest first, to integers (N,); values of at least 1/2 count as 1."""
     powers = 2 ** torch.arange(bits.shape[1] - 1, -1, -1, device=bits.device)
     return ((bits >= 0.5) * powers).sum(1)
 
 
 class EvenIntegers(Synthetic):
-    """Uniform even integers from 0 up to, not including, ``max_int``, as log2(max_int) bits, the highest first."""
+    """Uniform even integers from 0 up to but not including ``max_int``, as log2(max_int) bits, highest first."""
 
     def __init__(self, max_int: int, batch_size: int, **options: int) -> None:
         width = max_int.bit_length() - 1
@@ -32,11 +32,11 @@ class EvenIntegers(Synthetic):
         self.monitor = ("val/total_variation", "min")
 
     def decode(self, samples: Tensor) -> Tensor:
-        """The integers, (N,), that samples (N, width) stand for."""
+        """The integers (N,) that samples (N, width) encode."""
         return to_integers(samples)
 
     def picture(self, samples: Batch, columns: int | None = None) -> Tensor:
-        """How often each integer came, even and odd ones in two colours."""
+        """A bar chart of how often each integer was generated, even and odd in two colors."""
         return pictures.integer_shares(self.decode(samples.x), self.max_int)
 
     def metrics(self) -> dict[str, Metric]:

@@ -1,4 +1,4 @@
-"""Any map-style dataset of torch's kind, torchvision's included, read into memory."""
+"""Any map-style PyTorch dataset, such as torchvision's, read into memory."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
@@ -18,10 +18,10 @@ from gan_lightning.streams import own_stream, stream_seed
 
 
 class DatasetData(Numbers):
-    """The items of a dataset that ``dataset`` makes when it is called: x or (x, y), y a whole number, the class.
+    """The items of the dataset that ``dataset()`` returns: x or (x, y), where y is the class, an integer.
 
-    x is a tensor, an array or a PIL image. All are read once and kept as one tensor, of at most ``memory_limit`` GiB.
-    Each is read under a random stream of its own, so that a random transform of torch gives an item always the same.
+    x is a tensor, an array or a PIL image. All items are read once into one tensor of at most ``memory_limit`` GiB.
+    Each item has its own random stream, so random transforms that use torch always give it the same value.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class DatasetData(Numbers):
         if gigabytes > self.memory_limit:
             raise UsageError(
                 f"{self.place} takes {gigabytes:.1f} GiB, more than data.memory_limit={self.memory_limit}: give a "
-                "higher limit or a part of it; folders of images that are larger are read as data=image_folder."
+                "higher limit or a subset of the data, or read a larger folder of images by data=image_folder."
             )
         say(f"Reading the {n:,} items of {self.place} into memory")
         x, labels = np.empty((n, *first.shape), first.dtype), list[int]()
@@ -53,8 +53,8 @@ class DatasetData(Numbers):
             one, y = item(dataset, i, self.place)
             if one.shape != first.shape:
                 raise UsageError(
-                    f"{self.place} has items of shape {first.shape} and, item {i}, {one.shape}: give them one shape, "
-                    "such as by a transform."
+                    f"{self.place} has items of different shapes, {first.shape} and {one.shape} (item {i}): give all "
+                    "items one shape, for example by a transform."
                 )
             x[i] = one
             labels += [] if y is None else [y]
@@ -69,7 +69,7 @@ class DatasetData(Numbers):
         except (RuntimeError, OSError) as error:
             if not str(getattr(self._kind, "__module__", "")).startswith("torchvision."):
                 raise
-            raise UsageError(f"{self.place} cannot be made: {one_line(error)}.") from error
+            raise UsageError(f"{self.place} cannot be created: {one_line(error)}.") from error
 
     @property
     def _kind(self) -> Any:
@@ -77,7 +77,7 @@ class DatasetData(Numbers):
 
 
 def item(dataset: Any, i: int, name: str) -> tuple[np.ndarray, int | None]:
-    """The array of an item and its class, None where it has none.
+    """Return an item as an array and its class, or None if it has no class.
 
     Raises:
         UsageError: it is neither x nor (x, y).
@@ -88,8 +88,8 @@ def item(dataset: Any, i: int, name: str) -> tuple[np.ndarray, int | None]:
     y = y.item() if isinstance(y, Tensor | np.ndarray | np.generic) and y.ndim == 0 else y
     if not isinstance(x, Tensor | np.ndarray | np.generic | Image.Image | float | int) or not _is_class(y):
         raise UsageError(
-            f"Item {i} of {name} is {_described(found)}: give x or (x, y), x a tensor, an array or a PIL image, y the "
-            "number of its class."
+            f"Item {i} of {name} is {_described(found)}: give x or (x, y), where x is a tensor, an array or a PIL "
+            "image and y is the number of its class."
         )
     return _as_array(x), y
 
@@ -115,7 +115,7 @@ def _as_array(x: Any) -> np.ndarray:
 
 
 def class_names(dataset: Any, largest: int) -> tuple[str, ...]:
-    """The names that the dataset has for its classes, as torchvision's do, or else their numbers."""
+    """The dataset's ``classes``, as torchvision's datasets have them, or the class numbers."""
     names = getattr(dataset, "classes", None)
     is_named = isinstance(names, list | tuple) and len(names) > largest
     return tuple(map(str, names or ())) if is_named else tuple(map(str, range(largest + 1)))

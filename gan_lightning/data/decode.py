@@ -1,4 +1,4 @@
-"""One image file as pixels: whatever its mode, metadata and shape, it is read as it looks, or refused by name."""
+"""Decode one image file of any mode, orientation and shape to pixels as displayed, or raise an error that names it."""
 
 import sys
 import warnings
@@ -17,8 +17,8 @@ from gan_lightning.pixels import Depth
 
 Fit = Literal["crop", "pad", "stretch"]
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # by the number of channels
-BACKGROUND = 255  # white, which shows through what is transparent
-LONGEST = 8  # times the shape asked for: a longer image's ends, which the crop leaves out, are cut off before scaling
+BACKGROUND = 255  # white, behind transparent pixels
+LONGEST = 8  # times the target aspect ratio: longer images are trimmed before scaling, since the crop removes the ends
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -28,37 +28,37 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-SKIP = ", or pass over such files with data.unreadable=skip"
-STRIP = 2**20  # pixels that are converted at once: the whole image takes many times its own bytes on the way
+SKIP = ", or skip such files with data.unreadable=skip"
+STRIP = 2**20  # pixels converted at once: converting takes many times the memory of the image
 PHOTOMETRIC, BITS_PER_SAMPLE = 262, 258  # TIFF's tags
-NO_TRANSPARENT_COLOUR = "mode RGB of 16 bits with a transparent colour, whose lower bytes Pillow does not keep"
-OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}  # of the bytes of a sample
+NO_TRANSPARENT_COLOUR = "16-bit RGB with a transparent color, whose lower bytes Pillow does not keep"
+OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}  # the opposite byte order
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R 601-2
-SPREAD = {"L;2": 85, "L;4": 17}  # Pillow spreads these PNG samples over [0, 255], but not their transparent value
+SPREAD = {"L;2": 85, "L;4": 17}  # Pillow scales these PNG samples to [0, 255], but not their transparent value
 
 
 def read_image(path: Path, sample_shape: tuple[int, ...], fit: Fit = "crop", depth: Depth = 8) -> Tensor:
-    """One image file as (channels, height, width), scaled to that height and width by the way that ``fit`` names.
+    """Read one image file as (channels, height, width), scaled to this height and width according to ``fit``.
 
-    ``crop`` covers them and keeps the centre, ``pad`` puts the whole image on black, ``stretch`` changes its shape.
-    Two channels are grey and alpha, four are colour and alpha; without alpha, what is transparent shows white. A depth
-    of 8 gives uint8, of which white is 255: grey of 16 bits is value/257, rounded, other depths likewise, colour of 16
-    bits its upper byte. 16 gives uint16, of which it is 65,535, and ``float`` float32, of which it is 1.
+    ``crop`` scales the image to cover the size and crops the center, ``pad`` fits it on black, and ``stretch`` ignores
+    the aspect ratio. Two channels are gray and alpha, four are color and alpha; without alpha, transparent pixels are
+    blended with white. A depth of 8 gives uint8 (white is 255): 16-bit gray becomes value/257, rounded, other depths
+    likewise, and 16-bit color its upper byte. 16 gives uint16 (white is 65,535), ``float`` gives float32 (white is 1).
 
     Raises:
-        UsageError: the file is not an image that can be read.
+        UsageError: the file is not a readable image.
     """
     channels, *sides = sample_shape
     crop = partial(middle, sides=sides) if fit == "crop" else _whole
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of metadata, which does not matter here
+            warnings.simplefilter("ignore")  # about metadata, which is not used
             if depth == 8:
                 pixels = np.array(fitted(decoded(path, channels, crop), sides, fit)).reshape(*sides, channels)
             else:
                 bands = (fitted(Image.fromarray(band), sides, fit) for band in deep(path, channels, crop))
-                pixels = np.stack([np.asarray(band) for band in bands], axis=2).clip(0, 1)  # the filter exceeds them
-    except Exception as error:  # Pillow raises whatever a decoder meets, from struct.error to MemoryError
+                pixels = np.stack([np.asarray(band) for band in bands], axis=2).clip(0, 1)  # the filter overshoots
+    except Exception as error:  # Pillow's decoders raise anything from struct.error to MemoryError
         raise UsageError(f"{named(path)} is not a readable image ({_reason(error)}): remove it{SKIP}.") from error
     if depth == 16:
         pixels = np.rint(pixels * 65535).astype(np.uint16)
@@ -66,7 +66,7 @@ def read_image(path: Path, sample_shape: tuple[int, ...], fit: Fit = "crop", dep
 
 
 def named(path: Path | str) -> str:
-    """A path in characters that can be printed on one line and written in UTF-8, whatever its bytes are."""
+    """A path as text that prints on one line and encodes to UTF-8, whatever its bytes are."""
     text = str(path)
     if text.isprintable():
         return text
@@ -74,8 +74,8 @@ def named(path: Path | str) -> str:
 
 
 def decoded(path: Path, channels: int, crop: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    """An image upright, cropped, of eight bits a channel, in the mode of so many channels."""
-    # not by its name, by which Pillow maps a TIFF into memory with the sides swapped of one that lies on its side
+    """Read an image upright and cropped, with 8 bits per channel, in the mode of ``channels``."""
+    # open a stream: given a path, Pillow memory-maps a TIFF, with swapped sides if its metadata rotate it
     with path.open("rb") as stream, Image.open(stream) as file:
         layout = _layout(file)
         image = crop(upright(file))
@@ -84,7 +84,7 @@ def decoded(path: Path, channels: int, crop: Callable[[Image.Image], Image.Image
 
 
 def deep(path: Path, channels: int, crop: Callable[[Image.Image], Image.Image]) -> np.ndarray:
-    """An image upright and cropped as floats in [0, 1], (channels, height, width), in the depth of its file."""
+    """Read an image upright and cropped as floats in [0, 1], (channels, height, width), at the depth of its file."""
     with path.open("rb") as stream, Image.open(stream) as file:
         if _is_colour_of_more(file):
             return _in_channels(_both_bytes(path, _layout(file), crop), channels)
@@ -96,18 +96,18 @@ def deep(path: Path, channels: int, crop: Callable[[Image.Image], Image.Image]) 
 
 
 def _layout(file: Image.Image) -> str:
-    """How the samples of a file lie, as Pillow names it."""
+    """Pillow's name for the layout of a file's samples (its raw mode)."""
     arguments = file.tile[0][3] if getattr(file, "tile", None) else ""  # type: ignore[attr-defined]
     return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
 
 
 def _is_grey_of_more(image: Image.Image) -> bool:
-    """Whether it is grey of more than eight bits, or floats."""
+    """Whether the image is gray with more than 8 bits, or floats."""
     return image.mode.startswith("I") or image.mode == "F"
 
 
 def _is_colour_of_more(file: Image.Image) -> bool:
-    """Whether it is colour of more than eight bits, of which Pillow keeps eight."""
+    """Whether the file is color with more than 8 bits per channel, of which Pillow keeps 8."""
     if _is_grey_of_more(file):
         return False
     arguments = file.tile[0][3] if getattr(file, "tile", None) else ""  # type: ignore[attr-defined]
@@ -117,13 +117,13 @@ def _is_colour_of_more(file: Image.Image) -> bool:
 
 
 def _both_bytes(path: Path, layout: str, crop: Callable[[Image.Image], Image.Image]) -> np.ndarray:
-    """Colour of 16 bits as floats in [0, 1], (bands, height, width).
+    """Read 16-bit color as floats in [0, 1], (bands, height, width).
 
-    Pillow keeps the upper byte of each sample; where it is told the other byte order, that is the lower one.
+    Pillow keeps the upper byte of each sample, so the file is read twice, with both byte orders.
     """
     kind, order = layout[:-1], layout[-1:]
     if kind not in ("RGB;16", "RGBX;16", "RGBA;16"):
-        raise ValueError(f"colour of more than 8 bits in the layout {layout}, which only data.depth=8 reads")
+        raise ValueError(f"color of more than 8 bits in the layout {layout}, which only data.depth=8 reads")
     samples: np.ndarray = np.zeros((), dtype=np.float32)
     for factor, read_as in ((256, layout), (1, kind + OTHER_ORDER[order])):
         with path.open("rb") as stream, Image.open(stream) as file:
@@ -135,12 +135,12 @@ def _both_bytes(path: Path, layout: str, crop: Callable[[Image.Image], Image.Ima
 
 
 def _told(layout: str, arguments: Any) -> Any:
-    """A decoder's arguments, of which the first or only one is the layout."""
+    """A decoder's arguments with this layout, which is the first or only argument."""
     return layout if isinstance(arguments, str) else (layout, *arguments[1:])
 
 
 def _in_channels(bands: np.ndarray, channels: int) -> np.ndarray:
-    """Grey or colour with or without alpha, in [0, 1], as so many channels, as Pillow converts bytes."""
+    """Convert gray or color in [0, 1], with or without alpha, to ``channels`` channels, as Pillow converts bytes."""
     has_alpha, wants_alpha = len(bands) == 4, channels in (2, 4)
     colour, alpha = (bands[:-1], bands[-1:]) if has_alpha else (bands, np.ones_like(bands[:1]))
     if has_alpha and not wants_alpha:
@@ -153,10 +153,10 @@ def _in_channels(bands: np.ndarray, channels: int) -> np.ndarray:
 
 
 def upright(file: Image.Image) -> Image.Image:
-    """A file's image, loaded and turned as its metadata says; that may be odd where the pixels are fine."""
+    """Load a file's image and rotate it according to its metadata, which may be broken even if the pixels are fine."""
     if isinstance(file, TiffImagePlugin.TiffImageFile):
         orientation = _orientation(file)
-        file.load_end = lambda: None  # type: ignore[method-assign]  # which would read all metadata, and turn
+        file.load_end = lambda: None  # type: ignore[method-assign]  # it would read all metadata and rotate
         file.load()
     else:
         file.load()
@@ -166,9 +166,9 @@ def upright(file: Image.Image) -> Image.Image:
 
 
 def upright_size(path: Path) -> tuple[int, int]:
-    """Width and height of a readable image as it is looked at."""
+    """Width and height of a readable image as displayed."""
     with warnings.catch_warnings(), path.open("rb") as stream, Image.open(stream) as file:
-        warnings.simplefilter("ignore")  # of metadata, as above
+        warnings.simplefilter("ignore")  # about metadata, as above
         return file.size[::-1] if _orientation(file) in range(5, 9) else file.size
 
 
@@ -177,12 +177,12 @@ def _orientation(file: Image.Image) -> object:
         tags = getattr(file, "tag_v2", {})
         own = tags.get(ExifTags.Base.Orientation)
         return file.getexif().get(ExifTags.Base.Orientation) if own is None else own
-    except Exception:  # of a decoder of metadata
+    except Exception:  # broken metadata
         return None
 
 
 def middle(image: Image.Image, sides: Sequence[int]) -> Image.Image:
-    """The image without the ends that make it far longer than the sides' shape; its centre stays where it is."""
+    """Trim the ends of an image far longer than the aspect ratio of ``sides``; the center stays in place."""
     height, width = sides
     most = LONGEST * image.height * width // height, LONGEST * image.width * height // width
     left, top = (max(0, (side - max(1, limit)) // 2) for side, limit in zip(image.size, most, strict=True))
@@ -194,7 +194,7 @@ def _whole(image: Image.Image) -> Image.Image:
 
 
 def fitted(image: Image.Image, sides: Sequence[int], fit: Fit) -> Image.Image:
-    """The image scaled to cover the height and the width, to lie in them or to be as they are; and what they hold."""
+    """Scale an image to cover, fit into, or equal ``sides`` (height, width), then crop or pad it to this size."""
     height, width = sides
     is_slimmer = image.width * height <= image.height * width
     if fit == "stretch":
@@ -206,18 +206,18 @@ def fitted(image: Image.Image, sides: Sequence[int], fit: Fit) -> Image.Image:
     if image.size != size:
         image = image.resize(size, Image.Resampling.LANCZOS)
     left, top = (size[0] - width) // 2, (size[1] - height) // 2
-    return image.crop((left, top, left + width, top + height))  # zeros where it does not reach
+    return image.crop((left, top, left + width, top + height))  # pads with zeros
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """The image's rows, some at a time, each with its top."""
+    """Split an image into strips of rows, each with its top row."""
     rows = max(1, STRIP // image.width)
     for top in range(0, image.height, rows):
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
 def _converted(image: Image.Image, mode: str, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    """The image of what is made of each strip, which has that mode."""
+    """Convert an image strip by strip to one of this mode."""
     whole = Image.new(mode, image.size)
     for top, strip in _strips(image):
         whole.paste(convert(strip), (0, top))
@@ -225,7 +225,7 @@ def _converted(image: Image.Image, mode: str, convert: Callable[[Image.Image], I
 
 
 def _eight_bits(image: Image.Image, file: Image.Image) -> Image.Image:
-    """Grey values of more bits, or floats in [0, 1], reduced to bytes."""
+    """Reduce gray values of more than 8 bits, or floats in [0, 1], to bytes."""
     largest, is_inverted, transparent = _scale(image, file)
 
     def reduced(strip: Image.Image) -> Image.Image:
@@ -241,7 +241,7 @@ def _eight_bits(image: Image.Image, file: Image.Image) -> Image.Image:
 
 
 def _grey(image: Image.Image, file: Image.Image) -> np.ndarray:
-    """Grey values of more bits, or floats in [0, 1], as floats in [0, 1], (height, width)."""
+    """Convert gray values of more than 8 bits, or floats in [0, 1], to floats in [0, 1], (height, width)."""
     largest, is_inverted, transparent = _scale(image, file)
     values = np.asarray(image, dtype=np.float32)
     grey = values / np.float32(largest)
@@ -251,36 +251,36 @@ def _grey(image: Image.Image, file: Image.Image) -> np.ndarray:
 
 
 def _scale(image: Image.Image, file: Image.Image) -> tuple[int, bool, int | None]:
-    """The value of the largest shade, whether that is black, and the value that is transparent, if one is.
+    """The largest possible value, whether it is black, and the transparent value, if any.
 
     Raises:
-        ValueError: a value lies outside.
+        ValueError: a value is out of range.
     """
     tags = getattr(file, "tag_v2", {})
     largest = _largest(file, tags)
     ends = np.array([(values.min(), values.max()) for values in (np.asarray(strip) for _, strip in _strips(image))])
     low, high = ends.min(), ends.max()
-    if not (low >= 0 and high <= largest):  # false of NaN, too
+    if not (low >= 0 and high <= largest):  # also rejects NaN
         raise ValueError(f"mode {image.mode} with values from {low:g} to {high:g}, not 0 to {largest}")
     return largest, tags.get(PHOTOMETRIC) == 0, file.info.get("transparency")
 
 
 def _largest(file: Image.Image, tags: dict[int, tuple[int, ...]]) -> int:
-    """The value that is white in a grey image of more than eight bits."""
+    """The value of white in a gray image of more than 8 bits."""
     if file.mode == "F":
         return 1
     if file.mode.startswith("I;16"):
         bits: int = tags.get(BITS_PER_SAMPLE, (16,))[0]
         return 2**bits - 1
-    if file.format in ("PPM", "PNG"):  # which Pillow spreads over 16 bits
+    if file.format in ("PPM", "PNG"):  # Pillow scales them to 16 bits
         return 2**16 - 1
-    raise ValueError(f"mode {file.mode}, whose range from black to white the file does not tell")
+    raise ValueError(f"mode {file.mode}, whose range from black to white the file does not specify")
 
 
 def _opaque(image: Image.Image, layout: str, keeps_alpha: bool) -> Image.Image:
-    """The image on the background where it has transparent parts, or with them; ``layout`` is of a PNG's samples."""
+    """Blend transparent parts with the background, unless alpha is kept; ``layout`` is that of a PNG's samples."""
     if not image.has_transparency_data:
-        return image.convert("RGB") if image.mode == "LAB" else image  # grey of it is known by way of colour alone
+        return image.convert("RGB") if image.mode == "LAB" else image  # Pillow converts LAB to gray only via color
     key = image.info.get("transparency")
     if layout in SPREAD and isinstance(key, int):
         image.info["transparency"] = key * SPREAD[layout]

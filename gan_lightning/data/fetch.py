@@ -1,4 +1,4 @@
-"""Rounds of images: which of them stand where, from memory or through worker processes."""
+"""Rounds of images: their order, and fetching them from memory or through worker processes."""
 
 import signal
 import threading
@@ -18,7 +18,7 @@ from gan_lightning.streams import stream_seed
 
 
 class RoundOrder:
-    """Which image stands where: a new permutation of all images for each epoch, cut into whole rounds."""
+    """The order of images: a new permutation of all images for each epoch, cut into whole rounds."""
 
     def __init__(self, images: int, shape: RoundShape, seed: int, horizontal_flips: bool) -> None:
         self.images = images
@@ -42,13 +42,13 @@ class RoundOrder:
         return self.shape.shard(self._permutation[within * n : (within + 1) * n])[0]
 
     def flips(self, round_: int) -> Tensor:
-        """Which of them are mirrored, of the same shape, each with probability 1/2."""
+        """Which of these images are flipped, each with probability 1/2, in the shape of ``indices``."""
         generator = torch.Generator().manual_seed(stream_seed("flips", self.seed, round_))
         return self.shape.shard(torch.rand(self.shape.samples, generator=generator) < 0.5)[0]
 
 
 class MemoryFetcher:
-    """Rounds by indexing one tensor of images and one of their classes, on whatever device they are."""
+    """Rounds by indexing a tensor of images and one of their classes, on the device where they are."""
 
     def __init__(self, samples: Batch, order: RoundOrder, value_range: tuple[float, float]) -> None:
         self.samples = samples
@@ -66,12 +66,12 @@ class MemoryFetcher:
         return apply(lambda tensor: tensor.unflatten(0, index.shape), Rounds(images, chosen.y))
 
     def _to_device(self, cpu: Tensor) -> Tensor:
-        """A copy that a GPU's queue does not wait for."""
+        """A copy on the device, without a synchronization."""
         return cpu.pin_memory().to(self.samples.x.device, non_blocking=True) if self.samples.x.is_cuda else cpu
 
 
 class WorkerFetcher:
-    """Rounds of (image, class) read ahead by worker processes, one round a work item; y is left out without classes."""
+    """Rounds prefetched by worker processes, one round per work item; y is None if there are no classes."""
 
     def __init__(
         self,
@@ -92,24 +92,24 @@ class WorkerFetcher:
     def __call__(self, start: int, stop: int) -> Rounds:
         if start != self._next:
             self._iterator = read_ahead(self.images, self._rounds_from(self.order, start), self.workers)
-        self._next = -1  # where what follows fails
+        self._next = -1  # in case the next line fails
         rounds = concatenate([self._read(r) for r in range(start, stop)])
         self._next = stop
         return rounds
 
     @staticmethod
     def _rounds_from(order: RoundOrder, start: int) -> Iterator[list[int]]:
-        # without self: a cycle through the iterator would leave its workers to the garbage collector, which takes 5 s
+        # static: a reference cycle through the iterator would leave its workers to the garbage collector, for 5 s
         round_ = start
         while True:
             yield order.indices(round_).flatten().tolist()
             round_ += 1
 
     def _read(self, round_: int) -> Rounds:
-        """The next round, which is the one of that number."""
+        """Read the next round, which must be number ``round_``."""
         read = next(self._iterator)
         if isinstance(read, UsageError):
-            self._iterator = iter(())  # which ends the workers
+            self._iterator = iter(())  # ends the workers
             raise read
         images, classes = read
         images = from_bytes(images, self.value_range)
@@ -123,7 +123,7 @@ class WorkerFetcher:
 
 
 class _Lists(Dataset[Any]):
-    """(images, classes) of a list of indices; a refusal is an item too, to which a DataLoader would add 100 lines."""
+    """(images, classes) for a list of indices; errors are returned, since DataLoader adds 100 lines to raised ones."""
 
     def __init__(self, images: Dataset[tuple[Tensor, int]]) -> None:
         self.images = images
@@ -136,10 +136,10 @@ class _Lists(Dataset[Any]):
 
 
 def read_ahead(images: Dataset[tuple[Tensor, int]], order: Iterable[list[int]], workers: int) -> Iterator[Any]:
-    """(images, classes) of each list of indices, or the UsageError of one that cannot be read, by worker processes.
+    """Yield (images, classes) for each list of indices, or the UsageError of an unreadable one, by worker processes.
 
     Raises:
-        UsageError: a worker has died; an error of the images' own code stays what it is.
+        UsageError: a worker has died. Errors in the dataset's own code are raised unchanged.
     """
     loader = DataLoader(
         _Lists(images),
@@ -148,7 +148,7 @@ def read_ahead(images: Dataset[tuple[Tensor, int]], order: Iterable[list[int]], 
         num_workers=workers,
         collate_fn=_as_it_is,
         worker_init_fn=_begin_worker,
-        generator=torch.Generator(),  # else it draws from the global random state
+        generator=torch.Generator(),  # otherwise it draws from the global random state
     )
     with _handlers_kept():
         iterator = iter(loader)
@@ -162,13 +162,13 @@ def read_ahead(images: Dataset[tuple[Tensor, int]], order: Iterable[list[int]], 
                 raise
             reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
             item = UsageError(
-                f"A process that reads images has died ({reason}), as one does that is killed for want of memory: go "
-                "on by resume=RUN_FOLDER, with fewer data.workers."
+                f"A process that reads images has died ({reason}), perhaps because it ran out of memory: continue by "
+                "resume=RUN_FOLDER, with fewer data.workers."
             )
-            del iterator  # which ends the others
+            del iterator  # ends the other workers
             break
         yield item
-    raise item  # here, where no traceback holds the workers
+    raise item  # outside of the handler, so that no traceback keeps the workers alive
 
 
 def _as_it_is(item: Any) -> Any:
@@ -176,14 +176,14 @@ def _as_it_is(item: Any) -> Any:
 
 
 def _is_death(error: Exception) -> bool:
-    """Whether a worker has died, and not raised what its images' code does."""
+    """Whether a worker has died, rather than raised an error of the dataset's code."""
     return str(error).startswith("DataLoader worker (pid") or (
         isinstance(error, EOFError | OSError) and not str(error).startswith("Caught ")
     )
 
 
 def _begin_worker(worker: int) -> None:
-    """A worker has none of the run's handlers: it ends when the run says so, and not by a Ctrl-C that both get."""
+    """Reset the run's signal handlers in a worker: it stops when the run ends it, not on a Ctrl-C that both receive."""
     for signum in signal.valid_signals():
         if callable(signal.getsignal(signum)):
             signal.signal(signum, signal.SIG_IGN)
@@ -195,9 +195,9 @@ def _begin_worker(worker: int) -> None:
 
 @contextmanager
 def _handlers_kept() -> Iterator[None]:
-    """Workers that begin inside run none of this process's handlers, and it keeps its own.
+    """Keep this process's signal handlers, and keep workers started inside from inheriting them.
 
-    torch's for SIGCHLD raises wherever the process is; a dead worker is noticed all the same, when its round is due.
+    torch's SIGCHLD handler could raise anywhere in the code; a dead worker is noticed anyway, when its round is due.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -21,23 +21,23 @@ from gan_lightning.data.listing import IMAGE_ENDINGS, list_images
 from gan_lightning.errors import UsageError
 from gan_lightning.pixels import DEPTHS, Depth
 
-VERSION = 2  # of what becomes of a file's pixels, by which caches are told apart
+VERSION = 2  # of the decoding; part of the cache key
 
 
 def check_apart(root: Path, held_out: Path | None) -> None:
-    """Raise a UsageError where held-out images would be trained on."""
+    """Raise a UsageError if held-out images are also training images."""
     if held_out is None:
         return
     train, test = root.resolve(), held_out.resolve()
     if train.is_relative_to(test) or test.is_relative_to(train):
         raise UsageError(
             f"data.held_out={held_out} and data.root={root} have images in common, which would be trained on: "
-            "give two folders of which none is in the other."
+            "give two separate folders, neither inside the other."
         )
 
 
 def sides(size: int | Sequence[int]) -> tuple[int, int]:
-    """Height and width of images of that size, one number of a square.
+    """Return height and width for a size, which is one number for squares or both.
 
     Raises:
         UsageError: it is neither one number nor two.
@@ -52,7 +52,7 @@ def sides(size: int | Sequence[int]) -> tuple[int, int]:
 def read_in_range(
     path: Path, sample_shape: tuple[int, ...], fit: Fit, depth: Depth, value_range: tuple[float, float]
 ) -> Tensor:
-    """One image in that depth, (channels, height, width): whole numbers as in a file, floats in the range."""
+    """Read one image at this depth, (channels, height, width): integers as in the file, or floats in the range."""
     image = read_image(path, sample_shape, fit, depth)
     low, high = value_range
     return image.mul_(high - low).add_(low) if image.is_floating_point() else image
@@ -61,13 +61,13 @@ def read_in_range(
 class ImageFolder(ImageData):
     """All images in a folder and its subfolders, fitted to ``size``: a number, or height and width.
 
-    ``fit`` is ``crop``, scaled to cover these and cropped at the centre, ``pad``, the whole image on black, or
-    ``stretch``. ``channels`` are 1 (grey), 2 (grey and alpha), 3 (colour) or 4 (colour and alpha), ``depth`` is 8 or 16
-    bits or ``float``: pixels in [0, 1].
+    ``fit`` is ``crop``, which scales images to cover the size and crops the center, ``pad``, which fits them on black,
+    or ``stretch``. ``channels`` is 1 (gray), 2 (gray and alpha), 3 (color) or 4 (color and alpha). ``depth`` is 8 or 16
+    bits, or ``float`` for pixels in [0, 1].
 
-    The folder that directly holds an image is its class, unless all images lie in ``root`` itself: then there are no
-    classes. The scaled images are cached, so that only the first run reads them all; a folder that would take more than
-    ``memory_limit`` GiB is read by worker processes at every run. ``held_out`` is another folder, with folders of the
+    The folder that directly contains an image is its class; if all images are directly in ``root``, there are no
+    classes. The scaled images are cached, so only the first run decodes them. A folder that needs more than
+    ``memory_limit`` GiB is read by worker processes in every run. ``held_out`` is another folder with subfolders of the
     same names.
     """
 
@@ -95,7 +95,7 @@ class ImageFolder(ImageData):
             "depth": depth,
             "value_range": self.value_range,
         }
-        self._read: Callable[[Path], Tensor] = partial(read_in_range, **form)  # which workers have without this object
+        self._read: Callable[[Path], Tensor] = partial(read_in_range, **form)  # workers do not get this object
         self.unreadable = unreadable
         self.memory_limit = memory_limit
         self.held_out = None if held_out is None else Path(held_out).expanduser()
@@ -116,7 +116,7 @@ class ImageFolder(ImageData):
 
     @cached_property
     def fingerprint(self) -> str:  # type: ignore[override]
-        """As of all images; of a folder that is too large to read the names, sizes and times of the files."""
+        """As in the base class; for a folder too large for memory, a digest of the files' names, sizes and times."""
         if isinstance(self.images, Tensor):
             return super().fingerprint
         images: Any = self.images
@@ -143,23 +143,23 @@ class ImageFolder(ImageData):
         return super().held_out_samples(n)
 
     def names(self) -> list[str]:
-        """The files' paths in ``root``, in the order of ``read``."""
+        """The paths of the files relative to ``root``, in the order of ``read``."""
         return [file.relative_to(self.root).as_posix() for file in self._training_files]
 
     def _labels(self, files: list[Path]) -> Tensor:
-        """Which of ``class_names`` each file's folder is, -1 for none."""
+        """The index of each file's folder in ``class_names``, -1 for none."""
         return _indices(self.class_names, files)
 
     def read(self, train: bool) -> tuple[Tensor, Tensor]:
-        """All images of ``root`` or ``held_out``, (n, *sample_shape) in their depth, and their classes, (n,).
+        """Return all images of ``root`` or ``held_out``, (n, *sample_shape) at their depth, and their classes, (n,).
 
-        Inception needs no classes: for it, -1 is a folder that ``root`` does not have.
+        Inception needs no classes: with it, a folder missing in ``root`` has class -1.
         """
         folder = self.root if train else self.held_out
         if folder is None:
             raise UsageError(
                 "data.held_out is not set: image metrics compare with images that are not trained on, so give a folder "
-                "of such."
+                "of held-out images."
             )
         files = self._training_files if train else self._files(folder)
         if not self._fits(files):
@@ -184,16 +184,16 @@ class ImageFolder(ImageData):
     def _class_index(self, name: int | str) -> int:
         names = list(self.all_class_names)
         if not names:
-            raise UsageError(f"data.classes names {name!r}: {self.root} has no folders, which would be classes.")
+            raise UsageError(f"data.classes names {name!r}, but {self.root} has no subfolders to serve as classes.")
         if str(name) not in names:
-            raise UsageError(f"data.classes names {name!r}: {self.root} has the folders {', '.join(names)}.")
+            raise UsageError(f"data.classes names {name!r}, but {self.root} has the folders {', '.join(names)}.")
         return names.index(str(name))
 
     def _files(self, folder: Path) -> list[Path]:
-        """The images in a folder, in order of their paths.
+        """List the images in a folder, sorted by path.
 
         Raises:
-            UsageError: there is no such folder or no image in it.
+            UsageError: the folder does not exist or has no image.
         """
         option = "root" if folder == self.root else "held_out"
         advice = f"give a folder with {' '.join(sorted(IMAGE_ENDINGS))}."
@@ -206,11 +206,11 @@ class ImageFolder(ImageData):
         return listing.files
 
     def _load(self, files: list[Path]) -> tuple[Tensor, Tensor]:
-        """The readable images, from the cache or from their files, and their indices among the files."""
+        """Load the readable images, from the cache or their files, and their indices in ``files``."""
         return cached(self._cache_path(files, "images and indices"), lambda: self._decode(files))
 
     def _readable(self, files: list[Path]) -> list[int]:
-        """The indices of those that workers will read: of all, unless unreadable ones are passed over."""
+        """The indices of the files that workers will read: all, unless unreadable files are skipped."""
         if self.unreadable == "refuse":
             return list(range(len(files)))
         images = _Files(files, torch.zeros(len(files)), self._read)
@@ -231,7 +231,7 @@ class ImageFolder(ImageData):
         return cache_folder(self.cache) / f"{key.hexdigest()}.pt"
 
     def _decode(self, files: list[Path]) -> tuple[Tensor, Tensor]:
-        """The readable images, (images, *sample_shape), and their indices."""
+        """Decode the readable images, (images, *sample_shape), and return their indices."""
         images, readable = self._tried(files, map(self._read_or_refuse, files), "Reading")
         return torch.stack(images), readable
 
@@ -242,9 +242,9 @@ class ImageFolder(ImageData):
             return error
 
     def _tried(self, files: list[Path], read: Iterable[Any], doing: str) -> tuple[list[Any], Tensor]:
-        """What is read of the files and their indices, with a progress bar and a count of those passed over.
+        """Read the files with a progress bar; return the images and their indices, and print how many were skipped.
 
-        Of a folder that is only checked nothing is kept.
+        If the folder is only checked, the images are not kept.
         """
         from rich.markup import escape
         from rich.progress import track
@@ -267,7 +267,7 @@ class ImageFolder(ImageData):
 
 
 class _Files(Dataset[tuple[Tensor, int]]):
-    """(image, class) read when asked for."""
+    """(image, class) items, read on demand."""
 
     def __init__(self, files: list[Path], labels: Tensor, read: Callable[[Path], Tensor]) -> None:
         self.files = files
@@ -282,11 +282,11 @@ class _Files(Dataset[tuple[Tensor, int]]):
 
 
 def _class_of(file: Path) -> str:
-    """The name of the folder that directly holds a file."""
+    """The name of the folder that directly contains a file."""
     return named(file.parent.name)
 
 
 def _indices(names: Sequence[str], files: list[Path]) -> Tensor:
-    """Where the name of each file's folder stands among the names, -1 for nowhere."""
+    """The index of each file's folder in ``names``, -1 for none."""
     positions = {name: i for i, name in enumerate(names)}
     return torch.tensor([positions.get(_class_of(file), -1) for file in files])

@@ -1,4 +1,4 @@
-"""What all image sets share: the choice of classes, held-out images, the network that gives features, validation."""
+"""Base of the image data modules: selected classes, held-out images, feature networks and validation."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -22,12 +22,12 @@ from gan_lightning.pixels import as_bytes, from_bytes
 from gan_lightning.streams import stream_seed
 
 RANGES = {"signed": (-1.0, 1.0), "unit": (0.0, 1.0)}
-FEWEST_HELD_OUT = 10  # density looks at five neighbours
+FEWEST_HELD_OUT = 10  # density uses five nearest neighbors
 VALIDATION_BATCH = 500
 
 
 class HeldOut(Batches):
-    """uint8 images in order, in batches of floats in the range."""
+    """Batches of uint8 images in order, as floats in the range."""
 
     def __init__(self, samples: Batch, value_range: tuple[float, float]) -> None:
         super().__init__(samples, VALIDATION_BATCH)
@@ -38,14 +38,14 @@ class HeldOut(Batches):
 
 
 class ImageData(RealData):
-    """Base of the image data modules, whose ``read`` gives images and classes; batches are float in ``value_range``.
+    """Base of the image data modules: ``read`` returns images and classes; batches are floats in ``value_range``.
 
-    A tensor of images goes to the training device, where a batch is one indexing operation; a data set that reads
-    (image, class) one by one goes through ``workers`` processes. Where only some classes are chosen, they are counted
-    from 0 in the order of ``class_names``. With ``subset`` only so many images are trained on, drawn at random from
-    those of the chosen classes, but for every seed the same, and of which the smaller are parts of the larger.
-    Validation compares generated images with ``validation_samples`` held-out ones by the features of a classifier of
-    this data, which has learnt from all its training images, or of Inception.
+    A tensor of images is moved to the training device, where a batch is one indexing operation; a dataset that reads
+    (image, class) items one by one is read by ``workers`` processes. Selected classes are numbered from 0 in the order
+    of ``class_names``. ``subset`` limits the number of training images; they are drawn at random from the selected
+    classes, the same for every seed, and smaller subsets are contained in larger ones. Validation compares generated
+    images with ``validation_samples`` held-out images by the features of Inception or of a classifier trained on all
+    training images of this dataset.
     """
 
     images: Tensor | Dataset[tuple[Tensor, int]]  # uint8, uint16 or floats in the range, (images, *sample_shape)
@@ -97,20 +97,20 @@ class ImageData(RealData):
 
     @property
     def all_class_names(self) -> Sequence[str]:
-        """The names of all classes that ``read`` may give, chosen or not; empty where there are none."""
+        """The names of all classes of ``read``, selected or not; empty if there are none."""
         return ()
 
     def read(self, train: bool) -> tuple[Tensor, Tensor]:
-        """All images of the training or of the held-out set, (n, *sample_shape), and their classes, (n,).
+        """Return all images of the training or the held-out set, (n, *sample_shape), and their classes, (n,).
 
-        -1 is none of ``all_class_names``.
+        A class of -1 is not in ``all_class_names``.
         """
         raise TypeError(f"{type(self).__name__} must define read")
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the images, and what validation needs: held-out images and the network that gives features."""
+        """Read the images, and the held-out images and the feature network if validation needs them."""
         if self.validation_samples and self.features == "own":
-            cache_folder(self.cache)  # refused before anything is read
+            cache_folder(self.cache)  # fails before anything is read
         if not hasattr(self, "images"):
             self.images, self.labels, *_ = self._of_chosen_classes(*self.read(train=True))
         self._take_subset()
@@ -120,14 +120,14 @@ class ImageData(RealData):
             features = self._feature_network()
             self.features_name, self.features_accuracy = features.name, features.accuracy
             self._metric = ImageMetrics(features, self.value_range, self._chosen_classes())
-            # Lightning validates only where this method is defined, and an empty loader would make it warn
+            # Lightning validates only if this method is defined, and warns about an empty loader
             self.val_dataloader = self._validation_batches  # type: ignore[method-assign]
 
     def _take_subset(self) -> None:
-        """Keep the subset of the images, where they are not cut down to it already.
+        """Reduce the images to the subset, unless this is done already.
 
         Raises:
-            UsageError: there are fewer.
+            UsageError: there are fewer images.
         """
         if self.subset is None or self.subset == (total := len(self.images)):  # type: ignore[arg-type]
             return
@@ -144,7 +144,7 @@ class ImageData(RealData):
 
     @cached_property
     def fingerprint(self) -> str:  # type: ignore[override]
-        """A digest of the images that are trained on and their classes, wherever they lie; known after ``setup``."""
+        """A digest of the training images and their classes, independent of paths; available after ``setup``."""
         assert isinstance(self.images, Tensor)
         digest = hashlib.sha256(self.images.contiguous().numpy().data)
         if self.labels is not None:
@@ -152,14 +152,14 @@ class ImageData(RealData):
         return f"{len(self.images)} images in memory, digest {digest.hexdigest()[:16]}"
 
     def held_out_images(self) -> Batch:
-        """The held-out images of the chosen classes, (n, *sample_shape), in an order that all runs share."""
+        """The held-out images of the selected classes, (n, *sample_shape), in the same order for all runs."""
         images = self._of_chosen_classes(*self.read(train=False))
         stream = torch.Generator().manual_seed(stream_seed("held-out"))
         order = torch.randperm(len(images.x), generator=stream)
         return apply(lambda tensor: tensor[order], images)
 
     def held_out_samples(self, n: int) -> Batch:
-        """The first n held-out images, as validation has them."""
+        """The first n held-out images, in validation's order."""
         images = apply(lambda tensor: tensor[:n], self.held_out_images())
         return images._replace(x=from_bytes(images.x, self.value_range))
 
@@ -183,7 +183,7 @@ class ImageData(RealData):
         return own_features(kind, (train, labels), (held_out, its_labels), len(self.all_class_names), cache, device)
 
     def _of_chosen_classes(self, images: Tensor, labels: Tensor) -> Batch:
-        """The images of the chosen classes, and which of ``class_names`` each has; None if one has none of them."""
+        """The images of the selected classes and their indices in ``class_names``; None if an image has no class."""
         chosen = self._chosen_classes()
         if chosen is not None:
             is_chosen = torch.isin(labels, torch.tensor(chosen))
@@ -197,7 +197,7 @@ class ImageData(RealData):
         return self.all_class_names if chosen is None else [self.all_class_names[index] for index in chosen]
 
     def _chosen_classes(self) -> list[int] | None:
-        """The chosen classes' indices among all, in their order."""
+        """The sorted indices of the selected classes; None for all."""
         return None if self.chosen is None else sorted({self._class_index(name) for name in self.chosen})
 
     def _class_index(self, name: int | str) -> int:
@@ -227,7 +227,7 @@ class ImageData(RealData):
         return samples._replace(x=from_bytes(samples.x, self.value_range))
 
     def check_size(self) -> None:
-        """Raise a UsageError where one round needs more images than there are."""
+        """Raise a UsageError if one round needs more images than there are."""
         n, needed = len(self.images), self.round_shape.samples  # type: ignore[arg-type]
         if n < needed:
             raise UsageError(

@@ -1,4 +1,4 @@
-"""Which files of a folder are images: links are followed, and whatever is neither a file nor a folder is left alone."""
+"""Find the images in a folder: links are followed, and anything but files and folders is ignored."""
 
 import os
 import stat
@@ -20,27 +20,27 @@ OTHER_ENDINGS = {
     *(".avif", ".heic", ".heif", ".jxl", ".jxr", ".svg", ".svgz", ".eps", ".psd", ".xcf", ".ico", ".pcx", ".dds"),
     *(".exr", ".hdr", ".pfm", ".fits", ".dcm", ".qoi", ".sgi", ".xbm", ".xpm", ".apng", ".mpo", ".jpx", ".jpf", ".j2c"),
     *(".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
-} - IMAGE_ENDINGS  # which are not read
-MAC = "__MACOSX"  # a folder of a Mac's zip, whose files have the images' names
+} - IMAGE_ENDINGS  # image formats that are not read
+MAC = "__MACOSX"  # macOS adds this folder to zip files; its files are named like the images
 
 
 @dataclass
 class Listing:
-    """The images in a folder, and what looks like some but is passed over, by its kind."""
+    """The images in a folder, and the skipped files that look like images, by kind."""
 
     files: list[Path] = field(default_factory=list)
     others: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
 
     def passed_over(self, folder: Path) -> str:
-        """One line that counts them; empty where there is nothing to say."""
+        """One line that counts the skipped files; empty if there are none."""
         if not self.others:
             return ""
         counts = ", ".join(f"{len(paths)} {kind} ({named(paths[0].name)})" for kind, paths in self.others.items())
-        return f"Passed over in {named(folder)}: {counts}, each with the first one's name."
+        return f"Skipped in {named(folder)}: {counts}; the first of each kind is named."
 
 
 def list_images(root: Path) -> Listing:
-    """The images in a folder and its subfolders, in order of their paths.
+    """List the images in a folder and its subfolders, sorted by path.
 
     Raises:
         UsageError: a folder cannot be read.
@@ -53,7 +53,7 @@ def list_images(root: Path) -> Listing:
 
 
 def _list(folder: Path, around: list[tuple[int, int]], seen: set[tuple[int, int, str]], listing: Listing) -> bool:
-    """Add what is in a folder that lies in the folders ``around``; returns whether it has an image."""
+    """Add the contents of a folder inside the folders ``around``; return whether it has an image."""
     found = False
     try:
         here = folder.stat()
@@ -62,9 +62,9 @@ def _list(folder: Path, around: list[tuple[int, int]], seen: set[tuple[int, int,
         raise UsageError(f"{named(folder)} cannot be read ({error.strerror}): change its permissions.") from error
     identity = here.st_dev, here.st_ino
     if identity in around:
-        listing.others["links to a folder around them"].append(folder)
+        listing.others["links to a parent folder"].append(folder)
         return True
-    if (*identity, folder.name) in seen:  # under this name, which is its class, its images are there already
+    if (*identity, folder.name) in seen:  # its images are already listed under this name, which is their class
         return True
     seen.add((*identity, folder.name))
     for entry in entries:
@@ -83,10 +83,10 @@ def _list(folder: Path, around: list[tuple[int, int]], seen: set[tuple[int, int,
 
 
 def _kind(path: Path) -> str:
-    """folder, image, a name for what looks like an image and is none, or empty for what does not."""
+    """folder, image, the kind of a file that looks like an image but is not read, or empty for other files."""
     try:
         mode = path.stat().st_mode
-    except OSError:  # a dead link or a link to itself
+    except OSError:  # a broken link or a link to itself
         mode = 0
     ending = path.suffix.lower()
     if not stat.S_ISDIR(mode) and ending not in IMAGE_ENDINGS | OTHER_ENDINGS:

@@ -19,7 +19,7 @@ from gan_lightning.pixels import Depth
 
 @dataclass(frozen=True)
 class RoundShape:
-    """How the real samples of one round divide among updates, micro-batches and ranks."""
+    """How the real samples of one round are divided among updates, micro-batches and ranks."""
 
     critic_steps: int
     accumulate_grad_batches: int
@@ -29,27 +29,27 @@ class RoundShape:
 
     @property
     def samples(self) -> int:
-        """Samples of one round on all ranks together."""
+        """Samples per round over all ranks."""
         return self.critic_steps * self.accumulate_grad_batches * self.world_size * self.batch_size
 
     def shard(self, samples: Tensor) -> Tensor:
-        """This rank's part of whole rounds, (rounds * samples, ...) to (rounds, critic_steps, accumulate, N, ...)."""
+        """This rank's shard of whole rounds, (rounds * samples, ...) to (rounds, critic_steps, accumulate, N, ...)."""
         shape = (-1, self.critic_steps, self.accumulate_grad_batches, self.world_size, self.batch_size)
         return samples.view(*shape, *samples.shape[1:])[:, :, :, self.rank]
 
     def rounds(self, samples: Batch) -> Rounds:
-        """This rank's part of whole rounds, x and y alike."""
+        """This rank's shard of whole rounds, for both x and y."""
         return Rounds(self.shard(samples.x), None if samples.y is None else self.shard(samples.y))
 
 
 class RoundLoader:
     """An endless stream of rounds, cut into batches and epochs.
 
-    It has no state: a batch begins with the round ``trainer.global_step``, and the n-th batch of an epoch ends at round
-    ``n * rounds_per_batch`` of it, at the epoch's end or at ``trainer.max_steps``. What that last cut off comes with
-    the next batch when a longer run goes on; what was cut off more than once, with the next ones, of at most twice the
-    rounds. ``fetch(start, stop)`` makes the rounds [start, stop), and nothing else decides what is in them. With
-    ``trainer.overfit_batches`` every epoch has the rounds of the first.
+    The loader is stateless. A batch starts at round ``trainer.global_step``; the n-th batch of an epoch ends at its
+    round ``n * rounds_per_batch``, at the end of the epoch, or at ``trainer.max_steps``, whichever is first. If
+    ``max_steps`` cut a batch short, the next batch of a longer run includes the missing rounds; if it did so several
+    times, the next batches do, each with at most twice the usual rounds. The rounds [start, stop) depend only on
+    ``fetch(start, stop)``. With ``trainer.overfit_batches``, every epoch repeats the rounds of the first.
     """
 
     def __init__(
@@ -61,28 +61,28 @@ class RoundLoader:
         self.trainer = trainer
 
     def __len__(self) -> int:
-        """Batches of one epoch."""
+        """The number of batches per epoch."""
         return -(-self.rounds_per_epoch // self.rounds_per_batch)
 
     def __iter__(self) -> Iterator[Rounds]:
-        # Lightning counts an epoch's batches, but asks for one more where a run resumes at the epoch's end
+        # Lightning counts an epoch's batches, but asks for one more if a run resumes at the end of an epoch
         while self.trainer.fit_loop.batch_idx + 1 < self.trainer.num_training_batches:
             start, stop = self.next_rounds()
             yield self._repeated(start, stop) if self.trainer.overfit_batches else self.fetch(start, stop)
 
     def next_rounds(self) -> tuple[int, int]:
-        """Where the next batch begins and ends."""
+        """The first round of the next batch, and the end of its range."""
         trainer, epoch, rounds = self.trainer, self._epoch(), self.rounds_per_batch
         start = trainer.global_step
-        batch = trainer.fit_loop.batch_idx + 2  # of the epoch, from 1: Lightning has counted those before
+        batch = trainer.fit_loop.batch_idx + 2  # counted from 1 in the epoch; Lightning's is the index of the last one
         stop = trainer.current_epoch * epoch + min(batch * rounds, epoch)
-        if not start < stop <= start + epoch + rounds:  # a resumed run whose epochs have another length
+        if not start < stop <= start + epoch + rounds:  # the run was resumed with epochs of a different length
             stop = start + rounds
-        stop = min(stop, start + 2 * rounds)  # what was cut off more than once comes with several batches
+        stop = min(stop, start + 2 * rounds)  # rounds missing after several cuts are spread over several batches
         return start, min(stop, trainer.max_steps) if trainer.max_steps > start else stop
 
     def _repeated(self, start: int, stop: int) -> Rounds:
-        """The rounds of the first epoch that stand where [start, stop) would."""
+        """The rounds of the first epoch at the positions of [start, stop)."""
         epoch, parts = self._epoch(), []
         while start < stop:
             first = start % epoch
@@ -92,19 +92,19 @@ class RoundLoader:
         return concatenate(parts)
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing; that there is the method tells Lightning that a resumed run goes on exactly."""
+        """Empty; because this method exists, Lightning treats the loader as resumable."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing, since all follows from the Trainer's counts."""
+        """Do nothing: the position follows from the Trainer's counters."""
 
     def _epoch(self) -> int:
-        """Rounds of an epoch, which the Trainer may limit."""
+        """Rounds per epoch, within the Trainer's limits."""
         return min(self.trainer.num_training_batches * self.rounds_per_batch, self.rounds_per_epoch)
 
 
 class Batches:
-    """Samples in order, in batches: unlike a DataLoader, it leaves the global random state alone."""
+    """Batches of samples in order; unlike a DataLoader, it does not touch the global random state."""
 
     def __init__(self, samples: Batch, batch_size: int) -> None:
         x = samples.x.split(batch_size)
@@ -121,25 +121,25 @@ class Batches:
 class RealData(LightningDataModule):
     """Base of the data modules: real samples for training, held-out ones and metrics for validation.
 
-    A subclass says what its samples are: their ``sample_shape``, the ``class_names`` of their y where they have
-    classes, the ``value_range`` of images. Networks are built from these, so that they are known without a trainer and
-    before ``setup``. It defines ``rounds_per_epoch`` and ``fetcher``; where its truth is known, also ``metrics`` and
-    ``val_dataloader``, which gives Batches, and the ``monitor`` by which one checkpoint is better than another.
+    A subclass describes its samples: their ``sample_shape``, the ``class_names`` if they have classes, and the
+    ``value_range`` of images. Networks are built from these, so they must be available without a trainer and before
+    ``setup``. A subclass defines ``rounds_per_epoch`` and ``fetcher``. To support validation, it also defines
+    ``metrics``, ``val_dataloader``, which yields Batches, and ``monitor``, the metric that selects the best checkpoint.
     """
 
     sample_shape: tuple[int, ...]
-    value_range: tuple[float, float] | None = None  # None for what has no bounds
-    depth: Depth = 8  # of images that samples are written as
+    value_range: tuple[float, float] | None = None  # None if unbounded
+    depth: Depth = 8  # of the images that samples are written as
     monitor: tuple[str, str] | None = None  # a metric's name and "min" or "max"
-    features_name: str | None = None  # of the network whose features image metrics compare
-    features_accuracy: float | None = None  # of its classes on held-out images
-    units: dict[str, Any] | None = None  # plain containers, by which samples go back to the units of their source
-    blocks: tuple[int, ...] = ()  # the widths of a table's columns, 1 of a numeric one
-    fingerprint: str | None = None  # of the samples that are trained on; None where the options tell all of them
-    held_out_digest: str | None = None  # of what validation compares with; None where the options tell all of it
+    features_name: str | None = None  # the network whose features image metrics compare
+    features_accuracy: float | None = None  # its accuracy on held-out images
+    units: dict[str, Any] | None = None  # plain containers; they map samples back to the units of their source
+    blocks: tuple[int, ...] = ()  # the widths of a table's columns, 1 for a numeric column
+    fingerprint: str | None = None  # of the training samples; None if the options determine them
+    held_out_digest: str | None = None  # of the validation samples; None if the options determine them
     validation_samples = 0
-    evaluation_samples: int | None = None  # of evaluate.py, where the field has a number; None for validation's
-    measured_classes: Sequence[str] = ()  # the names of the classes, where metrics by class tell each class's own, too
+    evaluation_samples: int | None = None  # for evaluate.py, by convention of the field; None for validation's number
+    measured_classes: Sequence[str] = ()  # class names, if metrics by class also report each class
 
     def __init__(self, batch_size: int, seed: int = 0, rounds_per_batch: int = 1) -> None:
         super().__init__()
@@ -151,47 +151,47 @@ class RealData(LightningDataModule):
 
     @property
     def class_names(self) -> Sequence[str]:
-        """The names of the classes 0, 1, ... that y counts; empty where samples have none."""
+        """The names of classes 0, 1, ...; empty if samples have no classes."""
         return ()
 
     @property
     def classes(self) -> int:
-        """How many classes there are, 0 for none."""
+        """The number of classes, 0 for none."""
         return len(self.class_names)
 
     @property
     def shown(self) -> int:
-        """How many samples a picture takes."""
+        """The number of samples in a picture."""
         return pictures.shown(self.sample_shape)
 
     def picture(self, samples: Batch, columns: int | None = None) -> Tensor:
-        """Samples as one picture, uint8 (3, height, width): images as a grid, of so many columns, others as points.
+        """Draw samples as one picture, uint8 (3, height, width): images as a grid with ``columns``, others as points.
 
-        Where as many samples have each of the labels, a row of images is of one class; points have its colour.
+        If all labels occur equally often, each row of images shows one class. Points are colored by class.
         """
         return pictures.draw(samples.x, self.value_range, columns, labels=samples.y)
 
     def recall(self, described: Mapping[str, Any]) -> None:
-        """Take what a checkpoint tells of the data, so that they need not be read to draw or write samples."""
+        """Restore the data's description from a checkpoint, so that samples can be drawn without reading the data."""
 
     def in_units(self, samples: Tensor) -> Tensor:
-        """Samples, (N, *sample_shape), in the units and the type of their source."""
+        """Convert samples (N, *sample_shape) to the units and the type of their source."""
         return samples
 
     def write_csv(self, file: TextIO, samples: Tensor) -> None:
-        """Samples as rows in their own units, under the names of their columns; of points these are x_1, x_2, ...
+        """Write samples as rows in their own units under their column names, x_1, x_2, ... for points.
 
         Raises:
-            UsageError: samples are no rows.
+            UsageError: samples are not rows.
         """
         if len(self.sample_shape) != 1:
-            raise UsageError("A .csv file is for rows, which these samples are not: end the name in .npz.")
+            raise UsageError("A .csv file is for rows, but these samples are not rows: end the name in .npz.")
         names = [f"x_{i + 1}" for i in range(self.sample_shape[0])]
         csv.writer(file).writerows([names, *self.in_units(samples).tolist()])
 
     @property
     def units_range(self) -> tuple[float, float] | None:
-        """What values in these units lie in; None for what has no bounds."""
+        """The range of values in these units; None if unbounded."""
         return self.value_range
 
     @property
@@ -209,7 +209,7 @@ class RealData(LightningDataModule):
 
     @property
     def joint_batch(self) -> int:
-        """Samples of one update on all devices together."""
+        """Samples per update over all devices."""
         return self.round_shape.samples // self.round_shape.critic_steps
 
     @property
@@ -217,7 +217,7 @@ class RealData(LightningDataModule):
         raise TypeError(f"{type(self).__name__} must define rounds_per_epoch")
 
     def rounds_in_epoch(self) -> int:
-        """The rounds of one epoch of the Trainer's, which may limit them."""
+        """Rounds per epoch of the Trainer, within its limits."""
         assert self.trainer is not None
         batches = math.ceil(self.rounds_per_epoch / self.rounds_per_batch)
         limit = self.trainer.limit_train_batches
@@ -225,26 +225,26 @@ class RealData(LightningDataModule):
         return min(batches * self.rounds_per_batch, self.rounds_per_epoch)
 
     def conditions(self, n: int) -> Tensor | None:
-        """The y of n samples to ask a conditional generator for: the classes in turn; None where there are none."""
+        """Conditions y for n samples of a conditional generator: the classes in turn; None if there are none."""
         return in_turn(range(self.classes), n) if self.classes else None
 
     def check_size(self) -> None:
-        """Raise a UsageError where one round needs more samples than there are."""
+        """Raise a UsageError if one round needs more samples than there are."""
 
     def fetcher(self) -> Callable[[int, int], Rounds]:
-        """A function that makes this rank's rounds [start, stop)."""
+        """Return a function that maps (start, stop) to this rank's rounds [start, stop)."""
         raise TypeError(f"{type(self).__name__} must define fetcher")
 
     def metrics(self) -> dict[str, Metric]:
-        """The validation's metrics by name, each updated with the Batches (generated, real)."""
+        """The validation metrics by name, each updated with the Batches (generated, real)."""
         return {}
 
     def training_samples(self, n: int, seed: int) -> Batch:
-        """n real samples that are none of validation's."""
+        """n real samples that validation does not use."""
         raise TypeError(f"{type(self).__name__} must define training_samples")
 
     def held_out_samples(self, n: int) -> Batch:
-        """The first n samples that are not trained on, or, where there are none, n that are."""
+        """The first n held-out samples, or n training samples if none are held out."""
         return self.training_samples(n, seed=0)
 
     def train_dataloader(self) -> RoundLoader:

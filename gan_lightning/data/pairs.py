@@ -1,4 +1,4 @@
-"""Pairs of images, to translate one into the other: two folders, or MNIST's digits and their edges."""
+"""Paired images for image-to-image translation: two folders, or MNIST's digits and their edges."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ B = TypeVar("B", Batch, Rounds)
 
 
 def split(joined: B) -> B:
-    """x, (..., 2 channels, height, width), as the input y, its first channels, and the target x."""
+    """Split x, (..., 2 channels, height, width), into the input y, the first channels, and the target x."""
     y, x = joined.x.chunk(2, dim=-3)
     return joined._replace(x=x, y=y)
 
@@ -35,13 +35,13 @@ class _HeldOutPairs(HeldOut):
 
 
 class Pairs(ImageData):
-    """Base of paired images: x is the target, y the input, of one shape and range.
+    """Base of paired images: x is the target and y the input, with the same shape and range.
 
-    ``read`` gives them joined along the channels, the input first, so that a flip mirrors both. Validation compares
-    G(y) with x on held-out pairs, and by the features of a network where there is one.
+    ``read`` returns each pair concatenated along the channels, the input first, so that a flip mirrors both. Validation
+    compares G(y) with x on held-out pairs, also by the features of a network if there is one.
     """
 
-    fit: Fit = "crop"  # of images that are given to G alone
+    fit: Fit = "crop"  # for input images given to G by the user
 
     def setup(self, stage: str | None = None) -> None:
         if not hasattr(self, "images"):
@@ -73,7 +73,7 @@ class Pairs(ImageData):
         return split(super().held_out_samples(n))
 
     def conditions(self, n: int) -> Tensor:
-        """n inputs, (n, *sample_shape), of validation's pairs, or of training's where there is none; in turn."""
+        """n inputs (n, *sample_shape), cycling through the validation pairs, or the training pairs if none."""
         known = self._held_out.x if self.validation_samples else self.images
         assert isinstance(known, Tensor)
         joined = from_bytes(known[torch.arange(n) % len(known)], self.value_range)
@@ -82,7 +82,7 @@ class Pairs(ImageData):
         return inputs
 
     def picture(self, samples: Batch, columns: int | None = None) -> Tensor:
-        """As of all images; y, which are no labels, are left out."""
+        """Draw x as in the base class; y holds images, not labels, and is left out."""
         return super().picture(samples._replace(y=None), columns)
 
     def _validation_batches(self) -> HeldOut:
@@ -92,10 +92,10 @@ class Pairs(ImageData):
 
 
 class PairedFolder(Pairs):
-    """The images of ``root``/A as inputs and those of ``root``/B as targets, paired by their names in the two folders.
+    """The images of ``root``/A as inputs and those of ``root``/B as targets, paired by file name.
 
-    Each is read as ``ImageFolder`` does, up to ``memory_limit`` GiB of either. ``held_out`` is another such folder;
-    without it the training pairs are shown.
+    Each folder is read like ``ImageFolder``, up to ``memory_limit`` GiB each. ``held_out`` is another such folder;
+    without it, pictures show training pairs.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class PairedFolder(Pairs):
             raise UsageError("data.held_out is not set: give a folder with A and B whose pairs are not trained on.")
         try:
             images = torch.cat(self._sides(root), 1)
-        except UsageError as error:  # which names the options of one folder
+        except UsageError as error:  # its message names ImageFolder's options
             sentence = str(error).replace("data.root=", f"data.{option}=").replace(SKIP, "")
             raise UsageError(sentence) from error
         return images, torch.full((len(images),), -1)
@@ -147,36 +147,36 @@ class PairedFolder(Pairs):
 
 
 def check_names(root: Path, inputs: list[str], targets: list[str]) -> None:
-    """Refuse folders A and B whose files have not the same names.
+    """Check that the files in folders A and B have the same names.
 
     Raises:
-        UsageError: one has a file that the other has not.
+        UsageError: one has a file that is missing in the other.
     """
     if others := sorted(set(inputs) ^ set(targets)):
         there, absent = ("A", "B") if others[0] in inputs else ("B", "A")
         raise UsageError(
-            f"{root / there} has {others[0]}, which {root / absent} has not, so that they are no pairs "
+            f"{root / there} has {others[0]}, which is missing in {root / absent}, so the folders are not pairs "
             f"({len(others)} such files): give both folders files of the same names."
         )
 
 
 def check_shapes(root: Path, names: Sequence[str]) -> None:
-    """Refuse pairs that no longer lie on each other once both are cropped or padded.
+    """Check that pairs stay aligned when both images are cropped or padded.
 
     Raises:
-        UsageError: the images of a pair have different shapes.
+        UsageError: the images of a pair have different aspect ratios.
     """
     for name in names:
         a, b = (upright_size(root / side / name) for side in "AB")
         if a[0] * b[1] != a[1] * b[0]:
             raise UsageError(
                 f"{root / 'A' / name} has {a[0]} x {a[1]} pixels, and the one in B {b[0]} x {b[1]}: give pairs of the "
-                "same shape, or data.fit=stretch."
+                "same aspect ratio, or data.fit=stretch."
             )
 
 
 class MNISTEdges(Pairs):
-    """MNIST's outlines as inputs and its digits as targets, (1, 28, 28): pairs that need no further download."""
+    """Outlines of MNIST's digits as inputs and the digits as targets, (1, 28, 28); no download besides MNIST."""
 
     sample_shape = (1, 28, 28)
 
@@ -199,6 +199,6 @@ class MNISTEdges(Pairs):
 
 
 def outline(images: Tensor) -> Tensor:
-    """The pixels around what is brighter than 127: its 3 x 3 dilation less itself; uint8 to uint8 of 0 and 255."""
+    """The outlines of regions brighter than 127, their 3 x 3 dilation minus themselves; uint8 to uint8 (0 or 255)."""
     inside = (images > 127).float()
     return ((max_pool2d(inside, 3, stride=1, padding=1) - inside) * 255).byte()

@@ -1,4 +1,4 @@
-"""Values as networks see them, and back: a range to [-1, 1], or mean 0 and variance 1 of each column."""
+"""Invertible scaling of values: a range to [-1, 1], or each column to mean 0 and variance 1."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -11,15 +11,15 @@ from gan_lightning.errors import UsageError
 
 Rule = Literal["range", "standard", "none"]
 BYTES = (0.0, 255.0)
-BLOCK = 4096  # samples that are converted at once
+BLOCK = 4096  # samples converted at once
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """x' = (x - offset) / scale, each a single number or one of each column, the last dimension.
+    """x' = (x - offset) / scale, each a single number or one per column, the last dimension.
 
-    ``dtype`` is NumPy's name of the type that x has. What goes back to an integer type is rounded; ``limits`` are those
-    that x stays within on its way back.
+    ``dtype`` is the NumPy name of the type of x. On the way back, integer types are rounded and x is clipped to
+    ``limits``.
     """
 
     offset: tuple[float, ...]
@@ -28,7 +28,7 @@ class Scaling:
     limits: tuple[float, float] | None = None
 
     def __call__(self, x: np.ndarray) -> Tensor:
-        """Samples (N, ...) in float32, computed in float64."""
+        """Scale samples (N, ...) to float32, computed in float64."""
         offset, scale = np.array(self.offset), np.array(self.scale)
         scaled = torch.empty(x.shape, dtype=torch.float32)
         for start in range(0, len(x), BLOCK):
@@ -37,7 +37,7 @@ class Scaling:
         return scaled
 
     def undo(self, samples: Tensor) -> Tensor:
-        """Samples (N, ...) in the units and the type of x."""
+        """Convert samples (N, ...) back to the units and the type of x."""
         kind = np.dtype(self.dtype).kind
         offset, scale = (torch.tensor(part, dtype=torch.double) for part in (self.offset, self.scale))
         x = samples.double() * scale + offset
@@ -45,23 +45,23 @@ class Scaling:
             x = x.clamp(*self.limits)
         if kind in "iu":
             bounds = np.iinfo(self.dtype)
-            largest = float(bounds.max) - (2048 if bounds.bits == 64 else 0)  # which a double holds
+            largest = float(bounds.max) - (2048 if bounds.bits == 64 else 0)  # the largest that a double can hold
             x = x.round().clamp(float(bounds.min), largest)
         return x >= 0.5 if kind == "b" else x.to(getattr(torch, self.dtype))
 
     def state(self) -> dict[str, Any]:
-        """Plain containers, from which ``Scaling(**state)`` makes the same."""
+        """Plain containers; ``Scaling(**state)`` restores the scaling."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
 def fitted(x: np.ndarray, rule: Rule, limits: tuple[float, float] | None = None) -> Scaling:
-    """The scaling of samples (N, ...) by a rule.
+    """Fit a scaling to samples (N, ...).
 
-    range maps ``limits``, for None [0, 255] of bytes and the extremes of other types, to [-1, 1]; standard gives each
-    column, the last dimension, mean 0 and variance 1; a column of one value becomes 0.
+    range maps ``limits`` to [-1, 1]; None means [0, 255] for bytes and the extremes for other types. standard gives
+    each column, the last dimension, mean 0 and variance 1; a constant column becomes 0.
 
     Raises:
-        UsageError: a value is beyond the limits.
+        UsageError: a value is outside the limits.
     """
     dtype = "float64" if x.dtype.itemsize > 8 else x.dtype.name
     if rule == "none":
@@ -75,7 +75,7 @@ def fitted(x: np.ndarray, rule: Rule, limits: tuple[float, float] | None = None)
     if extremes[0] < low or extremes[1] > high:
         raise UsageError(
             f"data.limits is [{low:g}, {high:g}], but values are from {extremes[0]:g} to {extremes[1]:g}: give wider "
-            "ones."
+            "limits."
         )
     half = (high - low) / 2
     return Scaling(((low + high) / 2,), _scales(np.array([half])), dtype, (low, high))

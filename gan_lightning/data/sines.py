@@ -15,7 +15,7 @@ from gan_lightning.metrics.sines import SineFit
 class SineWaves(Distribution):
     """x_t = A sin(2 pi f t / T + phi), t = 0 ... T - 1: A ~ U(amplitudes), f ~ U(frequencies), phi ~ U(-pi, pi).
 
-    f is in cycles over the whole wave. Samples are (T, 1).
+    f is in cycles per sample. Samples have shape (T, 1).
     """
 
     arg_constraints: dict[str, Any] = {}
@@ -34,7 +34,7 @@ class SineWaves(Distribution):
 
 
 class Sines(Synthetic):
-    """Sine waves, (steps, 1), of which validation tells the share that are such, and the laws of their parameters."""
+    """Sine waves (steps, 1); validation measures the share of sines and the distributions of their parameters."""
 
     def __init__(
         self,

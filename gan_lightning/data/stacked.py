@@ -19,11 +19,11 @@ from gan_lightning.metrics.stacked import DIGITS, StackedModes
 from gan_lightning.pixels import from_bytes
 from gan_lightning.streams import fixed_rows, stream_seed
 
-BORDERS = {28: 0, 32: 2}  # pixels of zero on each side, by size
+BORDERS = {28: 0, 32: 2}  # zero pixels on each side, by size
 
 
 class TripleOrder(RoundOrder):
-    """Which three images stand where: independent and uniform, from a stream of its own for each round."""
+    """The order of image triples: independent and uniform, with one random stream per round."""
 
     def indices(self, round_: int) -> Tensor:
         """This rank's images of one round, (critic_steps, accumulate, N, 3)."""
@@ -32,12 +32,12 @@ class TripleOrder(RoundOrder):
 
 
 class StackedMNIST(RealData):
-    """Three independent digits of MNIST's training images as red, green and blue, (3, size, size), without end.
+    """An endless stream of three independent MNIST training digits as red, green and blue, (3, size, size).
 
-    With a ``size`` of 32 each has a border of two pixels. ``rounds_per_epoch`` is only the distance between two
-    validations. The classes are the thousand triples; samples carry no labels, so that no network is conditional.
-    Validation counts the triples among generated images by the classifier of MNIST's digits on each channel;
-    ``features_accuracy`` is its share of right triples, the cube of that of right digits.
+    With ``size=32``, each digit has a border of two pixels. ``rounds_per_epoch`` only sets the interval between
+    validations. There are a thousand modes, the triples of digits; samples have no labels, so networks cannot be
+    conditional. Validation counts the triples in generated images by an MNIST classifier on each channel;
+    ``features_accuracy`` is its accuracy on triples, the cube of its accuracy on digits.
     """
 
     value_range: tuple[float, float]
@@ -74,9 +74,9 @@ class StackedMNIST(RealData):
         self.digits.prepare_data()
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the digits, and what validation needs: held-out triples and the classifier."""
+        """Read the digits, and the held-out triples and the classifier if validation needs them."""
         if self.validation_samples:
-            cache_folder(self.digits.cache)  # refused before anything is read
+            cache_folder(self.digits.cache)  # fails before anything is read
         self.digits.setup()
         self.fingerprint = self.digits.fingerprint
         if self.validation_samples and not hasattr(self, "_metric"):
@@ -87,7 +87,7 @@ class StackedMNIST(RealData):
             assert features.accuracy is not None
             self.features_name, self.features_accuracy = features.name, features.accuracy**3
             self._metric = StackedModes(features, self.value_range, self._shares())
-            # Lightning validates only where this method is defined
+            # Lightning validates only if this method is defined
             self.val_dataloader = self._validation_batches  # type: ignore[method-assign]
 
     def fetcher(self) -> Callable[[int, int], Rounds]:
@@ -104,7 +104,7 @@ class StackedMNIST(RealData):
         return Batch(from_bytes(triples, self.value_range))
 
     def held_out_samples(self, n: int) -> Batch:
-        """The first n held-out triples, as validation has them."""
+        """The first n held-out triples, in validation's order."""
         return Batch(from_bytes(self._held_out_triples(n), self.value_range))
 
     def _training_digits(self) -> Tensor:
@@ -115,7 +115,7 @@ class StackedMNIST(RealData):
         return self._triples(self.digits.read(train=False)[0], n, stream_seed("held-out"))
 
     def _triples(self, digits: Tensor, n: int, seed: int) -> Tensor:
-        """The first n of an endless draw of triples, uint8 (n, *sample_shape)."""
+        """The first n triples of an endless sequence, uint8 (n, *sample_shape)."""
 
         def draw(rows: int, generator: torch.Generator | None) -> Tensor:
             return torch.randint(len(digits), (rows, 3), generator=generator)
@@ -128,7 +128,7 @@ class StackedMNIST(RealData):
         return pad(digits[:, 0], [border] * 4)
 
     def _shares(self) -> Tensor:
-        """The digits' shares of the training images, (10,)."""
+        """The share of each digit in the training images, (10,)."""
         assert self.digits.labels is not None
         return torch.bincount(self.digits.labels, minlength=DIGITS) / len(self.digits.labels)
 

@@ -33,12 +33,12 @@ BLOCK = 10  # rounds
 
 
 class Synthetic(RealData):
-    """Samples of any distribution, with the metrics that know it; y is the mode where a mixture has several.
+    """Samples of any distribution, with metrics that use its density; y is the mode if a mixture has several.
 
-    A Gaussian mixture is compared mode by mode, a distribution on a line by its cdf where torch has it, and any of them
-    with held-out samples by the energy distance.
-    ``rounds_per_epoch`` is only the distance between two validations: there is no end of fresh samples, unless
-    ``fixed_samples`` are drawn once, whose order is a new permutation each time all have been seen.
+    Gaussian mixtures are evaluated mode by mode, one-dimensional distributions by their cdf if torch implements it, and
+    all distributions by the energy distance to held-out samples. ``rounds_per_epoch`` only sets the interval between
+    validations: fresh samples never run out. With ``fixed_samples``, that many are drawn once and reshuffled after each
+    pass over them.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Synthetic(RealData):
             raise UsageError(f"data.validation_samples is {validation_samples}: give a whole number, at least 1.")
         if distribution.batch_shape:
             raise UsageError(
-                f"data.distribution is {tuple(distribution.batch_shape)} distributions at once: make them one, by "
+                f"data.distribution is a batch of distributions, {tuple(distribution.batch_shape)}: combine them by "
                 "torch.distributions.Independent or MixtureSameFamily."
             )
         check_finite(distribution)
@@ -80,7 +80,7 @@ class Synthetic(RealData):
         n = self.round_shape.samples
         if self.fixed_samples is not None and self.fixed_samples < n:
             raise UsageError(
-                f"data.fixed_samples is {self.fixed_samples}, but one round takes {n}: give as many, or a smaller "
+                f"data.fixed_samples is {self.fixed_samples}, but one round takes {n}: give at least {n}, or a smaller "
                 "data.batch_size."
             )
 
@@ -95,7 +95,7 @@ class Synthetic(RealData):
             return shape.rounds(sample_from(self.distribution, BLOCK * shape.samples, seed))
 
         def fetch(start: int, stop: int) -> Rounds:
-            # a block of rounds is one draw from a stream of its own, and a part of it is a slice
+            # each block of rounds is one draw from its own stream; a request for part of it takes a slice
             def part(first: int) -> Rounds:
                 return apply(lambda rounds: rounds[max(start - first, 0) : stop - first], block(first))
 
@@ -104,7 +104,7 @@ class Synthetic(RealData):
         return fetch
 
     def _fixed(self, n: int) -> Callable[[int, int], Rounds]:
-        """Rounds of n samples that are drawn once."""
+        """Rounds from n samples drawn once."""
         samples = sample_from(self.distribution, n, stream_seed("fixed", self.seed))
         order = RoundOrder(n, self.round_shape, self.seed, horizontal_flips=False)
 
@@ -134,7 +134,7 @@ class Synthetic(RealData):
 
 
 def metrics_of(distribution: Distribution) -> dict[str, Callable[..., Metric]]:
-    """The metrics that know a distribution's truth, by name; none where nothing but samples of it can be had."""
+    """The metrics against the exact distribution, by name; empty if it can only be sampled."""
     metrics: dict[str, Callable[..., Metric]] = {}
     if has_cumulative(distribution):
         metrics = {"ks": KolmogorovSmirnov, "wasserstein": Wasserstein, "jsd": JensenShannon}
@@ -148,31 +148,31 @@ def metrics_of(distribution: Distribution) -> dict[str, Callable[..., Metric]]:
 
 
 def check_finite(distribution: Distribution) -> None:
-    """Refuse a distribution whose samples or densities float32 cannot hold.
+    """Check that float32 can represent the distribution's samples and densities.
 
     Raises:
-        UsageError: it is one.
+        UsageError: it cannot.
     """
     x = sample_from(distribution, 1000, 0).x
     try:
         density = distribution.log_prob(x.view(-1, *distribution.event_shape)).float()
-    except NotImplementedError:  # torch knows none
+    except NotImplementedError:  # torch does not implement it
         density = x.new_zeros(1)
-    # squares of distances, too; a density may have a pole where some samples lie
+    # squared distances must be finite too; a density may have a pole at some samples
     if not x.square().isfinite().all() or density.isnan().any() or density.isinf().all():
         raise UsageError(
             f"data.distribution has samples such as {x[0].tolist()} and log-densities such as {density[0].item():g}, "
-            "which float32 cannot train on: choose places up to 1e9 and scales from 1e-9 to 1e9."
+            "which exceed the range of float32: choose locations up to 1e9 and scales from 1e-9 to 1e9."
         )
 
 
 def has_modes(distribution: Distribution) -> TypeGuard[GaussianMixture]:
-    """Whether a sample belongs to one of several known modes."""
+    """Whether the distribution is a mixture of several known modes."""
     return isinstance(distribution, GaussianMixture) and len(distribution.modes) > 1
 
 
 def sample_from(distribution: Distribution, n: int, seed: int) -> Batch:
-    """n samples with their modes, from a stream of their own: the global random state is as before."""
+    """Draw n samples with their modes from their own stream; the global random state is unchanged."""
     with own_stream(seed):
         if has_modes(distribution):
             return Batch(*distribution.sample_with_modes((n,)))

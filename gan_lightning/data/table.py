@@ -1,4 +1,4 @@
-"""A table with numeric and categorical columns, as a CSV file has them."""
+"""Tables with numeric and categorical columns, from CSV files."""
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,15 +23,15 @@ from gan_lightning.metrics.table import TableMetrics
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
-MOST = 1000  # categories of a column
+MOST = 1000  # categories per column
 
 
 class TableData(TensorData):
-    """The rows of a CSV file whose first line has the columns' names, numeric columns standardised, others one-hot.
+    """The rows of a CSV file with a header: numeric columns are standardized, the others one-hot encoded.
 
-    A column that pandas reads as numbers is numeric, unless it is among ``categorical``; any other has a category for
-    each of its different texts. ``columns`` are the names of those to keep, None for all. What samples have in numeric
-    columns is rounded to as many decimals as the file has.
+    A column that pandas reads as numbers is numeric, unless it is listed in ``categorical``; any other column has one
+    category per distinct value. ``columns`` lists the columns to keep, None for all. Numeric values of samples are
+    rounded to the number of decimals in the file.
     """
 
     def __init__(
@@ -69,21 +69,21 @@ class TableData(TensorData):
         names = present if self.columns is None else self.columns
         if absent := [name for name in [*names, *self.categorical] if name not in present]:
             raise UsageError(
-                f"data names the column {absent[0]}, which {self.path} has not: it has {', '.join(present)}."
+                f"data names the column {absent[0]}, which is not in {self.path}: it has {', '.join(present)}."
             )
         return names
 
     def _describe(self, name: str, values: "Series", texts: "Series") -> dict[str, Any]:
-        """What a column is, in plain containers."""
+        """Describe a column in plain containers."""
         if name not in self.categorical and _is_numeric(values):
             x = self._numbers(values)
             mean, std = float(x.mean()), float(x.std())
             return {"name": name, "mean": mean, "std": std or 1.0, "decimals": decimals_of(texts)}
-        categories = texts.astype("category").cat.categories.tolist()  # in order
+        categories = texts.astype("category").cat.categories.tolist()  # sorted
         if not 2 <= len(categories) <= MOST:
             raise UsageError(
-                f"The column {name} of {self.path} has {len(categories):,} categories, and 2 to {MOST} are possible: "
-                "leave it out by data.columns=[NAMES], those to keep."
+                f"The column {name} of {self.path} has {len(categories):,} categories, but 2 to {MOST} are allowed: "
+                "leave it out, listing the columns to keep by data.columns=[NAMES]."
             )
         return {"name": name, "categories": categories}
 
@@ -92,16 +92,16 @@ class TableData(TensorData):
         x = values.to_numpy(np.float64)
         if not np.isfinite(x).all():
             raise UsageError(
-                f"The column {values.name} of {self.path} has numbers and, in some cells, no finite one: fill them in "
-                f"or make it one of data.categorical=[{values.name}]."
+                f"The numeric column {values.name} of {self.path} has cells without a finite number: fill them in, "
+                f"or make it categorical by data.categorical=[{values.name}]."
             )
         return x
 
     def _encode(self, column: Mapping[str, Any], values: "Series", texts: "Series") -> Tensor:
-        """A column as networks see it, (n, 1) or (n, categories)."""
+        """Encode a column for networks, (n, 1) or (n, categories)."""
         if "mean" in column:
             if not _is_numeric(values):
-                raise UsageError(f"The column {column['name']} of {self.path} is no longer numeric: put it back.")
+                raise UsageError(f"The column {column['name']} of {self.path} is no longer numeric: restore it.")
             return torch.from_numpy((self._numbers(values) - column["mean"]) / column["std"])[:, None].float()
         categories = column["categories"]
         if len(others := texts[~texts.isin(categories)]):
@@ -110,13 +110,13 @@ class TableData(TensorData):
         return one_hot(torch.tensor(codes.to_numpy(np.int64)), len(categories)).float()
 
     def in_units(self, samples: Tensor) -> Tensor:
-        """(N, columns) in float64: numbers in their units, categories by their number from 0."""
+        """Samples as (N, columns) in float64: numbers in their units, categories as indices."""
         parts = samples.double().split(self.blocks, -1)
         columns = self.units["columns"]
         return torch.cat([_decoded(column, part) for column, part in zip(columns, parts, strict=True)], -1)
 
     def frame(self, samples: Tensor) -> "DataFrame":
-        """Samples, (N, *sample_shape), in the columns, the units and the types of the file."""
+        """Convert samples (N, *sample_shape) to the columns, units and types of the file."""
         columns = self.units["columns"]
         values = self.in_units(samples).numpy().T
         typed = {column["name"]: _typed(column, x) for column, x in zip(columns, values, strict=True)}
@@ -129,7 +129,7 @@ class TableData(TensorData):
         return super().metrics() | ({"table": TableMetrics(self.blocks)} if self.validation_samples else {})
 
     def picture(self, samples: Batch, columns: int | None = None) -> Tensor:
-        """Pairwise marginals in the columns' own units, categories by their numbers, over held-out rows."""
+        """Pairwise marginals in the columns' own units, categories as indices, over held-out rows."""
         held_out = None if self._held_out is None else self.in_units(self._held_out.x).float()
         names = [column["name"] for column in self.units["columns"]]
         return pictures.draw(self.in_units(samples.x).float(), reference=held_out, names=names)
@@ -153,7 +153,7 @@ def _is_numeric(values: "Series") -> bool:
 
 
 def decimals_of(texts: Iterable[str]) -> int | None:
-    """The most decimals that a number among these has, 0 for whole ones; None where one has an exponent."""
+    """The largest number of decimals in these texts, 0 for integers; None if one has an exponent."""
     texts = [text.strip().lower() for text in texts]
     if any("e" in text for text in texts):
         return None
@@ -161,7 +161,7 @@ def decimals_of(texts: Iterable[str]) -> int | None:
 
 
 def pandas() -> Any:
-    """The package, which only tables need.
+    """Import pandas, which only tables need.
 
     Raises:
         UsageError: it is not installed.
@@ -173,25 +173,25 @@ def pandas() -> Any:
 
 
 def read_table(path: Path) -> tuple["DataFrame", "DataFrame"]:
-    """The rows of a CSV file in the types that pandas finds, and as the texts that are there.
+    """Read the rows of a CSV file, with the types that pandas infers and as text.
 
     Raises:
-        UsageError: there is no such file, or it is no table of rows under different names.
+        UsageError: the file does not exist, or is not a table with rows and distinct column names.
     """
     read = partial(pandas().read_csv, path, encoding="utf-8-sig", index_col=False, low_memory=False)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", pandas().errors.ParserWarning)  # of rows that are longer than the names
+            warnings.simplefilter("error", pandas().errors.ParserWarning)  # rows longer than the header
             names = read(header=None, nrows=1, dtype=str).iloc[0]
             typed, texts = read(), read(dtype=str, keep_default_na=False)
     except pandas().errors.EmptyDataError as error:
-        raise UsageError(f"data.path={path} is empty: give a CSV file with a line of names and rows.") from error
+        raise UsageError(f"data.path={path} is empty: give a CSV file with a header and rows.") from error
     except (OSError, ValueError, pandas().errors.ParserWarning) as error:
         raise UsageError(
-            f"data.path={path} cannot be read as CSV ({one_line(error)}): give a file in UTF-8 whose rows are as long "
-            "as its first line."
+            f"data.path={path} cannot be read as CSV ({one_line(error)}): give a file in UTF-8 whose rows have as many "
+            "cells as its header."
         ) from error
     if texts.empty or names.duplicated().any():
-        what = "has no rows" if texts.empty else "has two columns of one name"
-        raise UsageError(f"data.path={path} {what}: give a CSV file with a line of different names and rows.")
+        what = "has no rows" if texts.empty else "has two columns of the same name"
+        raise UsageError(f"data.path={path} {what}: give a CSV file with a header of distinct names and rows.")
     return typed, texts

@@ -1,4 +1,4 @@
-"""What data that lie in one tensor share: a held-out part, scaled values, and their metrics and pictures."""
+"""Base of data held in one tensor: held-out split, scaling, metrics and pictures."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -26,19 +26,19 @@ VALIDATION_BATCH = 10_000  # rows
 
 
 class Source(NamedTuple):
-    """All samples as networks see them, (N, *sample_shape) in float32, or bytes of images, with their classes, (N,)."""
+    """All samples (N, *sample_shape), in float32 as networks see them or uint8 for images, and their classes (N,)."""
 
     samples: Batch
     class_names: tuple[str, ...]
-    units: dict[str, Any]  # plain containers, by which samples go back to the units of the source
+    units: dict[str, Any]  # plain containers; they map samples back to the units of the source
 
 
 class TensorData(RealData):
-    """Base of data whose samples lie in one tensor, ``load`` gives them and their ``units``.
+    """Base of data held in one tensor; ``load`` returns the samples and their ``units``.
 
-    A share of them, the same for every seed, is held out: it is never trained on, and validation compares generated
-    samples with the first ``validation_samples`` of it, or with all where there are fewer. ``rounds_per_epoch`` is only
-    the distance between two validations: samples come in a new permutation each time all have been seen.
+    A share of the samples, the same for every seed, is held out and never trained on. Validation compares generated
+    samples with its first ``validation_samples``, or with all of it if there are fewer. ``rounds_per_epoch`` only sets
+    the interval between validations: samples are reshuffled after each pass over the data.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class TensorData(RealData):
         self._held_out: Batch | None = None
 
     def load(self) -> Source:
-        """All samples; where ``units`` are known from a checkpoint, in these."""
+        """Return all samples, in the ``units`` of the checkpoint if they are known from one."""
         raise TypeError(f"{type(self).__name__} must define load")
 
     @cached_property
@@ -99,10 +99,10 @@ class TensorData(RealData):
         self.class_names = tuple(described["class_names"])
         self.units = described["units"]
         if "_source" in self.__dict__ and self._source.units != self.units:
-            del self._source  # which other data had been, and are read in the units that were trained in
+            del self._source  # read again, in the units of the training run
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the samples and part them."""
+        """Read the samples and split them."""
         if self._train is not None:
             return
         samples, names, _ = self._source
@@ -112,14 +112,14 @@ class TensorData(RealData):
         order = torch.randperm(n, generator=torch.Generator().manual_seed(stream_seed("held-out")))
         self._train = apply(lambda tensor: tensor[order[held_out:]], samples)
         self.validation_samples = min(self.validation_samples, held_out)
-        _ = self.sample_shape, self.class_names, self.units  # which stay where the source goes
+        _ = self.sample_shape, self.class_names, self.units  # cached before the source is dropped
         del self._source
         if stage == "validate" and not self.validation_samples:
-            raise UsageError(f"data.validation_samples is 0, of {held_out} held-out samples: give some of these.")
+            raise UsageError(f"data.validation_samples is 0, of {held_out} held-out samples: give a number above 0.")
         if self.validation_samples:
             self._held_out = apply(lambda tensor: tensor[order[: self.validation_samples]], samples)
             self.held_out_digest = digest_of(self._held_out)
-            # Lightning validates only where this method is defined
+            # Lightning validates only if this method is defined
             self.val_dataloader = self._validation_batches  # type: ignore[method-assign]
         else:
             self.monitor = None
@@ -127,13 +127,13 @@ class TensorData(RealData):
     def _check_recalled(self, shape: tuple[int, ...], names: Sequence[str]) -> None:
         if shape != self.sample_shape or tuple(names) != tuple(self.class_names):
             raise UsageError(
-                f"{self.place} has samples of shape {shape} and {len(names)} classes, and the run was trained on shape "
+                f"{self.place} has samples of shape {shape} and {len(names)} classes, but the run was trained on shape "
                 f"{self.sample_shape} and {len(self.class_names)} classes: give data of the same shape and classes."
             )
 
     @cached_property
     def fingerprint(self) -> str:  # type: ignore[override]
-        """A digest of the samples that are trained on and their classes; known after ``setup``."""
+        """A digest of the training samples and their classes; available after ``setup``."""
         digest = hashlib.sha256()
         for tensor in self._training[:2]:
             if tensor is not None:
@@ -150,7 +150,7 @@ class TensorData(RealData):
         if n < needed:
             raise UsageError(
                 f"One training round takes {needed} samples (data.batch_size={self.batch_size} for each update and "
-                f"device), but {self.place} has {n} besides those held out: choose a smaller data.batch_size."
+                f"device), but {self.place} has {n} after the held-out split: choose a smaller data.batch_size."
             )
 
     def fetcher(self) -> Callable[[int, int], Rounds]:
@@ -165,12 +165,12 @@ class TensorData(RealData):
     def training_samples(self, n: int, seed: int) -> Batch:
         total = len(self._training.x)
         if n > total:
-            raise UsageError(f"The floor takes {n} training samples, but there are {total}: give at most that number.")
+            raise UsageError(f"The floor takes {n} training samples, but there are {total}: give at most {total}.")
         index = torch.randperm(total, generator=torch.Generator().manual_seed(stream_seed("floor", seed)))[:n]
         return _floats(apply(lambda tensor: tensor[index], self._training))
 
     def held_out_samples(self, n: int) -> Batch:
-        """The first n that validation has; where there are fewer, these."""
+        """The first n validation samples, or all of them if there are fewer."""
         if self._held_out is None:
             return self.training_samples(min(n, len(self._training.x)), seed=0)
         return _floats(apply(lambda tensor: tensor[:n], self._held_out))
@@ -190,7 +190,7 @@ class TensorData(RealData):
         return None if limits is None else (limits[0], limits[1])
 
     def picture(self, samples: Batch, columns: int | None = None) -> Tensor:
-        """A grid of images; rows in their own units, over held-out ones where they have been read."""
+        """A grid of images, or a plot of rows in their own units, over the held-out rows if they have been read."""
         if self.value_range is not None:
             return super().picture(samples, columns)
         held_out = None if self._held_out is None else self.in_units(self._held_out.x).float()

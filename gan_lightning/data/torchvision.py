@@ -1,4 +1,4 @@
-"""Image sets that torchvision knows: MNIST, FashionMNIST, CIFAR-10."""
+"""Image datasets from torchvision: MNIST, FashionMNIST, CIFAR-10."""
 
 import math
 import struct
@@ -13,7 +13,7 @@ from gan_lightning.errors import UsageError
 
 
 class _Torchvision(ImageData):
-    """A set that torchvision knows and downloads into ``root``."""
+    """A torchvision dataset, downloaded into ``root``."""
 
     name: str
     files: str
@@ -23,7 +23,7 @@ class _Torchvision(ImageData):
         self.download = download
 
     def prepare_data(self) -> None:
-        """Read once on one process before all of them do, since reading may download."""
+        """Read the data in one process before the others, since reading may download it."""
         if not hasattr(self, "images"):
             self.read(train=True)
 
@@ -36,10 +36,10 @@ class _Torchvision(ImageData):
         raise UsageError(f"data.classes names {name!r}: {self.name} has {', '.join(names)} (or 0 to {len(names) - 1}).")
 
     def _open(self, train: bool) -> Any:
-        """torchvision's data set, downloaded where it may be.
+        """Open torchvision's dataset, and download it if allowed.
 
         Raises:
-            FileNotFoundError: it is not there and cannot be had.
+            FileNotFoundError: it is missing and cannot be downloaded.
         """
         import torchvision
 
@@ -50,7 +50,7 @@ class _Torchvision(ImageData):
             reason = str(error).strip().partition("\n")[0].rstrip(":") or type(error).__name__
             raise UsageError(
                 f"{self.name} is not in data.root={self.root} and was not downloaded ({reason}): give the folder that "
-                f"holds {self.files}, or run once with data.download=true and a connection."
+                f"holds {self.files}, or run once with data.download=true and an internet connection."
             ) from error
 
 
@@ -96,10 +96,10 @@ class CIFAR10(_Torchvision):
 
 
 def check_idx(path: Path) -> None:
-    """Compare an idx file's length with its header's, since torchvision's error names no file.
+    """Check an idx file's length against its header, since torchvision's error does not name the file.
 
     Raises:
-        UsageError: the file is cut short or is no idx file of bytes.
+        UsageError: the file is truncated or is not an idx file of bytes.
     """
     with path.open("rb") as file:
         zero, kind, dimensions = struct.unpack(">HBB", file.read(4).ljust(4, b"\xff"))
@@ -109,6 +109,6 @@ def check_idx(path: Path) -> None:
     actual = path.stat().st_size
     if expected != actual:
         raise UsageError(
-            f"{path} has {actual} bytes where its header announces {expected if whole else 'no idx data'}: "
-            "the file is broken, so delete it and get it again."
+            f"{path} has {actual} bytes, but its header announces {expected if whole else 'no idx data'}: "
+            "the file is corrupt, so delete it and download it again."
         )

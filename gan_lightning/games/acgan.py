@@ -13,8 +13,8 @@ from gan_lightning.game import Game, Terms, is_conditional
 class ACGAN(Game):
     """L_D = L_S + w (CE(x) + CE(G(z, y))), L_G = L_S + w CE(G(z, y)) (Odena et al. 2017, section 3).
 
-    L_S is the player's adversarial loss of D's first output, (N,), and CE the cross-entropy of the class y by its
-    others, (N, classes).
+    L_S is the player's adversarial loss on D's first output, (N,), and CE is the cross-entropy between its other
+    outputs, (N, classes), and the class y.
     """
 
     judges_packs = False
@@ -23,8 +23,8 @@ class ACGAN(Game):
         super().__init__(*args, **kwargs)
         if not is_conditional(self.generator):
             raise UsageError(
-                "game=acgan asks the generator for classes: give model.generator.conditional=true, or networks of your "
-                "own that say conditional = True."
+                "game=acgan needs a conditional generator: set model.generator.conditional=true, or conditional = True "
+                "in your own network."
             )
         self.weight = weight
 
@@ -47,5 +47,5 @@ class ACGAN(Game):
         return terms
 
     def _class_term(self, outputs: Tensor, batch: Batch) -> Tensor:
-        assert batch.y is not None  # the generator would have refused
+        assert batch.y is not None  # otherwise the generator has raised an error
         return self.weight * cross_entropy(outputs[:, 1:], batch.y)

@@ -14,14 +14,14 @@ from gan_lightning.pixels import as_bytes
 
 
 class Pair(Batch):
-    """Samples and their latents as one vector x, (N, features + latent_size)."""
+    """Samples and latents concatenated to one vector x, (N, features + latent_size)."""
 
 
 class BiGAN(Game):
-    """An encoder E, (N, *sample_shape) to (N, latent_size), plays with G: at the optimum it inverts it (theorem 2).
+    """An encoder E, (N, *sample_shape) to (N, latent_size), trains with G; at the optimum it inverts G (theorem 2).
 
-    Its term is G's with the roles of real and fake exchanged: D's output on (x, E(x)), mirrored about the threshold.
-    Penalties on D's gradient are in both halves of a pair.
+    E's loss is G's with real and fake exchanged: D's output on (x, E(x)), reflected about the threshold. Gradient
+    penalties apply to both halves of a pair.
     """
 
     judges_pairs = True
@@ -30,10 +30,10 @@ class BiGAN(Game):
     def __init__(self, *args: Any, encoder: nn.Module | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if encoder is None:
-            raise UsageError("game=bigan trains an encoder, and this model has none: choose model=bigan.")
+            raise UsageError("game=bigan trains an encoder, but this model has none: choose model=bigan.")
         self.encoder = encoder
         if self.is_conditional:
-            raise UsageError("game=bigan has no classes to ask for: leave out model.conditional.")
+            raise UsageError("game=bigan does not support classes: leave out model.conditional.")
 
     @classmethod
     def network_options(
@@ -49,7 +49,7 @@ class BiGAN(Game):
         return {"generator": [self.generator, self.encoder], "discriminator": [self.discriminator]}
 
     def prepare(self, real: Batch) -> Batch:
-        """The pair (x, E(x)) of samples, or (x, z) where they have their latents."""
+        """The pairs (x, E(x)), or (x, z) for samples with latents."""
         if isinstance(real, Pair):
             return real
         z = self.encoder(real.x) if real.z is None else real.z
@@ -59,14 +59,14 @@ class BiGAN(Game):
         return super().read(self.prepare(sample))
 
     def discriminator_terms(self, real: Batch, fake: Batch, update: int) -> Terms:
-        with torch.no_grad():  # E has no gradient where D learns
+        with torch.no_grad():  # D's update has no gradient in E
             real, fake = self.prepare(real), self.prepare(fake)
         return super().discriminator_terms(real, fake, update)
 
     def generator_terms(self, real: Batch, fake: Batch, update: int) -> Terms:
         real, fake = self.prepare(real), self.prepare(fake)
         terms = super().generator_terms(real, fake, update)
-        if not self.loss.generator_needs_real:  # else E has its gradient already
+        if not self.loss.generator_needs_real:  # otherwise E already has a gradient
             mirrored = 2 * self.loss.threshold - self.judge(real)
             terms.losses["encoder"] = self.loss.generator(real_logits=None, fake_logits=mirrored).mean()
         return terms
@@ -76,12 +76,12 @@ class BiGAN(Game):
         return self.generate(self.encoder(x)).x
 
     def metrics(self, data: Any) -> dict[str, Any]:
-        """How far G(E(x)) is from a held-out image x, beside the training image that is nearest to it."""
+        """The distance of G(E(x)) from a held-out image x, and that of the nearest training image."""
         if not isinstance(getattr(data, "images", None), Tensor):
             return {}
         training = as_bytes(data.images, data.value_range)
         return {"reconstruction": Reconstruction(self.reconstruct, training, data.value_range)}
 
     def illustrate(self, z: Tensor, real: Batch) -> Tensor:
-        """Held-out samples and below them their reconstructions, (2, N, *sample_shape)."""
+        """Held-out samples above their reconstructions, (2, N, *sample_shape)."""
         return torch.stack([real.x, self.reconstruct(real.x)])

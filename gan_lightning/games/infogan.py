@@ -1,4 +1,4 @@
-"""InfoGAN (Chen et al. 2016): the first latents are codes, which further outputs of D recover from the samples."""
+"""InfoGAN (Chen et al. 2016): the first latents are codes, which additional outputs of D recover from samples."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ from gan_lightning.game import Game, Terms
 from gan_lightning.metrics.categories import CategoryMatch
 from gan_lightning.priors import Prior
 
-REACH = 2.0  # of a continuous code in pictures, as in the paper's figure 2: beyond the [-1, 1] that G has seen
-ROWS = 4  # latents that each continuous code is varied for
+REACH = 2.0  # range of continuous codes in pictures, as in the paper's figure 2, beyond the [-1, 1] of training
+ROWS = 4  # number of latents for which each continuous code is varied
 
 
 class Codes(Prior):
@@ -23,8 +23,8 @@ class Codes(Prior):
         super().__init__(size)
         if size < categories + continuous:
             raise UsageError(
-                f"model.latent_size is {size}, but prior=codes has {categories} categories and {continuous} continuous "
-                f"codes in it: give at least {categories + continuous}."
+                f"model.latent_size is {size}, but prior=codes needs {categories} categories and {continuous} "
+                f"continuous codes: give at least {categories + continuous}."
             )
         self.categories, self.continuous = categories, continuous
 
@@ -38,10 +38,10 @@ class Codes(Prior):
 
 
 def codes(prior: Prior) -> Codes:
-    """The prior, if it has codes.
+    """Return the prior if it has codes.
 
     Raises:
-        UsageError: it has none.
+        UsageError: it has no codes.
     """
     if not isinstance(prior, Codes):
         name = type(prior).__name__.lower()
@@ -50,10 +50,10 @@ def codes(prior: Prior) -> Codes:
 
 
 class InfoGAN(Game):
-    """Both players also maximize E log Q(c | G(z)), a lower bound of the information I(c; G(z)) (equations 4 and 5).
+    """Both players also maximize E log Q(c | G(z)), a lower bound on the information I(c; G(z)) (equations 4 and 5).
 
-    Q shares D's body: outputs (N, 1 + categories + continuous) are the logit, the categories' logits and the means of
-    Gaussians of unit variance, whose constant is left out.
+    Q shares D's body: outputs (N, 1 + categories + continuous) are the logit, the category logits and the means of
+    unit-variance Gaussians, whose normalizing constant is omitted.
     """
 
     judges_packs = False
@@ -84,7 +84,7 @@ class InfoGAN(Game):
         return terms._replace(losses=terms.losses | self._information(terms.outputs["fake"], fake))
 
     def _information(self, outputs: Tensor, fake: Batch) -> dict[str, Tensor]:
-        """-log Q(c | x) of the category and of the continuous codes, weighted."""
+        """-log Q(c | x) of the category and the continuous codes, weighted."""
         assert fake.z is not None
         k, end = self.categories, self.categories + self.continuous
         category = cross_entropy(outputs[:, 1 : 1 + k], fake.z[:, :k])
@@ -92,7 +92,7 @@ class InfoGAN(Game):
         return {"category": self.category_weight * category, "continuous": self.continuous_weight * continuous}
 
     def metrics(self, data: Any) -> dict[str, Any]:
-        """How well categories and the data's classes agree, where a classifier of these is there."""
+        """The agreement of categories and the data's classes, if there is a classifier of these."""
         images = data.metrics().get("images")
         if getattr(getattr(images, "features", None), "accuracy", None) is None:
             return {}
@@ -103,7 +103,7 @@ class InfoGAN(Game):
         }
 
     def illustrate(self, z: Tensor, real: Batch) -> Tensor:
-        """A row of all categories, then for each continuous code rows along it, (rows, categories, *sample_shape)."""
+        """A row of all categories, then rows that vary each continuous code, (rows, categories, *sample_shape)."""
         k = self.categories
         rows = [z[0].repeat(k, 1)]
         rows[0][:, :k] = torch.eye(k)

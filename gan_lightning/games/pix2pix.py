@@ -13,7 +13,7 @@ from gan_lightning.game import Game, Terms, is_conditional
 class Pix2Pix(Game):
     """L_G = adversarial_weight L_adv + l1_weight E |x - G(y)|, a mean over pixels (equation 4).
 
-    Both networks are conditional, y is an image of the samples' shape.
+    Both networks are conditional; y is an image of the same shape as x.
     """
 
     translates = judges_pairs = True
@@ -22,8 +22,8 @@ class Pix2Pix(Game):
         super().__init__(*args, **kwargs)
         if not all(map(is_conditional, (self.generator, self.discriminator))):
             raise UsageError(
-                "game=pix2pix translates the image that both networks are given: choose model=pix2pix, or networks of "
-                "your own that say conditional = True."
+                "game=pix2pix needs a conditional generator and discriminator: choose model=pix2pix, or set "
+                "conditional = True in your own networks."
             )
         self.l1_weight, self.adversarial_weight = l1_weight, adversarial_weight
 
@@ -34,6 +34,6 @@ class Pix2Pix(Game):
         return terms
 
     def illustrate(self, z: Tensor, real: Batch) -> Tensor:
-        """Rows of held-out inputs, G's outputs and the targets, (3, N, *sample_shape)."""
+        """Rows of held-out inputs, G's outputs and targets, (3, N, *sample_shape)."""
         assert real.y is not None
         return torch.stack([real.y, self.generate(z, real.y).x, real.x])

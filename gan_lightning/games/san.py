@@ -1,4 +1,4 @@
-"""SAN: D's last layer is a direction, which Wasserstein's loss trains (Takida et al. 2024)."""
+"""SAN: D's last layer is a direction, trained by the Wasserstein loss (Takida et al. 2024)."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ from gan_lightning.networks.spectral import LAYERS
 
 
 class Direction(nn.Module):
-    """<omega, h> twice, with omega fixed and with h fixed, (N, features) to (N, 2).
+    """<omega, h> twice, detaching omega and detaching h, (N, features) to (N, 2).
 
-    omega = w / |w|, and |w| scales the features h, so that the value is <w, h>, a linear layer's without a bias.
+    omega = w / |w|, and |w| scales the features h, so the value is <w, h>, as in a linear layer without bias.
     """
 
     def __init__(self, weight: Tensor) -> None:
@@ -28,9 +28,9 @@ class Direction(nn.Module):
 
 
 class SAN(Game):
-    """The loss trains D's features h, and E <omega, h(G(z))> - E <omega, h(x)> their direction omega.
+    """The loss trains D's features h, and E <omega, h(G(z))> - E <omega, h(x)> trains the direction omega.
 
-    Any loss of the two players becomes a slicing adversarial network's (Takida et al. 2024, section 5).
+    This turns any GAN into a slicing adversarial network (Takida et al. 2024, section 5).
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -39,8 +39,8 @@ class SAN(Game):
         name, last = layers[-1] if layers else ("", None)
         if not name or not isinstance(last, nn.Linear) or last.out_features > 1 or is_conditional(self.discriminator):
             raise UsageError(
-                "game=san makes a direction of the discriminator's last layer: give one that ends in a linear layer to "
-                "one output and takes no classes, such as model=mlp or model=resnet."
+                "game=san turns the discriminator's last layer into a direction: choose an unconditional discriminator "
+                "whose last layer is linear with one output, such as model=mlp or model=resnet."
             )
         self.discriminator.set_submodule(name, Direction(last.weight))
 

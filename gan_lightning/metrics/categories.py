@@ -1,4 +1,4 @@
-"""How well categories that a generator discovered match the classes of the data."""
+"""Agreement of the categories that a generator has discovered with the classes of the data."""
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -11,9 +11,9 @@ from gan_lightning.pixels import to_bytes
 
 
 class CategoryMatch(Metric):
-    """The share of samples whose category is their class, after the best one-to-one assignment of the two.
+    """The share of samples whose category matches their class, under the best one-to-one assignment.
 
-    The category is the one-hot vector at the start of z, the class is the classifier's prediction.
+    The category is the one-hot vector at the start of z; the class is the classifier's prediction.
     """
 
     full_state_update = False

@@ -1,4 +1,4 @@
-"""The energy distance, which compares two sets of samples without a density."""
+"""The energy distance between two sets of samples, which needs no density."""
 
 import torch
 from torch import Tensor
@@ -7,14 +7,14 @@ from torchmetrics.utilities import dim_zero_cat
 
 from gan_lightning.batch import Batch
 
-BLOCK = 500  # rows of a distance matrix held at once
+BLOCK = 500  # rows of a distance matrix computed at once
 
 
 def energy_distance(x: Tensor, y: Tensor) -> Tensor:
     """2 E|x - y| - E|x - x'| - E|y - y'| of samples (N, ...) and (M, ...) (Szekely & Rizzo 2013).
 
-    In units of the data and in float64, over all pairs, those of a sample with itself too (a V-statistic), so that it
-    is at least 0; of two samples of one distribution it is on average E|x - x'| (1/N + 1/M).
+    Computed in units of the data, in float64, over all pairs including a sample with itself (a V-statistic), so it is
+    at least 0. For two sets from the same distribution its mean is E|x - x'| (1/N + 1/M).
     """
     x, y = (samples.flatten(1).double() for samples in (x, y))
     if x.shape[1] == 1:
@@ -27,14 +27,14 @@ def _mean_distance(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _on_a_line(x: Tensor, y: Tensor) -> Tensor:
-    """2 integral (F(t) - G(t))^2 dt of the two empirical cdfs, which is the same."""
+    """The equal 2 integral (F(t) - G(t))^2 dt of the two empirical cdfs."""
     points = torch.cat([x, y]).sort().values
     f, g = (torch.searchsorted(part.sort().values, points, right=True).double() / len(part) for part in (x, y))
     return 2 * ((f - g)[:-1].square() * points.diff()).sum()
 
 
 class TwoSamples(Metric):
-    """Base of metrics that compare all generated with all held-out samples: both are kept until then."""
+    """Base of metrics that compare all generated with all held-out samples, which are stored."""
 
     full_state_update = False
     generated: list[Tensor]
@@ -50,13 +50,13 @@ class TwoSamples(Metric):
         self.real.append(real.x.detach())
 
     def both(self) -> tuple[Tensor, Tensor]:
-        """All samples of either kind, on the CPU."""
+        """All generated and all held-out samples, on the CPU."""
         generated, real = (dim_zero_cat(state).cpu() for state in (self.generated, self.real))
         return generated, real
 
 
 class Energy(TwoSamples):
-    """The energy distance of generated and held-out samples; its floor is that of two real sets."""
+    """The energy distance between generated and held-out samples; the floor is that between two real sets."""
 
     def compute(self) -> Tensor:
         return energy_distance(*self.both()).float()

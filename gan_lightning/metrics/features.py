@@ -1,4 +1,4 @@
-"""Frozen networks whose features image metrics compare: a small classifier of the data's own classes, or Inception."""
+"""Frozen feature networks for image metrics: a small classifier of the data's own classes, or Inception."""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from gan_lightning.pixels import in_colour
 from gan_lightning.streams import own_stream
 
 UPDATES, BATCH_SIZE, LEARNING_RATE, SEED = 1500, 128, 1e-2, 0
-ARCHITECTURE = "cnn"  # change it with Classifier, whose weights are cached under this name
+ARCHITECTURE = "cnn"  # part of the cache name of the weights: change it together with Classifier
 HIDDEN = 64
-LARGEST_MAP = 7  # pixels of the shorter side, of the last convolution
+LARGEST_MAP = 7  # pixels, the longest that the shorter side of the last map may be
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
@@ -28,15 +28,15 @@ Labelled = tuple[Tensor, Tensor]  # uint8 images (n, channels, height, width) an
 
 @dataclass(frozen=True)
 class Features:
-    """A frozen network under the name that scores by its features carry; scores of two names are not comparable.
+    """A frozen network and its name, which scores carry; scores under different names are not comparable.
 
-    The network maps uint8 images (N, channels, height, width) to features (N, d) and logits (N, classes). No module
-    owns it, so that no checkpoint, optimizer or train() reaches it.
+    The network maps uint8 images (N, channels, height, width) to features (N, d) and logits (N, classes). It is not a
+    submodule of anything, so checkpoints, optimizers and train() do not reach it.
     """
 
     name: str
     network: nn.Module
-    accuracy: float | None = None  # on held-out images, where the classes are the data's own
+    accuracy: float | None = None  # on held-out images, if the classes are the data's own
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,8 +50,8 @@ class Features:
 class Classifier(nn.Module):
     """A convolutional classifier: uint8 (N, channels, height, width) to features (N, d) and logits (N, classes).
 
-    Convolutions of 16, 32, ... channels, each with pooling, until at most 7 pixels of the shorter side are left, and
-    one hidden layer. The features are the last convolution's averages over quarters of the image, d = 4 x channels.
+    Convolutions of 16, 32, ... channels, each with pooling, until the shorter side has at most 7 pixels, then one
+    hidden layer. The features are averages of the last convolution over quarters of the image, d = 4 x channels.
     """
 
     def __init__(self, sample_shape: tuple[int, ...], classes: int) -> None:
@@ -70,16 +70,16 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         maps = self.body(images.float() / 127.5 - 1)
-        # not the hidden layer: it puts noise and blurred digits among the real ones, for all that precision can see
+        # not the hidden layer: in it, precision cannot tell noise and blurred digits from real images
         return adaptive_avg_pool2d(maps, 2).flatten(1), self.head(maps)
 
 
 def own_features(
     kind: str, train: Labelled, held_out: Labelled, classes: int, cache: Path, device: torch.device
 ) -> Features:
-    """A classifier of the training images' classes, trained on first use and kept in the folder ``cache``.
+    """A classifier of the training images' classes, trained on first use and stored in the folder ``cache``.
 
-    The name has a digest of the weights, so that other data, another seed or another machine's rounding show in it.
+    The name includes a digest of the weights, so it differs for other data, another seed or another machine's rounding.
 
     Raises:
         UsageError: there are fewer than two classes.
@@ -95,7 +95,7 @@ def own_features(
     def make() -> dict[str, Any]:
         network = train_classifier(*train, classes, SEED, device)
         share = accuracy(network, *held_out, device)
-        print(f"Feature network for image metrics, kept in {path}: {share:.2%} of held-out images in their class")
+        print(f"Feature network for image metrics: accuracy {share:.2%} on held-out images, saved as {path}")
         weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
         return {"weights": weights, "accuracy": share, "seed": SEED, "data": digest}
 
@@ -107,7 +107,7 @@ def own_features(
 
 
 def train_classifier(images: Tensor, labels: Tensor, classes: int, seed: int, device: torch.device) -> Classifier:
-    """A classifier after 1,500 updates of Adam on batches of 128; nothing random but what follows from the seed."""
+    """Train a classifier by 1,500 updates of Adam on batches of 128; all randomness comes from the seed."""
     from rich.progress import track
 
     with own_stream(seed):
@@ -136,9 +136,9 @@ def accuracy(network: nn.Module, images: Tensor, labels: Tensor, device: torch.d
 
 
 def inception_features(weights: str | None) -> Features:
-    """Inception v3 as FID has it (Heusel et al. 2017): 2,048 features and 1,008 logits of images scaled to 299 x 299.
+    """Inception v3 as in FID (Heusel et al. 2017): 2,048 features and 1,008 logits of images scaled to 299 x 299.
 
-    ``weights`` is a file; None is torch.hub's folder, into which it is downloaded once.
+    ``weights`` is a file; with None, it is downloaded once into torch.hub's folder.
 
     Raises:
         UsageError: torch-fidelity or the weights are missing.
@@ -152,9 +152,9 @@ def inception_features(weights: str | None) -> Features:
     path = _downloaded() if weights is None else Path(weights).expanduser()
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        torch.load(path, map_location="cpu", weights_only=True)  # torch-fidelity would run what a pickle says
+        torch.load(path, map_location="cpu", weights_only=True)  # torch-fidelity would unpickle arbitrary code
         network = FeatureExtractorInceptionV3("inception", ["2048", "logits_unbiased"], str(path))
-    except Exception as error:  # torch.load raises many kinds, all with the same meaning here
+    except Exception as error:  # torch.load raises many types, which all mean the same here
         raise UsageError(
             f"data.inception_weights={path} does not hold Inception's weights: give {INCEPTION_FILE} from "
             f"{INCEPTION_URL}."
@@ -163,7 +163,7 @@ def inception_features(weights: str | None) -> Features:
 
 
 class _InColour(nn.Module):
-    """A network for color images, given grayscale as three equal channels and otherwise the first three channels."""
+    """Wraps a network for color images: repeats grayscale to three channels, and otherwise uses the first three."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -174,7 +174,7 @@ class _InColour(nn.Module):
 
 
 def _downloaded() -> Path:
-    """Inception's weights in torch.hub's folder, downloaded if they are missing."""
+    """Inception's weights in torch.hub's folder, downloaded if missing."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
     if path.exists():
         return path
@@ -183,14 +183,14 @@ def _downloaded() -> Path:
         torch.hub.download_url_to_file(INCEPTION_URL, str(path), hash_prefix="6726825d")
     except (OSError, RuntimeError) as error:
         raise UsageError(
-            f"Inception's weights are not in {path.parent} and were not downloaded ({error}): get {INCEPTION_URL} and "
-            "give the file by data.inception_weights=FILE."
+            f"Inception's weights are not in {path.parent} and were not downloaded ({error}): download {INCEPTION_URL} "
+            "and give the file by data.inception_weights=FILE."
         ) from error
     return path
 
 
 def _digest(tensors: Sequence[Tensor], *key: object) -> str:
-    """16 hexadecimal figures that name the tensors' shapes and values."""
+    """A digest of the tensors' shapes and values, 16 hexadecimal digits."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8)
     for tensor in tensors:
         digest.update(repr(tuple(tensor.shape)).encode())

@@ -1,4 +1,4 @@
-"""Scores of generated images by the features of a frozen network."""
+"""Metrics of generated images from the features of a frozen network."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,11 +20,11 @@ from gan_lightning.streams import own_stream
 MANIFOLD_NEIGHBOUR, DENSITY_NEIGHBOUR = 3, 5  # the k of Kynkaanniemi et al. 2019 and of Naeem et al. 2020
 KID_SUBSET_SIZE = 1000
 SUBSETS_SEED = 2014
-BLOCK = 500  # rows of a distance matrix held at once
+BLOCK = 500  # rows of a distance matrix computed at once
 
 
 def frechet_distance(real: Tensor, generated: Tensor) -> Tensor:
-    """|m_r - m_g|^2 + tr(C_r + C_g - 2 (C_r C_g)^{1/2}) of the features' means and covariances (Heusel et al. 2017)."""
+    """|m_r - m_g|^2 + tr(C_r + C_g - 2 (C_r C_g)^{1/2}) from feature means and covariances (Heusel et al. 2017)."""
     metric = FrechetInceptionDistance(_given(real))
     metric.update(real, real=True)
     metric.update(generated, real=False)
@@ -52,10 +52,11 @@ def inception_score(logits: Tensor) -> Tensor:
 def neighbourhoods(real: Tensor, generated: Tensor) -> dict[str, Tensor]:
     """Precision, recall, density and coverage of features (N, d) and (M, d).
 
-    A ball B_k(x) reaches from a sample x to its k-th nearest neighbour of the same set. Precision is the share of
-    generated samples in any B_3 of a real one, recall the share of real samples in any B_3 of a generated one
-    (Kynkaanniemi et al. 2019, equations 1 and 2). Density is the number of generated samples in the real B_5, summed
-    and divided by 5 M, coverage the share of the real B_5 with a generated sample (Naeem et al. 2020, section 3).
+    A ball B_k(x) extends from a sample x to its k-th nearest neighbor in the same set. Precision is the share of
+    generated samples inside any B_3 of a real sample, recall the share of real samples inside any B_3 of a generated
+    sample (Kynkaanniemi et al. 2019, equations 1 and 2). Density is the total number of generated samples inside the
+    real B_5, divided by 5 M; coverage is the share of real B_5 that contain a generated sample (Naeem et al. 2020,
+    section 3).
     """
     real_manifold, real_density = neighbour_distances(real, MANIFOLD_NEIGHBOUR, DENSITY_NEIGHBOUR)
     (generated_manifold,) = neighbour_distances(generated, MANIFOLD_NEIGHBOUR)
@@ -76,17 +77,17 @@ def neighbourhoods(real: Tensor, generated: Tensor) -> dict[str, Tensor]:
 
 
 def neighbour_distances(points: Tensor, *neighbours: int) -> list[Tensor]:
-    """For each k, the distances (N,) of points (N, d) to their k-th nearest other."""
-    # the nearest of all is the point itself
+    """For each k, the distances (N,) of points (N, d) to their k-th nearest neighbor."""
+    # the nearest is the point itself
     nearest = [_distances(block, points).topk(max(neighbours) + 1, largest=False) for block in points.split(BLOCK)]
     distances = torch.cat([part.values for part in nearest])
     return [distances[:, k] for k in neighbours]
 
 
 def class_divergence(generated: Tensor, real: Tensor) -> Tensor:
-    """KL(q | p) in nats of the shares q and p of class counts (K,), with half a real count added to each class.
+    """KL(q | p) in nats for the shares q and p of class counts (K,), after adding half a real count to each class.
 
-    Without the half, one image of a class that the data lacks would make it infinite.
+    Without it, one image of a class missing in the data would make the divergence infinite.
     """
     q = generated / generated.sum()
     p = (real + 0.5) / (real + 0.5).sum()
@@ -96,7 +97,7 @@ def class_divergence(generated: Tensor, real: Tensor) -> Tensor:
 def intra_fid(real: Labelled, generated: Labelled) -> dict[int, Tensor]:
     """The Frechet distance within each class of features and labels (Miyato & Koyama 2018, section 4).
 
-    Of a class with fewer than two samples on either side there is none.
+    Classes with fewer than two real or generated samples are omitted.
     """
     (real_features, real_labels), (features, labels) = real, generated
     pairs = {int(k): (real_features[real_labels == k], features[labels == k]) for k in real_labels.unique()}
@@ -104,12 +105,12 @@ def intra_fid(real: Labelled, generated: Labelled) -> dict[int, Tensor]:
 
 
 class ImageMetrics(Metric):
-    """All scores of generated against real images by one network's features, which are computed once a batch.
+    """All metrics of generated against real images from one network's features, computed once per batch.
 
-    ``classes`` counts which of the ``chosen`` classes, of all by default, are among the generated images. Where these
-    carry labels, the classes that were asked for, ``class_accuracy`` is the share of those that the network puts into
-    them, and ``intra_fid`` the mean of the distances within each class, beside the largest; and each class's own, where
-    ``class_names`` are given.
+    ``classes`` is the number of ``chosen`` classes, by default all, among the generated images. If these have labels,
+    the requested classes, ``class_accuracy`` is the share that the network assigns to them, and ``intra_fid`` is the
+    mean distance within a class, reported with the maximum, and with each class's distance if ``class_names`` are
+    given.
     """
 
     full_state_update = False
@@ -141,7 +142,7 @@ class ImageMetrics(Metric):
         features, logits = self.features(to_bytes(real.x, self.value_range))
         self.real.append(features)
         self.real_logits.append(logits)
-        if generated.y is not None and real.y is not None and real.y.dim() == 1:  # labels, and no paired images
+        if generated.y is not None and real.y is not None and real.y.dim() == 1:  # labels, not paired images
             self.labels.append(generated.y)
             self.real_labels.append(real.y)
 
@@ -155,7 +156,7 @@ class ImageMetrics(Metric):
             "inception_score": inception_score(generated_logits),
             **neighbourhoods(real, generated),
         }
-        if self.features.accuracy is not None:  # the network knows the data's classes
+        if self.features.accuracy is not None:  # the network classifies the data's classes
             classes = real_logits.shape[1]
             counts = torch.bincount(generated_logits.argmax(1), minlength=classes).double()
             values["classes"] = (counts > 0)[self.chosen].sum()
@@ -176,20 +177,20 @@ class ImageMetrics(Metric):
 
 
 def _given(features: Tensor) -> nn.Module:
-    """What torchmetrics takes for a network where the features are there already."""
+    """An identity network for torchmetrics, since the features are computed already."""
     network = nn.Identity()
     network.num_features = features.shape[1]  # type: ignore[assignment]
     return network
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:
-    # by differences: a matrix product's rounding would put a ball's own border outside of it
+    # by differences: rounding in a matrix product would put a point on a ball's boundary outside of the ball
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without torchmetrics' advice that features take memory, and torch's that one part has no deviation."""
+    """Suppress torchmetrics' warning about memory for features, and torch's about the deviation of a single part."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*will save all extracted features in buffer")
         warnings.filterwarnings("ignore", r"std\(\): degrees of freedom")

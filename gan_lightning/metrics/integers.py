@@ -25,14 +25,14 @@ class _Counts(Metric):
 
 
 class EvenShare(_Counts):
-    """Share of even samples."""
+    """The share of even samples."""
 
     def compute(self) -> Tensor:
         return self.counts[::2].sum() / self.counts.sum()
 
 
 class Distinct(_Counts):
-    """Number of distinct even integers generated, out of max_int / 2."""
+    """The number of distinct even integers generated, out of max_int / 2."""
 
     def compute(self) -> Tensor:
         return (self.counts[::2] > 0).sum().float()

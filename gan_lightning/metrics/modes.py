@@ -1,4 +1,4 @@
-"""Coverage of the known modes of a Gaussian mixture, by the protocol of PacGAN (Lin et al. 2018, section 4.1)."""
+"""Coverage of the known modes of a Gaussian mixture by the protocol of PacGAN (Lin et al. 2018, section 4.1)."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ def nearest_mode(samples: Tensor, modes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _PerMode(Metric):
-    """Counts, for each mode, the samples nearest to it and those of high quality among them."""
+    """Counts, for each mode, the samples nearest to it and the high-quality samples among them."""
 
     full_state_update = False
     modes: Tensor
@@ -47,21 +47,21 @@ class _PerMode(Metric):
 
 
 class Modes(_PerMode):
-    """Number of modes with at least one high-quality sample."""
+    """The number of modes with at least one high-quality sample."""
 
     def compute(self) -> Tensor:
         return (self.high_quality > 0).sum().float()
 
 
 class HighQuality(_PerMode):
-    """Share of samples within three standard deviations of their nearest mode; 98.89 % for a perfect 2-D sampler."""
+    """The share of samples within three standard deviations of their nearest mode; 98.89% for a perfect 2-D sampler."""
 
     def compute(self) -> Tensor:
         return self.high_quality.sum() / self.assigned.sum()
 
 
 class ReverseKL(_PerMode):
-    """KL(q | w) of the shares q of samples nearest to each mode from its weights w; about (K-1)/2N if perfect."""
+    """KL(q | w) of the shares q of samples nearest to each mode and the weights w; about (K-1)/2N if perfect."""
 
     def compute(self) -> Tensor:
         share = self.assigned / self.assigned.sum()
@@ -79,12 +79,12 @@ class ReverseKLHighQuality(_PerMode):
 
 
 class Width(_PerMode):
-    """Ratio of the samples' standard deviation around their modes to the true one, averaged over modes; ideally 1.
+    """The ratio of the samples' standard deviation around their modes to the true one, averaged over modes; ideally 1.
 
-    Of mode k with n_k samples of high quality in d dimensions, w_k^2 = sum |x - mean_k|^2 / (n_k d c std_k^2), where
-    c = P(d/2 + 1, 9/2) / P(d/2, 9/2), P the regularized gamma function, is what a Gaussian keeps of its variance within
-    three standard deviations, .949 in the plane; samples between modes would otherwise outweigh all others. Modes
-    without samples are left out; 0 where all are.
+    For mode k with n_k high-quality samples in d dimensions, w_k^2 = sum |x - mean_k|^2 / (n_k d c std_k^2). Samples
+    between modes would dominate, so only high-quality ones count; c = P(d/2 + 1, 9/2) / P(d/2, 9/2), with the
+    regularized gamma function P, is the share of a Gaussian's variance within three standard deviations, .949 in two
+    dimensions. Modes without samples are omitted; the result is 0 if no mode has samples.
     """
 
     squares: Tensor
@@ -111,20 +111,20 @@ class Width(_PerMode):
 
 
 def are_apart(distribution: GaussianMixture) -> bool:
-    """Whether no sample of high quality can be of two modes: their centres are six standard deviations apart."""
+    """Whether high-quality samples belong to one mode only: the centers are six standard deviations apart."""
     return bool(torch.pdist(distribution.modes.double()).min() >= 2 * HIGH_QUALITY_RADIUS * distribution.scales.max())
 
 
 def _within(d: int) -> Tensor:
-    """The share of a normal variable in d dimensions that is within three standard deviations."""
+    """The probability that a normal variable in d dimensions is within three standard deviations."""
     return torch.special.gammainc(torch.tensor(d / 2), torch.tensor(HIGH_QUALITY_RADIUS**2 / 2))
 
 
 class ByClass(Metric):
-    """Whether samples that carry labels, the modes that were asked for, are there; nothing for samples without.
+    """Whether samples are at the modes that their labels request; empty for samples without labels.
 
-    ``class_accuracy`` is the share whose nearest mode is the one asked for, ``class_high_quality`` the share within
-    three standard deviations of it, beside the least of these shares by mode; and each mode's own, where
+    ``class_accuracy`` is the share whose nearest mode is the requested one, ``class_high_quality`` the share within
+    three standard deviations of it, reported with its minimum over modes, and with the share of each mode if
     ``class_names`` are given.
     """
 
@@ -171,7 +171,7 @@ class ByClass(Metric):
 
 
 class ModesJensenShannon(_PerMode):
-    """JSD in nats over the cells {nearest to mode k, of high quality or not}: a lower bound of the densities' own."""
+    """JSD in nats over the cells {nearest to mode k, high quality or not}, a lower bound on that of the densities."""
 
     def compute(self) -> Tensor:
         inside = _within(self.modes.shape[1]).to(self.weights)

@@ -15,6 +15,6 @@ def log_likelihood(points: Tensor, samples: Tensor, sigma: float, block: int = 1
 
 
 def choose_sigma(validation: Tensor, samples: Tensor, sigmas: Tensor | None = None) -> float:
-    """The width with the largest mean log-likelihood on validation points, of ten from 0.1 to 1 as the paper has it."""
+    """The width with the largest mean log-likelihood on validation points (default: ten from 0.1 to 1)."""
     sigmas = torch.logspace(-1, 0, 10) if sigmas is None else sigmas
     return max(sigmas.tolist(), key=lambda sigma: log_likelihood(validation, samples, sigma).mean().item())

@@ -1,4 +1,4 @@
-"""Comparison with held-out samples, for points with more than two dimensions and without a known density."""
+"""Comparison with held-out samples, for points in more than two dimensions without a known density."""
 
 import torch
 from torch import Tensor
@@ -7,11 +7,11 @@ from torchmetrics import Metric
 from gan_lightning.metrics.energy import BLOCK, Energy, TwoSamples
 
 DIRECTIONS = 500
-LARGEST = 2500  # samples of either kind that are classified: each is compared with every other
+LARGEST = 2500  # samples of each kind that are classified, since all pairs are compared
 
 
 def comparisons(sample_shape: tuple[int, ...]) -> dict[str, Metric]:
-    """The metrics against held-out samples by name: the energy distance and, of rows beyond a plane, two more."""
+    """The metrics against held-out samples by name: the energy distance and, above two dimensions, two more."""
     found: dict[str, Metric] = {"energy": Energy()}
     if len(sample_shape) == 1 and sample_shape[0] > 2:
         found |= {"sliced_wasserstein": SlicedWasserstein(), "c2st": ClassifierTwoSample()}
@@ -21,8 +21,8 @@ def comparisons(sample_shape: tuple[int, ...]) -> dict[str, Metric]:
 def sliced_wasserstein(x: Tensor, y: Tensor, directions: int = DIRECTIONS) -> Tensor:
     """SW_2 = (E_theta W_2^2(<theta, x>, <theta, y>))^(1/2), theta uniform on the sphere (Bonneel et al. 2015, eq. 8).
 
-    Of samples (N, ...) and (N, ...) as many; in units of the data and in float64, over fixed directions. Of
-    N(0, I) and N(m, I) in d dimensions it is |m|/sqrt(d).
+    For two sets of N samples (N, ...), in units of the data and in float64, over fixed directions. For N(0, I) and
+    N(m, I) in d dimensions it is |m|/sqrt(d).
     """
     x, y = (samples.flatten(1).double() for samples in (x, y))
     stream = torch.Generator().manual_seed(0)
@@ -34,11 +34,12 @@ def sliced_wasserstein(x: Tensor, y: Tensor, directions: int = DIRECTIONS) -> Te
 
 
 def two_sample_accuracy(x: Tensor, y: Tensor) -> Tensor:
-    """The accuracy of a classifier two-sample test (C2ST) on samples that the classifier has not seen.
+    """The test accuracy of a classifier two-sample test (C2ST).
 
-    Half of the pooled samples (N, ...) and (M, ...), drawn at random but always the same, are held out; the majority of
-    the floor(sqrt(n)) nearest among the other n decides, of one less where that is even (Lopez-Paz & Oquab 2017,
-    section 3, C2ST-KNN). Equal distributions give 1/2 on average; 1 means that samples are always told apart.
+    Half of the pooled samples (N, ...) and (M, ...) are held out at random, always in the same way. They are classified
+    by majority vote of the floor(sqrt(n)) nearest neighbors among the other n, one fewer if that is even (Lopez-Paz &
+    Oquab 2017, section 3, C2ST-KNN). Equal distributions give 1/2 on average; 1 means that samples are always told
+    apart.
     """
     x, y = (samples.flatten(1).double() for samples in (x, y))
     order = torch.randperm(len(x) + len(y), generator=torch.Generator().manual_seed(0)).to(x.device)
@@ -52,7 +53,7 @@ def two_sample_accuracy(x: Tensor, y: Tensor) -> Tensor:
 
 
 class SlicedWasserstein(TwoSamples):
-    """The sliced Wasserstein distance of generated and held-out samples."""
+    """The sliced Wasserstein distance between generated and held-out samples."""
 
     def compute(self) -> Tensor:
         return sliced_wasserstein(*self.both()).float()

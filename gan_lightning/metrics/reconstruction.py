@@ -9,14 +9,14 @@ from torchmetrics import Metric
 from gan_lightning.batch import Batch
 from gan_lightning.pixels import to_bytes
 
-BLOCK = 5000  # training images that are compared at once
+BLOCK = 5000  # training images compared at once
 
 
 class L1(Metric):
     """E |x - G(y)| over held-out pairs and their pixels."""
 
     full_state_update = False
-    has_floor = False  # another sample is no translation of the input
+    has_floor = False  # another real sample is not a translation of the input
     total: Tensor
     seen: Tensor
 
@@ -35,9 +35,9 @@ class L1(Metric):
 
 
 class Reconstruction(Metric):
-    """E |x - G(E(x))|^2 over held-out images and their pixels, and the same of the nearest training images.
+    """E |x - G(E(x))|^2 over held-out images and their pixels, and the same for the nearest training images.
 
-    Validation uses the same images every time, so the nearest training images are searched once.
+    Validation always uses the same images, so the nearest training images are searched only once.
     """
 
     full_state_update = False
@@ -52,7 +52,7 @@ class Reconstruction(Metric):
         self.reconstruct = reconstruct
         self.training_images = training  # uint8
         self.value_range = value_range
-        self.found: list[Tensor] = []  # the errors of the nearest ones, batch by batch
+        self.found: list[Tensor] = []  # errors of the nearest training images, by batch
         self.batches = 0
         for name in ("total", "nearest"):
             self.add_state(name, default=torch.zeros(()), dist_reduce_fx="sum")
@@ -80,7 +80,7 @@ class Reconstruction(Metric):
 
 
 def nearest_error(images: Tensor, training: Tensor) -> Tensor:
-    """min over training images t of the mean of (x - t)^2, pixels in [0, 1]; uint8 (N, ...) and (M, ...) to (N,)."""
+    """min_t mean (x - t)^2 over training images t, pixels in [0, 1]; uint8 (N, ...) and (M, ...) to (N,)."""
     rows = images.flatten(1).float() / 255
     least = [torch.cdist(rows, block.to(rows.device).flatten(1) / 255).amin(1) for block in training.split(BLOCK)]
     return torch.stack(least).amin(0).square() / rows.shape[1]

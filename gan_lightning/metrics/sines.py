@@ -10,16 +10,16 @@ from torchmetrics.utilities import dim_zero_cat
 
 from gan_lightning.batch import Batch
 
-FIT = 0.98  # of R^2, from which on a sample is a sine
-STEP = 0.005  # between the frequencies that are tried
-BLOCK = 1000  # samples that are fitted at once
+FIT = 0.98  # R^2 from which a sample counts as a sine
+STEP = 0.005  # between candidate frequencies
+BLOCK = 1000  # samples fitted at once
 
 
 def fit_sines(x: Tensor, frequencies: tuple[float, float]) -> tuple[Tensor, Tensor, Tensor]:
-    """R^2, amplitude and frequency, (N,) each, of the sine that fits x, (N, T), best: least squares at each frequency.
+    """Fit a sine to each x of (N, T) by least squares; return R^2, amplitude and frequency, (N,) each.
 
-    Tried are those in the interval, half a cycle wider on both sides, in steps of 0.005 cycles. R^2 = 1 - RSS/TSS, TSS
-    about the mean.
+    Candidate frequencies cover the interval, extended by half a cycle on both sides, in steps of 0.005 cycles.
+    R^2 = 1 - RSS/TSS, with TSS about the mean.
     """
     tried, basis, inverse = _bases(x.shape[1], *frequencies)
     parts = []
@@ -37,7 +37,7 @@ def fit_sines(x: Tensor, frequencies: tuple[float, float]) -> tuple[Tensor, Tens
 
 @lru_cache(maxsize=4)
 def _bases(steps: int, low: float, high: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The frequencies (F,), their sine and cosine (F, T, 2), and the pseudoinverses of these, (F, 2, T)."""
+    """The frequencies (F,), their sines and cosines (F, T, 2), and the pseudoinverses of these, (F, 2, T)."""
     tried = torch.arange(max(low - 0.5, 0.1), high + 0.5, STEP, dtype=torch.double)
     angle = 2 * math.pi * tried[:, None] * torch.arange(steps) / steps
     basis = torch.stack([angle.sin(), angle.cos()], 2)
@@ -45,7 +45,7 @@ def _bases(steps: int, low: float, high: float) -> tuple[Tensor, Tensor, Tensor]
 
 
 def uniform_ks(values: Tensor, low: float, high: float) -> Tensor:
-    """sup |F_n(v) - F(v)| of values (N,) against U(low, high); 1 of none."""
+    """sup |F_n(v) - F(v)| of values (N,) against U(low, high); 1 if there are no values."""
     if not len(values):
         return values.new_ones(())
     cdf = ((values.sort().values - low) / (high - low)).clamp(0, 1)
@@ -54,9 +54,9 @@ def uniform_ks(values: Tensor, low: float, high: float) -> Tensor:
 
 
 class SineFit(Metric):
-    """``sine_share`` of the generated samples (N, T, 1) that a sine fits with R^2 >= 0.98.
+    """``sine_share``, the share of generated samples (N, T, 1) that a sine fits with R^2 >= 0.98.
 
-    Of these ``ks_amplitude`` and ``ks_frequency``, the KS distances from the uniform laws of both.
+    For these, ``ks_amplitude`` and ``ks_frequency`` are the KS distances from the true uniform distributions.
     """
 
     full_state_update = False

@@ -1,4 +1,4 @@
-"""The modes of Stacked MNIST by a classifier of digits on each channel (Lin et al. 2018, section 4.2)."""
+"""The modes of Stacked MNIST, by a digit classifier on each channel (Lin et al. 2018, section 4.2)."""
 
 import torch
 from torch import Tensor
@@ -9,14 +9,14 @@ from gan_lightning.metrics.features import Features
 from gan_lightning.pixels import to_bytes
 
 DIGITS = 10
-SIDE = 28  # pixels of a digit; more are its border
+SIDE = 28  # pixels of a digit; larger images have a border
 
 
 class StackedModes(Metric):
-    """``modes``, the number of the 1,000 triples of digits that occur, and KL divergences of their shares q.
+    """``modes``, how many of the 1,000 triples of digits occur, and KL divergences of their shares q.
 
-    ``kl`` is KL(q | uniform) in nats, as published; ``kl_exact`` is KL(q | p), p(a, b, c) = s_a s_b s_c of the digits'
-    ``shares`` s, (10,), in MNIST. Of n real samples the latter is about 999/2n, .0195 at 25,600.
+    ``kl`` is KL(q | uniform) in nats, as published; ``kl_exact`` is KL(q | p), where p(a, b, c) = s_a s_b s_c with the
+    digits' ``shares`` s, (10,), in MNIST. For n real samples, the latter is about 999/2n, .0195 at 25,600.
     """
 
     full_state_update = False
@@ -35,7 +35,7 @@ class StackedModes(Metric):
         images = to_bytes(generated.x, self.value_range)[..., border : border + SIDE, border : border + SIDE]
         digits = self.features(images.flatten(0, 1)[:, None])[1].argmax(1).view(-1, 3)
         triples = (digits[:, 0] * DIGITS + digits[:, 1]) * DIGITS + digits[:, 2]
-        self.counts = self.counts + torch.bincount(triples, minlength=DIGITS**3)  # not in place: of inference, perhaps
+        self.counts = self.counts + torch.bincount(triples, minlength=DIGITS**3)  # not in place: inference tensors
 
     def compute(self) -> dict[str, Tensor]:
         q = self.counts / self.counts.sum()

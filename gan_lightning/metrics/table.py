@@ -17,7 +17,7 @@ def two_sample_ks(x: Tensor, y: Tensor) -> Tensor:
 
 
 def correlations(x: Tensor) -> Tensor:
-    """Pearson's correlations of the columns of x (N, d), (d, d); 0 with a column that does not vary."""
+    """Pearson correlations (d, d) of the columns of x (N, d); 0 with constant columns."""
     x = x - x.mean(0)
     norm = x.norm(dim=0)
     x = x / norm.where(norm > 0, torch.ones_like(norm))
@@ -25,11 +25,11 @@ def correlations(x: Tensor) -> Tensor:
 
 
 class TableMetrics(TwoSamples):
-    """``ks``, ``share_error`` and ``correlation_error``: of the worst numeric column, category and pair of columns.
+    """``ks``, ``share_error`` and ``correlation_error``, each for the worst column, category or pair of columns.
 
-    These are the largest KS distance, and the largest absolute differences of a category's share and of the correlation
-    of two numeric columns. ``blocks`` are the columns' widths, 1 of a numeric one; in a wider one the largest value is
-    the category.
+    These are the largest KS distance of a numeric column, and the largest absolute differences of a category's share
+    and of the correlation of two numeric columns. ``blocks`` are the columns' widths, 1 for a numeric column; in a
+    wider block the argmax is the category.
     """
 
     def __init__(self, blocks: Sequence[int]) -> None:

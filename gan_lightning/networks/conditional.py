@@ -1,4 +1,4 @@
-"""How networks take classes: joined to their input, by the scale and shift of BatchNorm, or by projection."""
+"""Class conditioning of networks: concatenation to the input, conditional BatchNorm, or projection."""
 
 import math
 from collections.abc import Sequence
@@ -10,20 +10,20 @@ from torch import Tensor, nn
 from gan_lightning.errors import UsageError
 
 Conditioning = Literal["projection", "joined"]
-EMBEDDING = 16  # numbers that stand for a class beside those of a sample
+EMBEDDING = 16  # size of a class embedding that is concatenated to the input
 
 
 class ClassEmbedding(nn.Embedding):
     """e(y), a learned vector for each class, (N,) to (N, size).
 
-    y may also be weights of the classes, (N, classes), which mix their vectors: so one class changes into another.
+    y may also be class weights (N, classes), for weighted sums of the vectors that interpolate between classes.
     """
 
     def __init__(self, classes: int, size: int) -> None:
         if classes < 1:
             raise UsageError(
-                "model.conditional is true, but the data has no classes: choose data that has, such as data=mnist or "
-                "data=ring, or a folder of images with a folder for each class; or model.conditional=false."
+                "model.conditional is true, but the data has no classes: choose data with classes, such as data=mnist, "
+                "data=ring, or a folder of images with a folder for each class; or set model.conditional=false."
             )
         super().__init__(classes, size)
 
@@ -32,10 +32,10 @@ class ClassEmbedding(nn.Embedding):
 
 
 class Joined(ClassEmbedding):
-    """f([x, e(y)]), the class's vector as further features or as one more channel (Mirza & Osindero 2014).
+    """f([x, e(y)]), the class vector concatenated to x as features or as a channel (Mirza & Osindero 2014).
 
-    f are a network's layers. (N, features) becomes (N, features + size) with shape (size,), (N, channels, H, W) becomes
-    (N, channels + 1, H, W) with shape (1, H, W).
+    f denotes the layers of a network. With shape (size,), x becomes (N, features + size); with shape (1, H, W),
+    (N, channels, H, W) becomes (N, channels + 1, H, W).
     """
 
     def __init__(self, classes: int, shape: tuple[int, ...] = (EMBEDDING,)) -> None:
@@ -48,9 +48,9 @@ class Joined(ClassEmbedding):
 
 
 class Projection(ClassEmbedding):
-    """psi(phi(x)) + <v_y, phi(x)>, psi the last of a network's layers (Miyato & Koyama 2018, equation 3).
+    """psi(phi(x)) + <v_y, phi(x)>, where psi is a network's last layer (Miyato & Koyama 2018, equation 3).
 
-    v begins at 0: D is at first the unconditional one. Of several outputs, (N, outputs), the first is the logit.
+    v is initialized to 0, so D starts unconditional. With outputs (N, outputs), the first is the logit.
     """
 
     def reset_parameters(self) -> None:
@@ -67,14 +67,14 @@ class Projection(ClassEmbedding):
 def discriminator_condition(
     conditioning: Conditioning, classes: int, features: int, shape: tuple[int, ...]
 ) -> Joined | Projection:
-    """How D takes the class: with its last layer's ``features``, or with x in this shape."""
+    """D's conditioning: projection of its last layer's ``features``, or concatenation to x in this ``shape``."""
     return Projection(classes, features) if conditioning == "projection" else Joined(classes, shape)
 
 
 class ConditionalBatchNorm(nn.Module):
-    """gamma_y (x - mean) / sqrt(var + eps) + beta_y, (N, channels, ...), over all classes' mean and variance.
+    """gamma_y (x - mean) / sqrt(var + eps) + beta_y, (N, channels, ...), with mean and variance over all classes.
 
-    (Dumoulin et al. 2017, equation 5; de Vries et al. 2017.) gamma begins at 1 and beta at 0.
+    (Dumoulin et al. 2017, equation 5; de Vries et al. 2017.) gamma is initialized to 1 and beta to 0.
     """
 
     def __init__(self, norm: nn.BatchNorm1d | nn.BatchNorm2d, classes: int) -> None:
@@ -91,7 +91,7 @@ class ConditionalBatchNorm(nn.Module):
 
 
 class LayersByClass(nn.Sequential):
-    """Layers one after the other, with a ConditionalBatchNorm in the place of each BatchNorm.
+    """A sequence of layers in which each BatchNorm is replaced by a ConditionalBatchNorm.
 
     Raises:
         UsageError: there is no BatchNorm.

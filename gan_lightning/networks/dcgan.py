@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from gan_lightning.networks.conditional import EMBEDDING, Conditioning, Joined, LayersByClass, discriminator_condition
 from gan_lightning.networks.pyramid import growing, pyramid
 
-MOST = 8  # times the width, in channels: those of 64 pixels, which is where the paper ends
+MOST = 8  # largest multiple of the width, in channels, as in the paper for 64 pixels
 
 
 def _norm(channels: int, batch_norm: bool) -> list[nn.Module]:
@@ -16,9 +16,9 @@ def _norm(channels: int, batch_norm: bool) -> list[nn.Module]:
 
 
 def _initialize(network: nn.Module) -> None:
-    """Weights from N(0, 0.02), BatchNorm's scale from N(1, 0.02) (Radford et al. 2015, section 4).
+    """Initialize weights from N(0, 0.02) and BatchNorm scales from N(1, 0.02) (Radford et al. 2015, section 4).
 
-    Without BatchNorm, which makes up for weights so small, they are PyTorch's own.
+    Without BatchNorm, weights this small are not rescaled, so PyTorch's initialization is kept.
     """
     has_norm = any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
     for module in network.modules():
@@ -32,10 +32,11 @@ def _initialize(network: nn.Module) -> None:
 class Generator(nn.Module):
     """Transposed convolutions, BatchNorm and ReLU from z to tanh images, (N, latent_size) to (N, *sample_shape).
 
-    A ``conditional`` one takes the class joined to z, with ``conditional_norm`` by BatchNorm too.
+    If ``conditional``, the class embedding is concatenated to z; with ``conditional_norm``, BatchNorm is conditional
+    too.
     """
 
-    memory_format = torch.channels_last  # while it trains: convolutions are faster
+    memory_format = torch.channels_last  # during training: convolutions are faster
 
     def __init__(
         self,
@@ -68,12 +69,12 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Strided convolutions, BatchNorm but in the first, and LeakyReLU(0.2), images to logits (N,), or (N, outputs).
+    """Strided convolutions, BatchNorm in all but the first, LeakyReLU(0.2); images to logits (N,), or (N, outputs).
 
-    A ``conditional`` one takes the class by ``conditioning``: projection, or joined to x as one more channel.
+    If ``conditional``, ``conditioning`` is projection, or joined: the class is concatenated to x as a channel.
     """
 
-    memory_format = torch.channels_last  # while it trains: convolutions are faster
+    memory_format = torch.channels_last  # during training: convolutions are faster
 
     def __init__(
         self,

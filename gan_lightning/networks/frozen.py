@@ -1,4 +1,4 @@
-"""Networks of which only the last layers learn."""
+"""Freezing the first layers of a network."""
 
 from collections.abc import Iterator
 
@@ -8,19 +8,19 @@ from gan_lightning.errors import UsageError
 
 
 def freeze(discriminator: nn.Module, k: int) -> None:
-    """The first k layers, in the order of their definition, keep their weights (Mo et al. 2020, FreezeD).
+    """Freeze the first k layers of D, in order of definition (Mo et al. 2020, FreezeD).
 
-    A layer is a module with a matrix or kernels as its weight; what stands between two, as BatchNorm, goes with the
-    former. Embeddings of classes learn.
+    A layer is a module with a matrix or kernels as weight; modules between two layers, such as BatchNorm, belong to the
+    first one. Class embeddings are not frozen.
 
     Raises:
-        UsageError: no layer would be left to learn.
+        UsageError: no layer would be trainable.
     """
     layers = [module for module in discriminator.modules() if _is_layer(module)]
     if k >= len(layers):
         raise UsageError(
-            f"model.freeze_discriminator is {k}, and the discriminator has {len(layers)} layers: give at most "
-            f"{max(len(layers) - 1, 0)}, so that one can learn."
+            f"model.freeze_discriminator is {k}, but the discriminator has {len(layers)} layers: give at most "
+            f"{max(len(layers) - 1, 0)}, so that one is trainable."
         )
     embeddings = [module for module in discriminator.modules() if isinstance(module, nn.Embedding)]
     learn = {weight for embedding in embeddings for weight in embedding.parameters()}
@@ -30,12 +30,12 @@ def freeze(discriminator: nn.Module, k: int) -> None:
 
 
 def _is_layer(module: nn.Module) -> bool:
-    weight = getattr(module, "weight", None)  # also of a spectrally normalized one, whose parameter has another name
+    weight = getattr(module, "weight", None)  # also found under spectral normalization, which renames the parameter
     return isinstance(weight, Tensor) and weight.dim() > 1 and not isinstance(module, nn.Embedding)
 
 
 def _before(layer: nn.Module, network: nn.Module) -> Iterator[nn.Module]:
-    """The modules that are defined before a layer."""
+    """The modules defined before a layer."""
     for module in network.modules():
         if module is layer:
             return

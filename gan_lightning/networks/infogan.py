@@ -11,7 +11,8 @@ DOUBLINGS = 2
 class Generator(nn.Module):
     """Two linear layers and two transposed convolutions, BatchNorm in all but the last, from z to tanh images.
 
-    A ``conditional`` one takes the class joined to z, with ``conditional_norm`` by BatchNorm too.
+    If ``conditional``, the class embedding is concatenated to z; with ``conditional_norm``, BatchNorm is conditional
+    too.
     """
 
     def __init__(
@@ -47,8 +48,8 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Two strided convolutions and a linear layer; images to logits (N,), or (N, outputs).
 
-    The outputs after the first have a further linear layer of their own, as Q's in the paper. A ``conditional`` one
-    takes the class by ``conditioning``: projection, or joined to x as one more channel.
+    The outputs after the first have an extra hidden layer, like Q in the paper. If ``conditional``, ``conditioning`` is
+    projection, or joined: the class is concatenated to x as a channel.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Discriminator(nn.Module):
 
 
 class Outputs(nn.Module):
-    """A linear logit, and the other outputs through a layer of their own, (N, features) to (N, outputs)."""
+    """A linear logit, and the other outputs through a hidden layer, (N, features) to (N, outputs)."""
 
     def __init__(self, features: int, outputs: int, units: int, slope: float) -> None:
         super().__init__()

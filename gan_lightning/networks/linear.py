@@ -1,4 +1,4 @@
-"""One layer each: the smallest pair there is."""
+"""One linear layer each: the smallest generator and discriminator."""
 
 import math
 

@@ -12,11 +12,11 @@ from gan_lightning.networks.mlp import activation
 
 HIDDEN = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
 
-SIDE = 10  # of the generator's maps, from which a kernel of 5 with stride 3 makes (10 - 1) 3 + 5 = 32 pixels
-# maps in widths, kernel, padding, and the window of the pooling with stride 2
+SIDE = 10  # of the generator's maps; a transposed 5x5 convolution with stride 3 gives (10 - 1) 3 + 5 = 32 pixels
+# number of maps in units of width, kernel size, padding, and pooling window, with stride 2
 CONVOLUTIONS = ((1, 8, 4, 4), (1, 8, 3, 4), (6, 5, 3, 2))
-# with the side of the last maps: the paper's pooling keeps the windows that the border cuts, 33 to 16, 15 to 7, 9 to 5;
-# without them it is 33 to 15, 14 to 6, 8 to 4
+# with the side of the last maps: the paper's pooling keeps the windows that cross the border, 33 to 16, 15 to 7,
+# 9 to 5; without them the sides are 33 to 15, 14 to 6, 8 to 4
 POOLINGS: dict[str, tuple[Callable[..., nn.Module], int]] = {
     "max": (partial(nn.MaxPool2d, ceil_mode=True), 5),
     "mean": (nn.AvgPool2d, 4),
@@ -46,9 +46,10 @@ class MaxoutConv2d(nn.Conv2d):
 
 
 class Generator(nn.Module):
-    """Linear layers, each with its function of ``hidden``, then ``output``, (N, latent_size) to (N, *sample_shape).
+    """Linear layers with the activations ``hidden`` and ``output``, (N, latent_size) to (N, *sample_shape).
 
-    Weights start from U(-init_range, init_range), those of the last layer from U(-output_range, output_range).
+    Weights are initialized from U(-init_range, init_range), those of the last layer from
+    U(-output_range, output_range).
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Maxout layers of ``widths`` units and a linear layer, (N, *sample_shape) to logits (N,), or (N, outputs).
 
-    Dropout keeps a share ``keep_input`` of the pixels and ``keep_hidden`` of the units.
+    Dropout keeps pixels with probability ``keep_input`` and units with probability ``keep_hidden``.
     """
 
     def __init__(
@@ -127,10 +128,10 @@ class ConvGenerator(nn.Module):
 
 
 class ConvDiscriminator(nn.Module):
-    """Three pooled maxout convolutions, maxout and linear layer, (N, channels, 32, 32) to logits (N,), or (N, outputs).
+    """Three maxout convolutions with pooling, a maxout and a linear layer, images to logits (N,), or (N, outputs).
 
-    The convolutions have ``width``, ``width`` and 6 ``width`` maps. Dropout keeps a share ``keep_input`` of the pixels
-    and ``keep_hidden`` of what enters every later layer.
+    Images are (N, channels, 32, 32). The convolutions have ``width``, ``width`` and 6 ``width`` maps. Dropout keeps
+    pixels with probability ``keep_input`` and the inputs of later layers with probability ``keep_hidden``.
     """
 
     def __init__(
@@ -163,10 +164,10 @@ class ConvDiscriminator(nn.Module):
 
 
 def _channels(sample_shape: tuple[int, ...]) -> int:
-    """The channels of 32 x 32 images.
+    """The number of channels of 32 x 32 images.
 
     Raises:
-        UsageError: the samples are no such images.
+        UsageError: the samples are not 32 x 32 images.
     """
     if len(sample_shape) != 3 or tuple(sample_shape[1:]) != (32, 32):
         raise UsageError(
@@ -178,7 +179,7 @@ def _channels(sample_shape: tuple[int, ...]) -> int:
 
 
 def _hidden_layers(inputs: int, widths: Sequence[int], hidden: Sequence[str]) -> list[nn.Module]:
-    """Linear layers of these widths, each followed by the function that ``hidden`` names."""
+    """Linear layers of these widths, each followed by its activation in ``hidden``."""
     if len(hidden) != len(widths) or not set(hidden) <= set(HIDDEN):
         raise UsageError(
             f"model.generator.hidden is {list(hidden)}: give one of {', '.join(HIDDEN)} for each of the {len(widths)} "
@@ -195,7 +196,7 @@ def _dropout(keep: float) -> nn.Module:
 
 
 def _initialize(network: nn.Module, init_range: float) -> None:
-    """Weights from U(-init_range, init_range), biases of 0."""
+    """Initialize weights from U(-init_range, init_range) and biases to 0."""
     for name, parameter in network.named_parameters():
         if name.endswith("weight"):
             nn.init.uniform_(parameter, -init_range, init_range)

@@ -13,10 +13,10 @@ ACTIVATIONS = {"identity": nn.Identity, "leaky_relu": nn.LeakyReLU, "sigmoid": n
 
 
 def activation(name: str) -> nn.Module:
-    """The elementwise function of that name.
+    """Return the activation of this name.
 
     Raises:
-        UsageError: there is none.
+        UsageError: the name is unknown.
     """
     if name not in ACTIVATIONS:
         raise UsageError(f"model.generator.output is {name!r}: choose one of {', '.join(ACTIVATIONS)}.")
@@ -26,9 +26,9 @@ def activation(name: str) -> nn.Module:
 class Generator(nn.Module):
     """Linear(-BatchNorm)-ReLU blocks and a linear layer, (N, latent_size) to (N, *sample_shape).
 
-    ``output`` is the function at the end; where it is not given, images, of three dimensions, end in tanh, because
-    data modules give them in [-1, 1], and points end as they are. A ``conditional`` one takes the class joined to z,
-    with ``conditional_norm`` by BatchNorm too.
+    ``output`` is the final activation. By default it is tanh for images, which have three dimensions and are in [-1, 1]
+    in the data modules, and the identity for points. If ``conditional``, the class embedding is concatenated to z; with
+    ``conditional_norm``, BatchNorm is conditional too.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Linear-LeakyReLU blocks and a linear layer, (N, *sample_shape) to logits (N,), or (N, outputs).
 
-    A ``conditional`` one takes the class by ``conditioning``: projection, or joined to x.
+    If ``conditional``, ``conditioning`` is projection, or joined: the class embedding is concatenated to x.
     """
 
     samplewise = True

@@ -8,15 +8,15 @@ from torch import Tensor, nn
 from gan_lightning.errors import UsageError
 from gan_lightning.networks.maxout import MaxoutLinear
 
-EPS, MOMENTUM = 1e-4, 0.05  # of the points' BatchNorm; the images' has torch's own
-# sides of the maps, each about half of the next; where one is exactly half, the code's TensorFlow leaves out the last
-# row and column of what is doubled and pads those of what is halved, where we have the first
+EPS, MOMENTUM = 1e-4, 0.05  # of BatchNorm for points; for images, PyTorch's defaults
+# sides of the maps, each about half of the next; where it is exactly half, TensorFlow, in the authors' code, crops the
+# last row and column when upsampling and pads there when downsampling, where this code does so with the first
 SIDES = {28: (4, 7, 14, 28), 32: (4, 8, 16, 32)}
 SLOPE = 0.3
 
 
 def initialize(network: nn.Module) -> None:
-    """Weights from N(0, 0.02), biases of 0; BatchNorm's begin from 1 and 0."""
+    """Initialize weights from N(0, 0.02) and biases to 0; BatchNorm keeps 1 and 0."""
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(module.weight, 0.0, 0.02)
@@ -25,9 +25,9 @@ def initialize(network: nn.Module) -> None:
 
 
 class Generator(nn.Module):
-    """Linear-BatchNorm-ReLU four times, without biases, and a linear layer, (N, latent_size) to (N, *sample_shape).
+    """Linear-BatchNorm-ReLU blocks without biases and a linear layer, (N, latent_size) to (N, *sample_shape).
 
-    Section 4.1; ``layers`` of ``width`` units.
+    Section 4.1; there are ``layers`` blocks of ``width`` units.
     """
 
     def __init__(self, latent_size: int, sample_shape: tuple[int, ...], width: int = 400, layers: int = 4) -> None:
@@ -44,7 +44,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Three maxout layers and a linear one, (N, *sample_shape) to logits (N,), or (N, outputs); section 4.1."""
+    """Three maxout layers and a linear layer, (N, *sample_shape) to logits (N,), or (N, outputs); section 4.1."""
 
     samplewise = True
 
@@ -63,23 +63,24 @@ class Discriminator(nn.Module):
 
 
 def sides(sample_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The sides of the maps, from the smallest.
+    """The sides of the maps, smallest first.
 
     Raises:
-        UsageError: the shape is not (channels, n, n) with n of 28 or 32.
+        UsageError: the shape is not (channels, n, n) with n = 28 or 32.
     """
     if len(sample_shape) != 3 or sample_shape[1] != sample_shape[2] or sample_shape[1] not in SIDES:
         raise UsageError(
             f"model=pacgan_stacked makes images of 28 or 32 pixels, but the data has samples of shape "
-            f"{tuple(sample_shape)}: choose a data set of such images, or another model."
+            f"{tuple(sample_shape)}: choose a dataset of such images, or another model."
         )
     return SIDES[sample_shape[1]]
 
 
 class StackedGenerator(nn.Module):
-    """A linear layer, three transposed 3x3 convolutions and a 3x3 one, (N, latent_size) to tanh images.
+    """A linear layer, three transposed 3x3 convolutions and a 3x3 convolution, (N, latent_size) to tanh images.
 
-    Of 4x4x64, 32, 16 and 8 maps, each with BatchNorm and ReLU; section 4.2 (the networks of Metz et al. 2017).
+    By default with 64 maps of 4x4, then 32, 16 and 8 maps, each with BatchNorm and ReLU; section 4.2 (the networks of
+    Metz et al. 2017).
     """
 
     def __init__(self, latent_size: int, sample_shape: tuple[int, ...], width: int = 8) -> None:
@@ -89,7 +90,7 @@ class StackedGenerator(nn.Module):
         layers: list[nn.Module] = [nn.Linear(latent_size, maps * first**2), nn.Unflatten(1, (maps, first, first))]
         layers += [nn.BatchNorm2d(maps), nn.ReLU()]
         for before, after in pairwise([first, *others]):
-            added = after - 2 * before + 1  # a transposed convolution of stride 2 gives sides of 2 n - 1, or one more
+            added = after - 2 * before + 1  # output_padding: the transposed convolution gives 2 n - 1 without it
             layers += [nn.ConvTranspose2d(maps, maps // 2, 3, 2, 1, added), nn.BatchNorm2d(maps // 2), nn.ReLU()]
             maps //= 2
         self.layers = nn.Sequential(*layers, nn.Conv2d(maps, sample_shape[0], 3, padding=1), nn.Tanh())
@@ -102,7 +103,7 @@ class StackedGenerator(nn.Module):
 class StackedDiscriminator(nn.Module):
     """Three strided 3x3 convolutions of ``width``, 2 and 4 ``width`` maps with BatchNorm, images to logits.
 
-    Section 4.2: a width of 2 makes it a quarter of G's, 4 half of it.
+    Section 4.2: with a width of 2 it is a quarter as wide as G, with 4 half as wide.
     """
 
     def __init__(self, sample_shape: tuple[int, ...], width: int = 2, outputs: int = 1) -> None:

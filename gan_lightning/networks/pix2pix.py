@@ -1,4 +1,4 @@
-"""The networks of pix2pix (Isola et al. 2017) for images of any height and width: a U-Net and patches."""
+"""The networks of pix2pix (Isola et al. 2017) for images of any height and width: U-Net and PatchGAN."""
 
 from itertools import pairwise
 
@@ -7,18 +7,18 @@ from torch import Tensor, nn
 
 from gan_lightning.networks.pyramid import growing, pyramid
 
-MOST = 8  # times the width, in channels, as in the paper
+MOST = 8  # largest multiple of the width, in channels, as in the paper
 
 
 class Generator(nn.Module):
-    """A U-Net from images y to tanh images, (N, latent_size) and (N, *sample_shape) to (N, *sample_shape).
+    """A U-Net from images y to tanh images; z (N, latent_size) and y (N, *sample_shape) to (N, *sample_shape).
 
-    Each upsampling layer sees the maps of its size on the way down (Ronneberger et al. 2015). z is not used: a G with
-    an L1 term learns to ignore it (Isola et al. 2017, section 3.1).
+    Skip connections pass maps from the downsampling to the upsampling layers (Ronneberger et al. 2015). z is not used:
+    with an L1 term, G learns to ignore it (Isola et al. 2017, section 3.1).
     """
 
     conditional = True
-    memory_format = torch.channels_last  # while it trains: convolutions are faster
+    memory_format = torch.channels_last  # during training: convolutions are faster
 
     def __init__(self, sample_shape: tuple[int, ...], width: int = 32) -> None:
         super().__init__()
@@ -49,10 +49,10 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """PatchGAN: a logit for each patch of the pair (x, y), two times (N, *sample_shape) to (N * patches,)."""
+    """PatchGAN: a logit for each patch of the pair (x, y), each (N, *sample_shape), to (N * patches,)."""
 
     conditional = True
-    memory_format = torch.channels_last  # while it trains: convolutions are faster
+    memory_format = torch.channels_last  # during training: convolutions are faster
 
     def __init__(self, sample_shape: tuple[int, ...], width: int = 32) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""How convolutional networks come from a small map to images of any height and width, and back."""
+"""Map sizes of convolutional networks, from a small map to images of any height and width."""
 
 from typing import NamedTuple
 
@@ -6,13 +6,13 @@ from torch import nn
 
 from gan_lightning.errors import UsageError
 
-SMALLEST = 4  # pixels: the shorter side of the smallest map has these to twice as many
+SMALLEST = 4  # pixels; the shorter side of the smallest map is from this to twice as long
 
 
 class Pyramid(NamedTuple):
-    """The smallest map, the doublings from there, and by how much the largest map exceeds the images.
+    """The smallest map, the number of doublings, and the margins of the largest map around the images.
 
-    G crops its largest map to the image at the centre; D pads the image with zeros to that size.
+    G center-crops its largest map to the image; D zero-pads the image to that size.
     """
 
     height: int
@@ -21,25 +21,25 @@ class Pyramid(NamedTuple):
     margins: tuple[int, int, int, int]  # left, right, above, below
 
     def crop(self) -> list[nn.Module]:
-        """The layer after G's largest map, if any is needed."""
+        """The cropping layer after G's largest map, if needed."""
         left, right, above, below = self.margins
         return [nn.ZeroPad2d((-left, -right, -above, -below))] if any(self.margins) else []
 
     def pad(self) -> list[nn.Module]:
-        """The layer before D's largest map, if any is needed."""
+        """The padding layer before D's largest map, if needed."""
         return [nn.ZeroPad2d(self.margins)] if any(self.margins) else []
 
 
 def pyramid(model: str, sample_shape: tuple[int, ...], doublings: int | None = None) -> Pyramid:
-    """The maps of images, (channels, height, width): at least one doubling, or as many as are given.
+    """The maps for images (channels, height, width): at least one doubling, or the given number.
 
     Raises:
-        UsageError: the samples are no images.
+        UsageError: the samples are not images.
     """
     if len(sample_shape) != 3:
         raise UsageError(
             f"model={model} makes images, but the data has samples of shape {tuple(sample_shape)}: choose data with "
-            "images, (channels, height, width), or another model, such as model=mlp."
+            "images (channels, height, width), or another model, such as model=mlp."
         )
     rows, columns = sample_shape[1:]
     if doublings is None:
@@ -51,5 +51,5 @@ def pyramid(model: str, sample_shape: tuple[int, ...], doublings: int | None = N
 
 
 def growing(width: int, maps: int, most: int) -> list[int]:
-    """The channels of so many sizes of map, from the largest: each halving doubles them, up to ``most`` widths."""
+    """The channels of ``maps`` map sizes, largest map first: each halving doubles them, up to ``most * width``."""
     return [width * min(2**i, most) for i in range(maps)]

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 
 class Generator(nn.Module):
-    """Linear, BatchNorm but in the first, LeakyReLU(0.2), and a linear layer, (N, latent_size) to tanh samples.
+    """Linear-BatchNorm-LeakyReLU(0.2) blocks, the first without BatchNorm, and a linear layer, latents to tanh samples.
 
-    The example gives 0.8 as BatchNorm's second argument, which is ``eps``.
+    The example passes 0.8 as BatchNorm's second argument, which is ``eps``.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The networks of Huang et al. 2024, R3GAN, as published, for any height and width; ``resnet`` has lighter relatives.
+"""The networks of R3GAN (Huang et al. 2024) as published, for any height and width; ``resnet`` has lighter variants.
 
 The defaults of ``conf/model/r3gan.yaml`` are those for CIFAR-10.
 """
@@ -18,7 +18,7 @@ from gan_lightning.networks.resnet import EXPANSION, Block, initialize
 
 
 class Resampling(nn.Module):
-    """Twice or half the sides by the filter [1, 3, 3, 1], which is [1, 2, 1] between pixels; zeros lie outside."""
+    """Upsampling or downsampling by 2 with the filter [1, 3, 3, 1], [1, 2, 1] between pixels, and zero padding."""
 
     kernel: Tensor
 
@@ -28,7 +28,7 @@ class Resampling(nn.Module):
         self.register_buffer("kernel", torch.outer(line, line), persistent=False)
 
     def _each(self, x: Tensor) -> Tensor:
-        """The kernel for each channel."""
+        """The kernel, expanded to all channels."""
         return self.kernel.to(x.dtype).expand(x.shape[1], 1, -1, -1)
 
 
@@ -51,22 +51,22 @@ def _stage(width: int, cardinality: int, blocks: int) -> list[nn.Module]:
 
 
 def _transition(before: int, after: int) -> list[nn.Module]:
-    """From one stage's channels to another's."""
+    """A transition from one stage's number of channels to the next's."""
     return [] if before == after else [nn.Conv2d(before, after, 1, bias=False)]
 
 
 def _maps(sample_shape: tuple[int, ...], widths: Sequence[int], cardinalities: Sequence[int]) -> Pyramid:
-    """The maps of these stages: the smallest has what their halvings leave of the samples' sides, rounded up.
+    """The maps of these stages: the sides of the smallest are the samples', halved once per transition, rounded up.
 
     Raises:
-        UsageError: there is nothing left to halve, or widths cannot be grouped.
+        UsageError: the images are too small to halve, or the widths cannot be grouped.
     """
     maps = pyramid("r3gan", sample_shape, max(0, len(widths) - 1))
     if not widths or min(sample_shape[1:]) < 2**maps.doublings:
         raise UsageError(
             f"model=r3gan with widths of {len(widths)} stages halves images {maps.doublings} times, but the data has "
-            f"samples of shape {tuple(sample_shape)}: give a width for each size from about 4 pixels on, 4 for 32 "
-            "and 5 for 64."
+            f"samples of shape {tuple(sample_shape)}: give one width per map size down to about 4 pixels, "
+            "4 for 32 pixels and 5 for 64."
         )
     if len(cardinalities) != len(widths):
         raise UsageError(
@@ -75,20 +75,20 @@ def _maps(sample_shape: tuple[int, ...], widths: Sequence[int], cardinalities: S
     for width, cardinality in zip(widths, cardinalities, strict=True):
         if EXPANSION * width % cardinality:
             raise UsageError(
-                f"model=r3gan cannot cut {EXPANSION * width} channels, twice a width of {width}, into {cardinality} "
+                f"model=r3gan cannot split {EXPANSION * width} channels, twice a width of {width}, into {cardinality} "
                 "equal groups: give a cardinality that divides them."
             )
     return maps
 
 
 class Generator(nn.Module):
-    """Latents weigh learned small maps, which grow stage by stage, (N, latent_size) to (N, *sample_shape), unbounded.
+    """A latent-weighted learned map, upsampled stage by stage, (N, latent_size) to (N, *sample_shape), unbounded.
 
-    Stages are in the order of growing sides; each has ``blocks`` residual blocks. A ``conditional`` one takes the class
-    joined to z, as a vector of the same size.
+    Stages are ordered from the smallest map; each has ``blocks`` residual blocks. If ``conditional``, a class embedding
+    of the same size is concatenated to z.
     """
 
-    memory_format = torch.channels_last  # while it trains: convolutions are faster
+    memory_format = torch.channels_last  # during training: convolutions are faster
 
     def __init__(
         self,
@@ -122,11 +122,11 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """The generator's mirror image, (N, *sample_shape) to logits (N,), or (N, outputs).
 
-    Stages are in the order of falling sides. The logit of a ``conditional`` one is <v_y, phi(x)>, v_y the class's
-    vector and phi(x) as many outputs as the last stage has channels (Miyato & Koyama 2018, without their psi).
+    Stages are ordered from the largest map. If ``conditional``, the logit is <v_y, phi(x)>, where v_y is the class
+    vector and phi(x) has as many outputs as the last stage has channels (Miyato & Koyama 2018, without psi).
     """
 
-    memory_format = torch.channels_last  # while it trains: convolutions are faster
+    memory_format = torch.channels_last  # during training: convolutions are faster
 
     def __init__(
         self,

@@ -12,13 +12,13 @@ from gan_lightning.networks.pyramid import growing, pyramid
 EXPANSION = 2
 GROUP = 16  # channels
 SLOPE = 0.2
-MOST = 16  # times the width, in channels: those of 64 pixels
+MOST = 16  # largest multiple of the width, in channels, reached at 64 pixels
 
 
 class Block(nn.Module):
-    """x + f(x), f of a 1x1, a grouped 3x3 and a 1x1 convolution over twice the channels, LeakyReLU between.
+    """x + f(x), where f is a 1x1, a grouped 3x3 and a 1x1 convolution with twice the channels and LeakyReLU between.
 
-    The 3x3 convolution has ``cardinality`` groups, by default of 16 channels.
+    The 3x3 convolution has ``cardinality`` groups, by default of 16 channels each.
     """
 
     def __init__(self, channels: int, cardinality: int | None = None) -> None:
@@ -38,7 +38,10 @@ class Block(nn.Module):
 
 
 def initialize(network: nn.Module) -> None:
-    """Weights that keep the variance; in L blocks the first two over L^(1/4), the last 0 (Zhang et al. 2019, Fixup)."""
+    """Initialize weights to keep the variance; in each of L blocks, divide the first two by L^(1/4), set the last to 0.
+
+    (Zhang et al. 2019, Fixup.)
+    """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
@@ -55,13 +58,13 @@ def initialize(network: nn.Module) -> None:
 
 
 class Generator(nn.Module):
-    """Latents weigh learned maps, which grow by bilinear doubling, (N, latent_size) to tanh images.
+    """A latent-weighted learned map, upsampled bilinearly, (N, latent_size) to tanh images.
 
-    There are ``blocks`` for each size of map; the largest maps have ``width`` channels, and each halving doubles them,
-    up to 16 times as many. A ``conditional`` one takes the class joined to z.
+    There are ``blocks`` residual blocks per map size. The largest maps have ``width`` channels; each halving doubles
+    them, up to 16 times. If ``conditional``, the class embedding is concatenated to z.
     """
 
-    memory_format = torch.channels_last  # while it trains: convolutions are faster
+    memory_format = torch.channels_last  # during training: convolutions are faster
 
     def __init__(
         self,
@@ -92,12 +95,12 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """The generator's mirror image, halving by averages, (N, *sample_shape) to logits (N,), or (N, outputs).
+    """The generator's mirror image, with average pooling, (N, *sample_shape) to logits (N,), or (N, outputs).
 
-    A ``conditional`` one takes the class by ``conditioning``: projection, or joined to x as one more channel.
+    If ``conditional``, ``conditioning`` is projection, or joined: the class is concatenated to x as a channel.
     """
 
-    memory_format = torch.channels_last  # while it trains: convolutions are faster
+    memory_format = torch.channels_last  # during training: convolutions are faster
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Convolutions along the steps of a sequence, (steps, channels)."""
+"""Networks of 1-d convolutions for sequences (steps, channels)."""
 
 from itertools import pairwise
 
@@ -12,21 +12,21 @@ KERNEL = 5  # steps
 
 
 def lengths_of(sample_shape: tuple[int, ...]) -> list[int]:
-    """A quarter of the steps, half of them, and all, rounded up.
+    """A quarter, a half and all of the steps, rounded up.
 
     Raises:
-        UsageError: samples are no sequences.
+        UsageError: samples are not sequences.
     """
     if len(sample_shape) != 2:
         raise UsageError(
-            f"model=sequence makes sequences (steps, channels), and samples have shape {tuple(sample_shape)}: choose "
+            f"model=sequence makes sequences (steps, channels), but samples have shape {tuple(sample_shape)}: choose "
             "data=sines, arrays (N, steps, channels) by data=array data.kind=sequences, or another model."
         )
     return [-(-sample_shape[0] // 4), -(-sample_shape[0] // 2), sample_shape[0]]
 
 
 class Generator(nn.Module):
-    """Linear, then twice the steps and a convolution two times, (N, latent_size) to (N, steps, channels)."""
+    """A linear layer, then twice upsampling and a convolution, (N, latent_size) to (N, steps, channels)."""
 
     def __init__(self, latent_size: int, sample_shape: tuple[int, ...], width: int = 64) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Two convolutions that halve the steps and a linear layer, (N, steps, channels) to logits (N,) or (N, outputs)."""
+    """Two strided convolutions and a linear layer, (N, steps, channels) to logits (N,), or (N, outputs)."""
 
     def __init__(self, sample_shape: tuple[int, ...], width: int = 64, slope: float = 0.2, outputs: int = 1) -> None:
         super().__init__()

@@ -9,11 +9,11 @@ from gan_lightning.networks.pyramid import pyramid
 
 
 def doubled() -> nn.Upsample:
-    return nn.Upsample(scale_factor=2)  # each pixel becomes four
+    return nn.Upsample(scale_factor=2)  # nearest neighbor
 
 
 def initialize(network: nn.Module) -> None:
-    """Xavier's uniform weights, times sqrt 2 in the residual branches, as in the authors' code; biases of 0."""
+    """Initialize weights as Xavier uniform, times sqrt 2 in residual branches, as in the authors' code; biases to 0."""
     branches = [layer for block in network.modules() if isinstance(block, Block) for layer in block.branch]
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -38,7 +38,7 @@ def convolution(inputs: int, outputs: int) -> nn.Conv2d:
 
 
 def up(width: int) -> Block:
-    """BatchNorm, ReLU, doubling and convolution, BatchNorm, ReLU and convolution."""
+    """BatchNorm, ReLU, upsampling, convolution, BatchNorm, ReLU, convolution."""
     return Block(
         nn.Sequential(
             *(nn.BatchNorm2d(width), nn.ReLU(), doubled(), convolution(width, width)),
@@ -49,7 +49,7 @@ def up(width: int) -> Block:
 
 
 def first(channels: int, width: int) -> Block:
-    """D's block for images: no ReLU before its first convolution, halved at the end."""
+    """D's first block: no ReLU before its first convolution, then downsampling."""
     return Block(
         nn.Sequential(convolution(channels, width), nn.ReLU(), convolution(width, width), nn.AvgPool2d(2)),
         nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(channels, width, 1)),
@@ -57,7 +57,7 @@ def first(channels: int, width: int) -> Block:
 
 
 def down(width: int) -> Block:
-    """ReLU and convolution twice, halved at the end."""
+    """Twice ReLU and convolution, then downsampling."""
     return Block(
         nn.Sequential(nn.ReLU(), convolution(width, width), nn.ReLU(), convolution(width, width), nn.AvgPool2d(2)),
         nn.Sequential(nn.Conv2d(width, width, 1), nn.AvgPool2d(2)),
@@ -65,16 +65,16 @@ def down(width: int) -> Block:
 
 
 def same(width: int) -> Block:
-    """ReLU and convolution twice."""
+    """Twice ReLU and convolution."""
     return Block(
         nn.Sequential(nn.ReLU(), convolution(width, width), nn.ReLU(), convolution(width, width)), nn.Identity()
     )
 
 
 class Generator(nn.Module):
-    """A linear layer, a block for each doubling, BatchNorm, ReLU and a 3x3 convolution; latents to tanh images."""
+    """A linear layer, one block per doubling, BatchNorm, ReLU and a 3x3 convolution; latents to tanh images."""
 
-    memory_format = torch.channels_last  # while it trains: convolutions are faster
+    memory_format = torch.channels_last  # during training: convolutions are faster
 
     def __init__(self, latent_size: int, sample_shape: tuple[int, ...], width: int = 256) -> None:
         super().__init__()
@@ -93,9 +93,9 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Two blocks that halve, two that do not, ReLU, a sum over pixels and a linear layer; images to logits."""
+    """Two downsampling blocks, two others, ReLU, a sum over pixels and a linear layer; images to logits."""
 
-    memory_format = torch.channels_last  # while it trains: convolutions are faster
+    memory_format = torch.channels_last  # during training: convolutions are faster
 
     def __init__(self, sample_shape: tuple[int, ...], width: int = 128, outputs: int = 1) -> None:
         super().__init__()

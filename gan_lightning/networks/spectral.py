@@ -13,16 +13,16 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def spectrally_normalized(network: Network) -> Network:
-    """The network, its linear, convolutional and embedding layers with W / sigma(W) in the place of their weights W.
+    """Apply spectral normalization W / sigma(W) to all linear, convolutional and embedding weights of a network.
 
-    sigma is the largest singular value of W as a matrix of (outputs, all else), of which each forward pass of training
-    makes one power iteration (Miyato et al. 2018, algorithm 1); the singular vectors are buffers. A W of zeros, which
-    cannot be normalized, begins from Xavier's uniform distribution. BatchNorm keeps its scales.
+    sigma is the largest singular value of W as a matrix (outputs, everything else), estimated by one power iteration
+    per forward pass in training (Miyato et al. 2018, algorithm 1); the singular vectors are buffers. A zero W, which
+    cannot be normalized, is initialized from Xavier's uniform distribution. BatchNorm is unchanged.
     """
     for layer in list(network.modules()):
         if isinstance(layer, LAYERS) and not is_parametrized(layer, "weight"):
             if not layer.weight.any():
                 nn.init.xavier_uniform_(layer.weight)
             spectral_norm(layer)
-    network.samplewise = False  # type: ignore[assignment]  # each pass makes an iteration
+    network.samplewise = False  # type: ignore[assignment]  # each pass runs a power iteration
     return network

@@ -1,4 +1,4 @@
-"""Rows of a table: numbers, and categories as one-hot vectors that the latents themselves draw."""
+"""Networks for table rows: numbers, and categories as one-hot vectors sampled with noise from the latents."""
 
 import math
 from collections.abc import Sequence
@@ -9,16 +9,16 @@ from torch import Tensor, nn
 from gan_lightning.errors import UsageError
 from gan_lightning.networks import mlp
 
-LEAST = 1e-6  # of a uniform number whose logarithm is taken
+LEAST = 1e-6  # smallest uniform number whose logarithm is taken
 
 
 class Generator(nn.Module):
-    """An MLP whose outputs are numbers and logits of categories, (N, latent_size) to (N, sum of blocks).
+    """An MLP whose outputs are numbers and category logits, (N, latent_size) to (N, sum of blocks).
 
-    ``blocks`` are the widths of a table's columns, 1 of a numeric one; others are one-hot by the straight-through
-    Gumbel-softmax of that ``temperature`` (Jang et al. 2017, section 2.2): the category is argmax(logits + g), and the
-    gradient that of softmax((logits + g) / temperature). g is Gumbel noise that the last latents make, of a normal
-    prior, as many as there are categories, so that a sample follows from its latents.
+    ``blocks`` are the widths of the table's columns, 1 for a numeric column. Other columns are one-hot vectors from the
+    straight-through Gumbel-softmax (Jang et al. 2017, section 2.2): the category is argmax(logits + g), and the
+    gradient is that of softmax((logits + g) / temperature). The Gumbel noise g is computed from the last latents, one
+    per category, assuming a normal prior, so samples are a function of z.
     """
 
     def __init__(
@@ -34,12 +34,12 @@ class Generator(nn.Module):
         self.blocks = tuple(blocks) or (1,) * sample_shape[0]
         if len(sample_shape) != 1 or sum(self.blocks) != sample_shape[0]:
             raise UsageError(
-                f"model=table makes rows, and samples have shape {tuple(sample_shape)}: choose another model."
+                f"model=table makes rows, but samples have shape {tuple(sample_shape)}: choose another model."
             )
         self.categories = sum(width for width in self.blocks if width > 1)
         if latent_size <= self.categories:
             raise UsageError(
-                f"model.latent_size is {latent_size}: give more than {self.categories}, of which each category of the "
+                f"model.latent_size is {latent_size}: give more than {self.categories}, since each category of the "
                 "table takes one."
             )
         self.temperature = temperature
@@ -63,6 +63,6 @@ class Generator(nn.Module):
 
 
 def gumbel(z: Tensor) -> Tensor:
-    """-log(-log(Phi(z))), Gumbel noise of normal latents."""
+    """-log(-log(Phi(z))), Gumbel noise from normal latents."""
     uniform = (0.5 * (1 + torch.erf(z / math.sqrt(2)))).clamp(LEAST, 1 - LEAST)
     return -(-uniform.log()).log()

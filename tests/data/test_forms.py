@@ -163,7 +163,7 @@ def test_colour_whose_lower_bytes_are_lost_is_refused(tmp_path: Path) -> None:
     write_colour_png(tmp_path / "a.png", colours(2), 4)
     (tmp_path / "a.ppm").write_bytes(f"P6 {WIDTH} {HEIGHT} 1023\n".encode() + bytes(HEIGHT * WIDTH * 6))
     for name in ("a.png", "a.ppm"):
-        with pytest.raises(UsageError, match=r"\(colour of more than 8 bits .*, which only data\.depth=8 reads\)"):
+        with pytest.raises(UsageError, match=r"\(color of more than 8 bits .*, which only data\.depth=8 reads\)"):
             pixels(tmp_path / name, 3, depth=16)
         assert pixels(tmp_path / name, 3).dtype == np.uint8
 

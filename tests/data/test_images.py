@@ -203,7 +203,7 @@ def test_a_truncated_file_is_named(tmp_path: Path, part: str, size: int) -> None
 def test_what_is_no_idx_file_of_bytes_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "labels"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=f"{path} has {len(content)} bytes where its header announces no idx data"):
+    with pytest.raises(ValueError, match=f"{path} has {len(content)} bytes, but its header announces no idx data"):
         check_idx(path)
 
 
@@ -212,7 +212,7 @@ def test_a_file_with_too_much_is_named(tmp_path: Path) -> None:
     check_idx(tmp_path / "labels")
     with (tmp_path / "labels").open("ab") as file:
         file.write(b"\0")
-    with pytest.raises(ValueError, match="labels has 19 bytes where its header announces 18"):
+    with pytest.raises(ValueError, match="labels has 19 bytes, but its header announces 18"):
         check_idx(tmp_path / "labels")
 
 
@@ -669,7 +669,7 @@ def test_a_folder_without_subfolders_has_no_classes(folder: Path, memory_limit: 
     assert (data.classes, list(data.class_names)) == (0, [])
     assert data.fetcher()(0, 2).y is None
     assert data.training_samples(2, 0).y is None
-    with pytest.raises(ValueError, match=r"data\.classes names 'dogs': .*dogs has no folders"):
+    with pytest.raises(ValueError, match=r"data\.classes names 'dogs', but .*dogs has no subfolders"):
         ready(image_folder(folder / "dogs", classes=["dogs"]))
 
 

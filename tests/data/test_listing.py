@@ -76,7 +76,7 @@ def test_what_is_no_file_is_passed_over(
     make_odd(kind, root / "dogs")
     data = ready(image_folder(root, memory_limit=memory_limit, workers=0))
     assert len(data.images) == 5
-    assert f"Passed over in {root}: {said}, " in capsys.readouterr().out
+    assert f"Skipped in {root}: {said}; " in capsys.readouterr().out
     batches(data, 2)
 
 
@@ -88,7 +88,7 @@ def test_hidden_files_and_those_of_a_mac_are_passed_over(root: Path, capsys: pyt
     data = ready(image_folder(root))
     assert len(data.images) == 5
     assert list(data.class_names) == ["cats", "dogs"]
-    line = f"Passed over in {root}: 3 hidden files or folders (.ipynb_checkpoints), each with the first one's name.\n"
+    line = f"Skipped in {root}: 3 hidden files or folders (.ipynb_checkpoints); the first of each kind is named.\n"
     assert capsys.readouterr().out.startswith(line)
 
 
@@ -111,7 +111,7 @@ def test_loops_of_links_end(root: Path, capsys: pytest.CaptureFixture[str]) -> N
     (root / "dogs" / "self").symlink_to(root / "dogs")
     assert found(root) == IMAGES
     assert len(ready(image_folder(root)).images) == 5
-    assert "2 links to a folder around them (up)" in capsys.readouterr().out
+    assert "2 links to a parent folder (up)" in capsys.readouterr().out
 
 
 def test_folders_that_link_to_each_other_end(tmp_path: Path) -> None:
@@ -206,4 +206,4 @@ def test_images_that_are_not_read_are_counted(root: Path, capsys: pytest.Capture
     assert image_folder(root).names() == IMAGES
     (line,) = capsys.readouterr().out.splitlines()
     kind = "images in formats that are not read"
-    assert line == f"Passed over in {root}: 3 {kind} (a.heic), each with the first one's name."
+    assert line == f"Skipped in {root}: 3 {kind} (a.heic); the first of each kind is named."

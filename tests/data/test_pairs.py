@@ -77,7 +77,7 @@ def test_a_subset_keeps_pairs_together(tmp_path: Path) -> None:
 def test_folders_whose_names_differ_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "train", ["a.png", "b.png"])
     (tmp_path / "train" / "B" / "b.png").rename(tmp_path / "train" / "B" / "c.png")
-    with pytest.raises(UsageError, match=r"A has b\.png, which .*B has not, .* \(2 such files\): give both folders"):
+    with pytest.raises(UsageError, match=r"A has b\.png, which is missing in .*B, .* \(2 such files\): give both"):
         paired(tmp_path / "train")
 
 

@@ -357,7 +357,7 @@ def test_metrics_on_a_line_know_other_distributions(distribution: Distribution) 
 
 
 def test_many_distributions_at_once_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"^data\.distribution is \(3,\) distributions at once: make them one, by"):
+    with pytest.raises(ValueError, match=r"^data\.distribution is a batch of distributions, \(3,\): combine them by"):
         synthetic(Normal(torch.zeros(3), torch.ones(3)))
 
 

@@ -50,7 +50,7 @@ def test_an_image_that_is_gone_is_one_sentence(root: Path) -> None:
     error = error_of(fetch, 1)
     assert isinstance(error, UsageError)
     assert str(error) == (
-        f"{root}/07.png is not a readable image (No such file or directory): remove it, or pass over such files with "
+        f"{root}/07.png is not a readable image (No such file or directory): remove it, or skip such files with "
         "data.unreadable=skip."
     )
     assert set(active_children()) <= others  # some of which may end meanwhile
@@ -69,7 +69,7 @@ def test_a_worker_that_is_killed_is_one_sentence(root: Path) -> None:
     error = error_of(fetch, 1)
     assert isinstance(error, UsageError)
     assert str(error).startswith("A process that reads images has died (DataLoader worker (pid")
-    assert str(error).endswith("go on by resume=RUN_FOLDER, with fewer data.workers.")
+    assert str(error).endswith("continue by resume=RUN_FOLDER, with fewer data.workers.")
     assert "\n" not in str(error)
     assert set(active_children()) <= others  # some of which may end meanwhile
     assert signal.getsignal(signal.SIGCHLD) == handler

@@ -53,5 +53,5 @@ def test_the_terms_are_the_papers() -> None:
 
 
 def test_an_unconditional_generator_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"game=acgan asks the generator for classes: give model\.generator\.cond"):
+    with pytest.raises(UsageError, match=r"game=acgan needs a conditional generator: set model\.generator\.cond"):
         ACGAN(mlp.Generator(4, (2,), [8]), nn.Linear(2, 1 + K), Normal(4))

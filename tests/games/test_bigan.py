@@ -135,7 +135,7 @@ def test_a_model_without_an_encoder_is_refused() -> None:
         BiGAN(nn.Linear(2, 4), Joint(), Normal(2))
     asks = nn.Linear(2, 4)
     asks.conditional = True
-    with pytest.raises(UsageError, match=r"game=bigan has no classes to ask for: leave out model\.conditional\."):
+    with pytest.raises(UsageError, match=r"game=bigan does not support classes: leave out model\.conditional\."):
         BiGAN(asks, Joint(), Normal(2), encoder=nn.Linear(4, 2))
 
 

@@ -90,5 +90,5 @@ def test_it_trains_networks_whose_last_layer_is_linear() -> None:
     ],
 )
 def test_others_are_refused(discriminator: nn.Module) -> None:
-    with pytest.raises(UsageError, match=r"^game=san makes a direction of the discriminator's last layer"):
+    with pytest.raises(UsageError, match=r"^game=san turns the discriminator's last layer into a direction"):
         SAN(nn.Linear(2, 2), discriminator, Normal(2))

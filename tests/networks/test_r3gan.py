@@ -190,7 +190,7 @@ def test_weights_of_classes_mix_them() -> None:
         ((2,), [8] * 4, [2] * 4, r"model=r3gan makes images, but the data has samples of shape \(2,\)"),
         ((3, 4, 4), [], [], "widths of 0 stages"),
         ((3, 16, 16), [8] * 3, [2], "has 3 widths and 1 cardinalities: give one for each stage"),
-        ((3, 16, 16), [8] * 3, [2, 3, 2], "cannot cut 16 channels, twice a width of 8, into 3 equal groups"),
+        ((3, 16, 16), [8] * 3, [2, 3, 2], "cannot split 16 channels, twice a width of 8, into 3 equal groups"),
     ],
 )
 def test_stages_that_do_not_fit_are_refused(
