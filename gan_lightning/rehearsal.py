@@ -1,4 +1,4 @@
-"""Before training, to find in a sentence what it cannot be done with: a forward pass, and optimizers that are made."""
+"""Check networks and optimizers before training: run one forward pass, and create the optimizers."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -26,19 +26,19 @@ RESHAPES = {"View", "ReshapeAlias", "UnsafeView", "Squeeze", "Unsqueeze", "Flatt
 
 
 def check_networks(gan: GAN, data: RealData) -> None:
-    """Play a batch, or part of a large one, through both networks; weights, buffers and random states stay as they are.
+    """Pass a batch, or part of a large one, through both networks; weights, buffers and random states are unchanged.
 
     Raises:
-        UsageError: BatchNorm has one sample, a shape or a value is wrong, or D ends in a sigmoid; an error of the
-            networks' own code stays what it is.
+        UsageError: BatchNorm receives one sample, a shape or a value is wrong, or D ends in a sigmoid. Errors in the
+            networks' own code are raised unchanged.
     """
     n = data.batch_size
-    while n > ENOUGH and n % 2 == 0:  # shapes do not need a large batch, which takes memory
+    while n > ENOUGH and n % 2 == 0:  # a small batch is enough to check shapes, and saves memory
         n //= 2
     eager = torch.compiler.set_stance("force_eager") if gan.game.is_compiled else nullcontext()
     with isolate_rng(), _unchanged(gan), eager:
         y = data.conditions(n)
-        are_patches = y is not None and y.dim() > 1  # of which D may give a logit for each
+        are_patches = y is not None and y.dim() > 1  # D may return a logit per patch
         _check_pairs(are_patches, gan.game.translates)
         if gan.game.is_conditional:
             _check_labels(data)
@@ -47,7 +47,7 @@ def check_networks(gan: GAN, data: RealData) -> None:
         try:
             fake = gan.game.generate(z, y)
             _check_samples(fake, (n, *data.sample_shape))
-            for sample in (fake, fake._replace(z=None)):  # the latter as a real one, which has no latents
+            for sample in (fake, fake._replace(z=None)):  # the second like a real sample, which has no latents
                 _check_outputs(gan.game.read(sample), n, gan.game.loss.is_probability, are_patches)
         except ValueError as error:
             if not str(error).startswith(BATCH_NORM):
@@ -59,13 +59,13 @@ def check_networks(gan: GAN, data: RealData) -> None:
 
 
 def check_optimizers(gan: GAN, trainer: Trainer, data: RealData) -> None:
-    """Make each player's optimizer and schedule, which Lightning does only when a run has begun, and forget them.
+    """Create and discard each player's optimizer and schedule; Lightning would create them only after the run started.
 
     Raises:
-        UsageError: one that is not the user's own refuses its options, or a schedule has no length.
+        UsageError: one that is not the user's own rejects its options, or a schedule has no length.
     """
     if type(gan).configure_optimizers is not GAN.configure_optimizers:
-        return  # one's own, which may make others
+        return  # the user's own, which may create others
     steps = 0
     if gan.schedule is not None:
         steps = total_steps(
@@ -124,7 +124,7 @@ def _check_samples(fake: Batch, expected: tuple[int, ...]) -> None:
 
 def _check_outputs(outputs: Tensor, n: int, loss_takes_logits: bool, are_patches: bool) -> None:
     shape = tuple(outputs.shape)
-    # one of a pack of samples, where they are packed, or one of each patch of a pair of images
+    # one logit per pack of samples, if they are packed, or one per patch of a pair of images
     if len(shape) not in (1, 2) or not shape[0] or (shape[0] % n if are_patches else n % shape[0]):
         raise UsageError(
             f"model.discriminator gives {shape} where ({n},) is expected, one logit for each sample, or ({n}, outputs)."
@@ -144,7 +144,7 @@ def _check_finite(network: str, values: Tensor) -> None:
 
 
 def ends_in_sigmoid(outputs: Tensor) -> bool:
-    """Whether the last operation that has made these values is a sigmoid, by the graph of their gradient."""
+    """Whether the last operation that produced these values is a sigmoid, according to their autograd graph."""
     node = outputs.grad_fn
     while node is not None and node.name().rstrip("0123456789").removesuffix("Backward") in RESHAPES:
         node = node.next_functions[0][0]
@@ -153,7 +153,7 @@ def ends_in_sigmoid(outputs: Tensor) -> bool:
 
 @contextmanager
 def _unchanged(gan: GAN) -> Iterator[None]:
-    """Networks are in training mode inside; afterwards their modes and buffers are as before."""
+    """Put the networks in training mode, and restore their modes and buffers on exit."""
     modes = [(module, module.training) for module in gan.game.modules()]
     buffers = [(buffer, buffer.detach().clone()) for buffer in gan.game.buffers()]
     gan.game.train()

@@ -1,4 +1,4 @@
-"""The two failures that the losses alone do not show, told once, in words."""
+"""Warn of two failures that the losses alone do not show."""
 
 from typing import Any
 
@@ -18,10 +18,10 @@ WHAT_TO_DO = (
 
 
 class Diagnosis(Callback):
-    """Warns of a generator whose gradient has all but vanished and a discriminator perfect for ``lines`` log lines.
+    """Warns once if the generator's gradient nearly vanishes or the discriminator is perfect for ``lines`` log lines.
 
-    A small gradient alone is no failure: at the equilibrium it is small too, but there the discriminator is unsure.
-    Where only differences of logits count there is no right and wrong, and so nothing to tell.
+    A small gradient alone is not a failure: it is also small at the equilibrium, but there the discriminator is unsure.
+    If only differences of logits matter, accuracy is undefined and there are no warnings.
     """
 
     def __init__(self, lines: int = 20) -> None:
