@@ -168,7 +168,7 @@ OPTIONAL = {
     *("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches"),
     *("check_val_every_n_epoch", "val_check_interval", "max_time", "min_steps", "min_epochs"),
 }
-SCHEDULED = re.compile(r"(generator_)?regularizer\.\w+\.weight|model\.ema_decay(\.images)?")  # options that may be schedules
+SCHEDULED = re.compile(r"(generator_)?regularizer\.\w+\.weight|model\.ema_decay(\.images)?")  # may be schedules
 PLACES = ("root", "path", "held_out", "inception_weights")  # options of data that name files
 # last parts of the names of options that take any text, or null
 TEXTS = (

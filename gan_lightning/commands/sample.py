@@ -96,7 +96,7 @@ class Options:
 
 
 def draw_latents(prior: "Prior", options: Options, n: int) -> "Tensor":
-    """(n, size) for samples, (n, frames, size) for interpolations, (n, frames - 1, size) for a walk."""
+    """Draw latents: (n, size) for samples, (n, frames, size) for interpolations, (n, frames - 1, size) for a walk."""
     import torch
 
     from gan_lightning.latents import between, closed_walk, truncated
@@ -113,7 +113,7 @@ def draw_latents(prior: "Prior", options: Options, n: int) -> "Tensor":
 
 
 def with_labels(gan: "GAN", options: Options, latents: "Tensor") -> "tuple[Tensor, Tensor | None]":
-    """The latents and their labels, of the same leading dimensions; for mode=classes (n, frames, size) and weights."""
+    """The latents and their labels, with equal leading dimensions; (n, frames, size) and weights for mode=classes."""
     from gan_lightning.labels import between
 
     names = options.classes or gan.class_names
@@ -132,10 +132,10 @@ def with_labels(gan: "GAN", options: Options, latents: "Tensor") -> "tuple[Tenso
 
 
 def images_of(options: Options, gan: "GAN", data: "RealData") -> "Tensor | None":
-    """What a generator that translates is given, (n, *sample_shape); None for the others.
+    """The images for a generator to translate, (n, *sample_shape); None for other generators.
 
     Raises:
-        UsageError: it is not given, or cannot be used.
+        UsageError: they are not given, or cannot be used.
     """
     from gan_lightning.data.folder import ImageFolder
     from gan_lightning.data.pairs import Pairs
@@ -160,14 +160,14 @@ def images_of(options: Options, gan: "GAN", data: "RealData") -> "Tensor | None"
 
 
 def how_many(gan: "GAN", options: Options, data: "RealData") -> int:
-    """Latents, where the options do not say."""
+    """The default number of latents."""
     classes = len(options.classes) or len(gan.class_names)
     is_grid = classes > 0 and len(data.sample_shape) == 3
     return DEFAULTS.get(options.mode) or (PER_CLASS * classes if is_grid else data.shown)
 
 
 def film(samples: "Tensor", mode: Mode) -> Iterable["Tensor"]:
-    """The frames of (rows, columns, *sample_shape): a walk one by one, interpolations all at once, there and back."""
+    """The frames of (rows, columns, *sample_shape): a walk one by one, interpolations all at once, back and forth."""
     if mode is Mode.walk:
         return samples.flatten(0, 1).split(1)
     forth = samples.unbind(1)
@@ -177,7 +177,7 @@ def film(samples: "Tensor", mode: Mode) -> Iterable["Tensor"]:
 def write(
     options: Options, latents: "Tensor", labels: "Tensor | None", batches: Iterator["Tensor"], data: "RealData"
 ) -> None:
-    """What the ending of ``out`` asks for, of the batches that belong to the latents and their labels."""
+    """Write the batches of samples in the format given by the extension of ``out``."""
     import torch
 
     from gan_lightning import sampling
@@ -202,10 +202,10 @@ def write(
 
 
 def sample(options: Options) -> None:
-    """Make the samples and write them.
+    """Generate the samples and write them.
 
     Raises:
-        UsageError: the checkpoint cannot be read, or does not go with the options.
+        UsageError: the checkpoint cannot be read, or does not fit the options.
     """
     from gan_lightning.build import build_data
     from gan_lightning.checkpoints import load
