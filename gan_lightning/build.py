@@ -123,8 +123,8 @@ def check_parts(kind: type[Game], parts: Iterable[str]) -> None:
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values())
     if others := [name for name in parts if name not in takes and not takes_any]:
         raise UsageError(
-            f"model.{others[0]} is a network that {kind.__name__} does not play with: choose the game that the model "
-            "is made for, such as game=bigan for model=bigan, or another model."
+            f"model.{others[0]} is a network that {kind.__name__} does not use: choose the game that the model is "
+            "designed for, such as game=bigan for model=bigan, or another model."
         )
 
 
@@ -214,7 +214,7 @@ def made(config: Any, **extra: Any) -> Any:
                 f"_target_={target} is not found: correct the name, or run the command in the folder that contains it."
             ) from error
         if is_of_package(target):
-            raise UsageError(f"{target.rpartition('.')[2]} cannot be made: {one_line(cause)}.") from error
+            raise UsageError(f"{target.rpartition('.')[2]} cannot be created: {one_line(cause)}.") from error
         raise cause.__cause__ or cause  # noqa: B904  the user's own error keeps its traceback
 
 

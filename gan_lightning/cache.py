@@ -28,7 +28,7 @@ def cache_folder(folder: str | Path) -> Path:
     except (OSError, RuntimeError) as error:  # RuntimeError if there is no home folder
         reason = getattr(error, "strerror", None) or str(error).rstrip(".")
         raise UsageError(
-            f"data.cache={folder} cannot be written ({reason}): give another folder by data.cache=FOLDER."
+            f"data.cache={folder} cannot be written ({reason}): give another data.cache=FOLDER."
         ) from error
     return path
 
@@ -42,7 +42,7 @@ def cached(path: Path, make: Callable[[], Any]) -> Any:
                 return saved["content"]
         except Exception:  # torch.load raises many kinds of exception, which all mean the same here
             pass
-        say(f"{path} is damaged: it is made again.")
+        say(f"{path} is damaged: it is recreated.")
     for leftover in leftovers(path.parent) if path.parent.is_dir() else ():
         leftover.unlink(missing_ok=True)
     content = make()
@@ -50,7 +50,7 @@ def cached(path: Path, make: Callable[[], Any]) -> Any:
         with written_aside(path) as aside, aside.open("wb") as file:
             torch.save({"digest": digest_of(content), "content": content}, file)
     except (OSError, RuntimeError) as error:  # torch raises RuntimeError if the disk is full
-        say(f"{path} cannot be written ({' '.join(str(error).split())}): the next run makes it again.")
+        say(f"{path} cannot be written ({' '.join(str(error).split())}): the next run will recreate it.")
     return content
 
 

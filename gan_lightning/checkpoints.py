@@ -76,7 +76,7 @@ def last_checkpoint(folder: Path) -> Path | None:
         raise UsageError(f"{last} is missing: {earlier}.")
     if not last.exists() and (folder / METRICS).exists():
         raise UsageError(
-            f"{folder} is done and has no {last.name} to go on from: for a longer run begin another, in another folder."
+            f"{folder} has finished and has no {last.name} to continue from: start a new run in another folder."
         )
     return last if last.exists() else None
 
@@ -86,7 +86,7 @@ def read_checkpoint(path: Path, gan: GAN | None = None) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"{path} does not exist: give a checkpoint or the folder of a run.")
     if is_damaged(path):
-        raise UsageError(f"{path} is damaged: {_whole_beside(path) or 'there is no other of the run'}.")
+        raise UsageError(f"{path} is damaged: {_whole_beside(path) or 'the run has no other'}.")
     try:
         saved = _content(path)
     except Exception as error:  # torch.load raises many kinds of exception, which all mean the same here
@@ -117,7 +117,7 @@ def _whole_beside(path: Path) -> str:
             return (
                 f"to go on from step {step}, cp {shlex.quote(str(other))} {shlex.quote(str(path))}, then resume again"
             )
-        return f"{other}, of step {step}, is whole"
+        return f"{other}, of step {step}, is intact"
     return ""
 
 

@@ -64,7 +64,7 @@ def for_hydra(arguments: Sequence[str]) -> list[str]:
     _check_config_dir(given.config_dir)
     ready = [_quoted(argument, given.multirun) for argument in arguments]
     if any(_name(argument) == "trust" for argument in arguments):
-        raise UsageError("trust is about the file of a run: give it with resume=RUN_FOLDER.")
+        raise UsageError("trust applies to the files of a run: give it together with resume=RUN_FOLDER.")
     if given.multirun and any(_name(item) == "data.root" and len(_parts(item)) > 1 for item in arguments):
         ready.append(NAMED_ALL)
     return ready
@@ -72,7 +72,7 @@ def for_hydra(arguments: Sequence[str]) -> list[str]:
 
 def _check_config_dir(folder: str | None) -> None:
     if folder is not None and not Path(folder).is_dir():
-        raise UsageError(f"--config-dir {folder} is not a folder: give one with your own YAML, as conf/ is.")
+        raise UsageError(f"--config-dir {folder} is not a folder: give a folder of YAML files, like conf/.")
 
 
 def resumption(arguments: Sequence[str]) -> Resumption | None:
@@ -136,7 +136,7 @@ def check_start(path: str) -> None:
     """Raise a UsageError if there is no checkpoint to start from."""
     place = Path(os.path.expanduser(path))
     if not (place.is_file() or (place / "checkpoints").is_dir()):
-        raise UsageError(f"start_from={path} is neither a checkpoint nor the folder of a run that has any: give one.")
+        raise UsageError(f"start_from={path} is neither a checkpoint nor the folder of a run with one: give either.")
 
 
 def typed_option_names(arguments: Sequence[str], conf: Path) -> list[str]:

@@ -30,7 +30,7 @@ OmegaConf.register_new_resolver("job_name", job_name, replace=True)
 LOGGER = "choose loggers by logger=csv, logger=[tensorboard,csv] or logger=none"
 FIXED = {
     "logger": (None, LOGGER),
-    "barebones": (False, "leave out what takes time by logger=none and callbacks=none"),
+    "barebones": (False, "use logger=none and callbacks=none to save time"),
     "model_registry": (None, "a run uploads nothing: its checkpoints are in its folder"),
 }
 GROUPS = (
@@ -84,7 +84,7 @@ def check(config: DictConfig, choices: dict[str, Any]) -> None:
     m, n = config.model.get("packing"), config.data.get("batch_size")
     if SIZE[0](m) and SIZE[0](n) and n % m:
         raise UsageError(
-            f"model.packing is {m}, of which data.batch_size={n} is no multiple: give data.batch_size={n - n % m or m}."
+            f"model.packing is {m} and does not divide data.batch_size={n}: give data.batch_size={n - n % m or m}."
         )
 
 
@@ -100,7 +100,7 @@ def _check_option(name: str, value: Any, is_ruled: bool) -> None:
     elif not is_ruled or parent in COLLECTIONS or is_schedule:
         return
     elif key in TEXTS and OmegaConf.is_config(value):
-        raise UsageError(f"{name} is {value!r}: give a text.")
+        raise UsageError(f"{name} is {value!r}: give a string.")
     elif key in RULES and not (value is None and key in OPTIONAL):
         fits, expected = RULES.get(name, RULES[key])
         if not fits(value):
@@ -112,11 +112,11 @@ def _check_conditional(config: DictConfig, choices: dict[str, Any]) -> None:
     players = [config.model.generator, config.model.discriminator]
     if config.model.get("conditional") and not any("conditional" in player for player in players):
         raise UsageError(
-            f"model.conditional is true, but model={choices.get('model')} has no networks that take classes: choose "
+            f"model.conditional is true, but the networks of model={choices.get('model')} do not take classes: choose "
             "mlp, points, dcgan, resnet, infogan or r3gan."
         )
     if players[0].get("conditional_norm") and not players[0].get("conditional"):
-        raise UsageError("model.generator.conditional_norm is for classes: give model.conditional=true with it.")
+        raise UsageError("model.generator.conditional_norm needs classes: set model.conditional=true too.")
 
 
 def check_changes(overrides: Iterable[Override], config: DictConfig, names: Callable[[], Sequence[str]]) -> None:
@@ -156,13 +156,13 @@ def _check_chosen(name: str, line: str, config: DictConfig) -> None:
     """Refuse options of parts that are not chosen; an experiment's YAML may set them in case a part is chosen."""
     group, _, rest = name.partition(".")
     if group == "schedule" and rest and "_target_" not in config.schedule:
-        raise UsageError(f"{line} sets an option of a schedule, and none is chosen: choose one by schedule=OPTION.")
+        raise UsageError(f"{line} sets an option of a schedule, but none is chosen: choose one with schedule=OPTION.")
     key = rest.partition(".")[0]
     part = config[group].get(key) if key and group in COLLECTIONS else None
     if isinstance(part, DictConfig) and "_target_" not in part:
         chosen = f"choose {CHOICES.get(group, group)}={key}" if group != "callbacks" else f"choose {group}=default"
         raise UsageError(
-            f"{line} sets an option of {group}.{key}, which nothing has chosen: {chosen}, or give "
+            f"{line} sets an option of {group}.{key}, which is not chosen: {chosen}, or give "
             f"+{group}.{key}._target_=CLASS."
         )
 
@@ -173,12 +173,12 @@ def _check_parts(config: DictConfig) -> None:
         if not isinstance(config.get(group), DictConfig):
             option = CHOICES.get(group, group)
             raise UsageError(
-                f"{group} is {config.get(group)!r}: choose {option}=OPTION, which `python train.py --help` lists."
+                f"{group} is {config.get(group)!r}: choose {option}=OPTION; `python train.py --help` lists the options."
             )
     for group in COLLECTIONS:
         for name, part in config[group].items():
             if not isinstance(part, DictConfig):
-                raise UsageError(f"{group}.{name} is {part!r}: leave it out by ~{group}.{name}, or give a _target_.")
+                raise UsageError(f"{group}.{name} is {part!r}: remove it with ~{group}.{name}, or give a _target_.")
     for name in ("generator", "discriminator"):
         if not isinstance(config.model.get(name), DictConfig):
             raise UsageError(f"model.{name} is {config.model.get(name)!r}: give a _target_ and its options.")
@@ -232,7 +232,7 @@ def _check_target(name: str, target: Any) -> None:
         listed = re.findall(r"^(?:class|def) ([^\W_]\w*)", text, re.MULTILINE)
         near = get_close_matches(target.rpartition(".")[2], listed, n=1)
         hint = f"did you mean {target.rpartition('.')[0]}.{near[0]}?" if near else "correct the name."
-        raise UsageError(f"{name} is {target!r}, which is not there: {hint}")
+        raise UsageError(f"{name} is {target!r}, which does not exist: {hint}")
 
 
 def guess(name: str, names: Sequence[str]) -> str:
@@ -264,7 +264,7 @@ def _not_of(option: str, key: str, names: Sequence[str]) -> str:
     if not any(name.startswith(f"{option}.") for name in names):
         return f"{option} is not an option here: {guess(option, names)}"
     return (
-        f"{option} has no {key}, and a mapping changes what is there: to put another in its place, give "
+        f"{option} has no {key}, and a mapping only updates existing options: to replace it, give "
         f"~{option} and +{option}=VALUE."
     )
 
@@ -280,7 +280,7 @@ def explain(error: Exception, names: Callable[[], Sequence[str]] = list) -> str:
     if not text and isinstance(error.__cause__, Exception):
         return explain(error.__cause__, names)
     if isinstance(error, YAMLError):
-        return f"A file of options is no YAML ({one_line(error)}): correct it there."
+        return f"A configuration file is not valid YAML ({one_line(error)}): correct it."
     if missing := re.search(r"Could not (?:find|load) '([^']+)'", text):
         group, _, option = missing[1].rpartition("/")
         if extra := EXTRAS.get(group + "=" + option):
@@ -303,7 +303,7 @@ def explain(error: Exception, names: Callable[[], Sequence[str]] = list) -> str:
     if absent := re.search(r"Key '[^']+' is not in struct\s+full_key: (\S+)", text):
         return f"{absent[1]} is not set: give it a value."
     if twice := re.search(r"Multiple values for ([\w@/]+)", text):
-        return f"{twice[1]} has an option already: choose another with {twice[1]}=OPTION, without a plus sign."
+        return f"{twice[1]} already has an option: choose another with {twice[1]}=OPTION, without a plus sign."
     if NULL_GROUP in text:
         return "A group cannot be null: choose one of its options, such as regularizer=none, callbacks=none."
     return f"{one_line(error)}."

@@ -77,7 +77,7 @@ def show(config: DictConfig, folder: Path) -> None:
     with threads_for(gan, data, config.trainer.get("threads")):
         trainer.fit(gan, datamodule=data)
     assert rounds.real is not None
-    print(f"\n{describe(data, rounds.real)}\nPicture of them: {write_picture(trainer, rounds.real)}")
+    print(f"\n{describe(data, rounds.real)}\nPicture of real samples: {write_picture(trainer, rounds.real)}")
     for name, network in players(gan).items():
         print(f"\n{table(name, network, shapes)}")
     limits = {name: config.trainer[name] for name in ("max_steps", "max_epochs")}
@@ -142,7 +142,7 @@ def describe(data: RealData, real: Batch) -> str:
     names = [*data.class_names[:10], *(["..."] if data.classes > 10 else [])]
     rows = [
         ("data", data.fingerprint or type(data).__name__),
-        ("updates in an epoch", f"{data.rounds_in_epoch():,}"),
+        ("updates per epoch", f"{data.rounds_in_epoch():,}"),
         ("shape", " x ".join(map(str, data.sample_shape))),
         ("classes", f"{data.classes}: {', '.join(names)}" if names else "none"),
         ("range", "unbounded" if data.value_range is None else "{} to {}".format(*data.value_range)),
@@ -163,8 +163,8 @@ def cost(seconds: float | None, steps: int | None, memory: int) -> str:
     space = f"{memory / 2**30:.2f} GiB of memory"
     if seconds is None:
         return space
-    speed = f"{1000 * seconds:.3g} ms an update, {space}, by {ROUNDS} updates"
+    speed = f"{1000 * seconds:.3g} ms per update, {space}, measured over {ROUNDS} updates"
     if steps is None:
         return speed
     length = timedelta(seconds=round(seconds * steps))
-    return f"{steps:,} updates take about {length}, without validations and pictures: {speed}"
+    return f"{steps:,} updates take about {length}, not counting validation and pictures: {speed}"

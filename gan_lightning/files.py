@@ -72,7 +72,7 @@ def needed(path: str | Path) -> Iterator[None]:
         if (cause := cause_in_the_machine(error)) is None:
             raise
         raise Fault(
-            f"{path} cannot be written ({why(cause)}): what was there is whole; mend that, and go on by "
+            f"{path} cannot be written ({why(cause)}): what was there is intact; fix the problem, and resume with "
             "resume=RUN_FOLDER."
         ) from error
 

@@ -63,7 +63,7 @@ class Processes(_SubprocessScriptLauncher):
                 # a process that was stopped, diverged or refused has said so, and this one will do the same
                 if self._over.wait(0.5 if "killed" in lost else PATIENCE):
                     return
-                say(f"Error: {lost}: the others are ended too; go on by resume=.")
+                say(f"Error: {lost}: the others are ended too; resume with resume=RUN_FOLDER.")
                 self._kill()
                 os._exit(Fault.status)
 
@@ -71,7 +71,7 @@ class Processes(_SubprocessScriptLauncher):
         while not self._over.wait(POLL):
             if os.getppid() != parent and not self._over.wait(POLL):
                 if os.environ["LOCAL_RANK"] == "1":
-                    say("Error: The first process of the run was killed: the others end too; go on by resume=.")
+                    say("Error: The first process was killed: the others end too; resume with resume=RUN_FOLDER.")
                 os._exit(Fault.status)
 
     def finish(self) -> None:
@@ -114,7 +114,7 @@ def together(trainer: Trainer) -> Iterator[None]:
         threading.Event().wait(2 * POLL)  # until the system knows that it has ended
         lost = launcher.lost() if isinstance(launcher, Processes) else ""
         lost = lost or "Another process of the run has ended"
-        raise Fault(f"{lost}: the others end too; go on by resume=.") from error
+        raise Fault(f"{lost}: the others end too; resume with resume=RUN_FOLDER.") from error
     finally:
         if isinstance(launcher, Processes):
             launcher.finish()

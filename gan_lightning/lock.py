@@ -112,7 +112,7 @@ def _lock(descriptor: int, folder: Path) -> None:
         if owner is None or owner[1] != HOST or not is_running(owner[0]) or owner[0] == os.getpid():
             return
     who = f"process {owner[0]} on {owner[1]}" if owner else "another process"
-    raise InUse(f"{folder} is being trained by {who}: wait for its end, or stop it there.")
+    raise InUse(f"{folder} is in use by {who}: wait until it ends, or stop it there.")
 
 
 def _owner(descriptor: int) -> tuple[int, str] | None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from gan_lightning.errors import Diverged
 
 ADVICE = (
-    "training stopped and the last good checkpoint stays; lower the learning rates, clip the gradients "
+    "training stopped and the last good checkpoint is kept; lower the learning rates, clip the gradients "
     "(trainer.gradient_clip_val=1) or add a penalty (regularizer=r1)."
 )
 

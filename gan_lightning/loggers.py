@@ -353,17 +353,17 @@ def claim(loggers: Iterable[Logger], run: Path, is_new: bool) -> None:
 
 def _claim(place: Path, run: Path, is_new: bool) -> None:
     path = place / OWNER
-    advice = "give each run a save_dir of its own, or none, for the run's folder"
+    advice = "give each run its own save_dir, or none, for the run's folder"
     if (place / "config.yaml").exists():
         raise UsageError(f"save_dir={place} is the folder of another run: {advice}.")
     if is_new and (any(place.glob("events.out.tfevents.*")) or (place / "metrics.csv").exists()):
-        raise UsageError(f"save_dir={place} holds a run's curves already: {advice}.")
+        raise UsageError(f"save_dir={place} already holds a run's curves: {advice}.")
     try:
         place.mkdir(parents=True, exist_ok=True)
         if not _is_begun(path, run):
             owner = Path(path.read_text())
             if owner != run and owner.exists():  # else the run was moved or deleted
-                raise UsageError(f"save_dir={place} is another run's, {owner}: {advice}.")
+                raise UsageError(f"save_dir={place} belongs to another run, {owner}: {advice}.")
             path.write_text(str(run))
     except OSError as error:
         raise UsageError(f"save_dir={place} cannot be written ({why(error)}): choose another.") from error

@@ -21,11 +21,11 @@ T = TypeVar("T")
 Rule = tuple[Callable[[Any], bool], str]  # whether a value fits, and what was expected
 KINDS: dict[Any, str] = {
     **{int: "a whole number", float: "a number", bool: "true or false"},
-    **{str: "a text", Path: "a path", list[Path]: "a path"},
+    **{str: "a string", Path: "a path", list[Path]: "a path"},
 }
 PIXELS = (".png", ".jpg", ".jpeg", ".webp")  # formats that Pillow writes
 PICTURES = (*PIXELS, ".pdf", ".svg")  # formats that Matplotlib writes
-CHECKPOINT = "folder of a run, a checkpoint or the name of a trained generator of the package"
+CHECKPOINT = "run folder, checkpoint, or name of a trained generator of the package"
 AS_TYPED = (str, Path, list[Path])  # taken literally: YAML would read a folder called 007 as 7
 
 
@@ -64,7 +64,7 @@ def check_text(arguments: Iterable[str]) -> None:
             argument.encode()
         except UnicodeEncodeError as error:
             shown = argument.encode("utf-8", "backslashreplace").decode()
-            raise UsageError(f"{shown} is not UTF-8: rename what it names, or give a link to it.") from error
+            raise UsageError(f"{shown} is not UTF-8: rename the file, or give a link to it.") from error
 
 
 @contextmanager
@@ -130,7 +130,7 @@ def describe(options: type) -> str:
     config, hints = OmegaConf.structured(options), get_type_hints(options, include_extras=True)
     rows = []
     for name, hint in hints.items():
-        default = "(must be given)" if OmegaConf.is_missing(config, name) else _written(config[name])
+        default = "(required)" if OmegaConf.is_missing(config, name) else _written(config[name])
         description = " ".join(part for part in getattr(hint, "__metadata__", ()) if isinstance(part, str))
         rows.append((f"  {name}={default}", description))
     return columns(rows)

@@ -53,7 +53,7 @@ def check_networks(gan: GAN, data: RealData) -> None:
             if not str(error).startswith(BATCH_NORM):
                 raise
             raise UsageError(
-                f"data.batch_size is {n}: BatchNorm compares the samples of a batch, so give at least 2, or networks "
+                f"data.batch_size is {n}: BatchNorm needs several samples in a batch: give at least 2, or networks "
                 "without it."
             ) from error
 
@@ -88,7 +88,7 @@ def _made(option: str, make: Callable[..., Any], *args: Any) -> Any:
     except (ValueError, TypeError, RuntimeError) as error:
         if not is_of_package(str(getattr(kind, "__module__", ""))):
             raise
-        raise UsageError(f"{option} cannot be made ({one_line(error)}): correct its options.") from error
+        raise UsageError(f"{option} cannot be created ({one_line(error)}): correct its options.") from error
 
 
 def _check_pairs(are_pairs: bool, translates: bool) -> None:
@@ -96,19 +96,19 @@ def _check_pairs(are_pairs: bool, translates: bool) -> None:
         raise UsageError("The data are pairs of images, input and target: choose game=pix2pix.")
     if translates and not are_pairs:
         raise UsageError(
-            "game=pix2pix translates images, and the data are no pairs of them: choose data=paired_folder or "
+            "game=pix2pix translates images, but the data are not pairs of images: choose data=paired_folder or "
             "data=mnist_edges."
         )
 
 
 def _check_labels(data: RealData) -> None:
     if data.conditions(1) is None:
-        raise UsageError("The networks are conditional, but the data has no classes: choose a model that is not.")
+        raise UsageError("The networks are conditional, but the data has no classes: choose an unconditional model.")
     loader = data.val_dataloader() if is_overridden("val_dataloader", data) else ()
     if any(as_batch(batch).y is None for batch in islice(loader, 1)):
         raise UsageError(
-            "The networks are conditional, but held-out samples are of none of the data's classes: give held-out data "
-            "with classes of the same names, or data.validation_samples=0."
+            "The networks are conditional, but the held-out samples have none of the data's classes: give held-out "
+            "data with the same class names, or data.validation_samples=0."
         )
 
 
@@ -116,7 +116,7 @@ def _check_samples(fake: Batch, expected: tuple[int, ...]) -> None:
     shape = tuple(fake.x.shape)
     if shape != expected:
         raise UsageError(
-            f"model.generator makes samples of shape {shape} where the data's are {expected}: build it from the "
+            f"model.generator makes samples of shape {shape}, but the data's have shape {expected}: build it from the "
             "sample_shape that it is given."
         )
     _check_finite("generator", fake.x)
@@ -127,7 +127,7 @@ def _check_outputs(outputs: Tensor, n: int, loss_takes_logits: bool, are_patches
     # one logit per pack of samples, if they are packed, or one per patch of a pair of images
     if len(shape) not in (1, 2) or not shape[0] or (shape[0] % n if are_patches else n % shape[0]):
         raise UsageError(
-            f"model.discriminator gives {shape} where ({n},) is expected, one logit for each sample, or ({n}, outputs)."
+            f"model.discriminator gives {shape}, but ({n},), one logit per sample, or ({n}, outputs) is expected."
         )
     _check_finite("discriminator", outputs)
     if loss_takes_logits and ends_in_sigmoid(outputs):
@@ -138,9 +138,7 @@ def _check_outputs(outputs: Tensor, n: int, loss_takes_logits: bool, are_patches
 
 def _check_finite(network: str, values: Tensor) -> None:
     if not values.isfinite().all():
-        raise UsageError(
-            f"model.{network} gives values that are not finite before it is trained: check its initialization."
-        )
+        raise UsageError(f"model.{network} gives non-finite values before training: check its initialization.")
 
 
 def ends_in_sigmoid(outputs: Tensor) -> bool:

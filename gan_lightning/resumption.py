@@ -48,7 +48,7 @@ def run_folder(typed: str) -> Path:
             raise UsageError(f"resume={typed} does not exist: give the folder of a run.")
         path = Path(os.path.abspath(path)).parent.parent
     if not typed or not (path / "config.yaml").is_file():
-        raise UsageError(f"resume={typed} is not the folder of a run, which has a config.yaml: give such a folder.")
+        raise UsageError(f"resume={typed} is not the folder of a run, which has a config.yaml: give one.")
     return path
 
 
@@ -92,7 +92,7 @@ def check_length(config: DictConfig, saved: Mapping[str, Any]) -> None:
         limit = config.trainer[f"max_{what}"]
         if limit is not None and 0 <= limit < count:
             raise UsageError(
-                f"trainer.max_{what} is {limit}, but the run is at {what[:-1]} {count} already: give more {what}."
+                f"trainer.max_{what} is {limit}, but the run is already at {what[:-1]} {count}: give more {what}."
             )
 
 
@@ -115,8 +115,8 @@ def check_idle(saved: Mapping[str, Any], changed: Mapping[str, tuple[Any, Any]])
         if SAID.fullmatch(name):
             step = saved["global_step"]
             raise UsageError(
-                f"{name}={value} would change nothing, since the run finished at step {step}: give a greater length "
-                f"with it, such as trainer.max_steps={2 * step}."
+                f"{name}={value} would have no effect, since the run finished at step {step}: also make the run "
+                f"longer, such as trainer.max_steps={2 * step}."
             )
 
 
@@ -145,7 +145,7 @@ def check_checkpoint(path: Path, saved: Mapping[str, Any], config: DictConfig) -
         if not _can_change(name):
             raise UsageError(
                 f"{path} was trained with {name}={former}, but this run has {name}={present}: it is another run's "
-                "checkpoint, or config.yaml was changed, so put back the right one."
+                "checkpoint, or config.yaml was changed: restore the right one."
             )
     return changed
 
@@ -163,7 +163,7 @@ def say_changes(
     former = saved["gan"]["data"]
     said = {name: values for name, values in changed.items() if SAID.fullmatch(name)}
     batches = (former["joint_batch"], joint_batch)
-    said |= {"samples of an update": batches} if batches[0] != batches[1] else {}
+    said |= {"samples per update": batches} if batches[0] != batches[1] else {}
     said |= {"data": (former["fingerprint"], fingerprint)} if is_other_data(former["fingerprint"], fingerprint) else {}
     if said:
         parts = ", ".join(f"{name} {before} -> {after}" for name, (before, after) in said.items())
@@ -180,8 +180,8 @@ def check_data(saved: Mapping[str, Any], fingerprint: str | None, config: DictCo
     if is_other_data(former, fingerprint) and config.changed_data != "accept":
         place = config.data.get("root") or config.data.get("path") or "data.dataset"
         raise UsageError(
-            f"{place} has changed: the run was trained on {former}, and there are {fingerprint}: put the data back, or "
-            "go on with what is there by changed_data=accept."
+            f"{place} has changed: the run was trained on {former}, but now there are {fingerprint}: restore the data, "
+            "or accept the change with changed_data=accept."
         )
 
 

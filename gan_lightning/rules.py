@@ -87,7 +87,7 @@ CHECKS = (
 )
 PLUGINS = (
     lambda v: all(isinstance(p, DictConfig) and "_target_" in p for p in (v if isinstance(v, ListConfig) else [v])),
-    "the _target_ of a plugin, or a list of such",
+    "the _target_ of a plugin, or a list of them",
 )
 UNLIMITED = (lambda v: _is_whole(v) and (v >= 1 or v == -1), "a whole number, at least 1, or -1 for no limit")
 

@@ -20,7 +20,7 @@ IGNORED = {
 COMPARED = ("features", "n", "held_out")  # scores depend on the features and the number of samples
 PROTOCOL = (*COMPARED, "checkpoint", "weights")  # how evaluate.py measured
 FOLLOWING = {"held_out": {"n"}, "weights": {"model.ema_decay"}}  # the digest depends on n, weights on an EMA
-OUTDATED = "Evaluated at another step than the run ended with, and so left out (evaluate again)"
+OUTDATED = "Left out because evaluated at a step other than the run's last (evaluate again)"
 
 Setting = tuple[tuple[str, str], ...]  # options and their values
 
@@ -68,14 +68,14 @@ def read_run(folder: Path, name: str) -> Run | None:
     if config is None or not {"data", "model"} <= set(config):
         if metrics is None:
             return None
-        raise UsageError(f"{folder} has a {name} but no config.yaml of a run: put it back, or leave the folder out.")
-    missing = f"Without {name} (stopped, diverged or not done yet)" if metrics is None else ""
+        raise UsageError(f"{folder} has a {name} but no config.yaml of a run: restore it, or leave out the folder.")
+    missing = f"Without {name} (stopped, diverged or not finished)" if metrics is None else ""
     metrics = metrics or {}
     step = metrics.get("step")
     protocol = {"features": metrics.get("features"), "n": config["data"].get("validation_samples")}
     if name == "evaluation.json" and not missing:
         if not isinstance(metrics.get("metrics"), dict) or not set(PROTOCOL) <= set(metrics):
-            raise UsageError(f"{folder / name} lacks what is compared: make it again with python scripts/evaluate.py.")
+            raise UsageError(f"{folder / name} lacks values to compare: run python scripts/evaluate.py again.")
         protocol = {key: metrics[key] for key in PROTOCOL} | {"checkpoint": Path(metrics["checkpoint"]).name}
         last = (read_mapping(folder / "metrics.json") or {}).get("step")
         missing = OUTDATED if protocol["checkpoint"] == "last.ckpt" and metrics.get("step") != last else ""
@@ -99,7 +99,7 @@ def read_mapping(path: Path) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
-        raise UsageError(f"{path} cannot be read: run it again, or leave the folder out.")
+        raise UsageError(f"{path} cannot be read: run it again, or leave out the folder.")
     return content
 
 

@@ -96,7 +96,7 @@ def write_picture(path: Path, picture: Tensor) -> None:
             size = picture.shape[2], picture.shape[1]
             if max(size) <= LARGEST.get(path.suffix.lower(), math.inf):
                 raise
-            raise UsageError(f"{path} cannot hold {size[0]} x {size[1]} pixels: end its name in .png.") from error
+            raise UsageError(f"{path} cannot hold {size[0]} x {size[1]} pixels: use .png.") from error
 
 
 def write_images(folder: Path, batches: Iterable[Tensor], data: RealData) -> None:
@@ -108,11 +108,11 @@ def write_images(folder: Path, batches: Iterable[Tensor], data: RealData) -> Non
         UsageError: the samples are not images, or the folder is not empty or is the current folder.
     """
     if data.value_range is None:
-        raise UsageError(f"{folder} has no ending, so it means a folder of images: for points give .png, .npz or .pt.")
+        raise UsageError(f"{folder} has no ending, which means a folder of images: for points give .png, .npz or .pt.")
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty: choose a new folder.")
     if folder.exists() and folder.samefile("."):
-        raise UsageError(f"{folder} is the current folder, whose place a new one takes: choose another.")
+        raise UsageError(f"{folder} is the current folder, which cannot be replaced: choose another.")
     with written_aside(folder) as aside:
         aside.mkdir()
         deep = (in_depth(images, data.value_range, DEPTHS[data.depth]) for images in batches)

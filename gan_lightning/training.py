@@ -181,7 +181,7 @@ def told_where(trainer: Trainer, folder: Path) -> Iterator[None]:
         raise Stopped(
             stopped.signum,
             f"Stopped by {signal_name(stopped.signum)} at step {trainer.global_step:,}{length}, with a checkpoint: "
-            f"go on by python train.py resume={place}, or with a sweep by its own command.",
+            f"resume with python train.py resume={place}, or repeat the command of a sweep.",
         ) from None
 
 
@@ -189,7 +189,7 @@ def nothing_left(folder: Path, step: int) -> dict[str, float]:
     """Say that a run has finished and how to train longer; returns its final metrics."""
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         print(
-            f"Nothing is left to train: the run is done, at step {step:,}; for longer give more, such as "
+            f"Nothing is left to train: the run finished at step {step:,}; to train longer, run "
             f"python train.py resume={shlex.quote(os.path.relpath(folder))} trainer.max_steps={2 * step}"
         )
     metrics = read_mapping(folder / METRICS) or {}
@@ -262,7 +262,7 @@ def lay_out(gan: GAN, config: DictConfig) -> None:
         if layout := getattr(module, "memory_format", None):
             module.to(memory_format=layout)
     if config.trainer.get("compile"):
-        print("The networks are compiled while they first run, which may take some minutes")
+        print("The networks are compiled during the first steps, which may take a few minutes")
         gan.game.compile_networks()
 
 
@@ -300,7 +300,7 @@ def set_up(data: RealData, trainer: Trainer, gan: GAN) -> None:
     check_validation(data, trainer)
     if trainer.world_size > 1 and trainer.is_global_zero:
         n, k = data.batch_size, trainer.world_size
-        print(f"data.batch_size={n} is each device's: an update sees {n * k} samples on {k} devices")
+        print(f"data.batch_size={n} is per device: an update uses {n * k} samples on {k} devices")
 
 
 def check_validation(data: RealData, trainer: Trainer) -> None:
@@ -314,7 +314,7 @@ def check_validation(data: RealData, trainer: Trainer) -> None:
     overfits = trainer.overfit_batches  # type: ignore[attr-defined]
     if isinstance(interval, int) and interval > batches and within_epochs and not overfits:
         raise UsageError(
-            f"trainer.val_check_interval is {interval}, but an epoch has {batches} batches: give at most as many, or "
+            f"trainer.val_check_interval is {interval}, but an epoch has {batches} batches: give at most that many, or "
             "trainer.check_val_every_n_epoch=null to count the batches of all epochs."
         )
 

@@ -64,7 +64,7 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         content = read_yaml(path)
     except ValueError as error:
-        raise UsageError(f"{path} cannot be read: put back the config.yaml that the run wrote.") from error
+        raise UsageError(f"{path} cannot be read: restore the config.yaml that the run wrote.") from error
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
     if not isinstance(content, dict) or not all(isinstance(content.get(k), dict) for k in ("model", "data", "trainer")):
@@ -155,7 +155,7 @@ def _nodes(
 ) -> Iterator[tuple[str, Any, Any]]:
     """Dotted name, last key and value of every node in plain data, including list items and keys."""
     if depth > DEEPEST:
-        raise UsageError(f"{path} is nested more than {DEEPEST} deep: give a file that train.py wrote.")
+        raise UsageError(f"{path} is nested more than {DEEPEST} levels deep: give a file that train.py wrote.")
     if isinstance(value, dict):
         for inner, content in value.items():
             if not isinstance(inner, str | int):
@@ -210,10 +210,10 @@ def _packages(trust: Sequence[str]) -> tuple[str, ...]:
 def _advice(target: Any, packages: Sequence[str]) -> str:
     top = target.partition(".")[0] if isinstance(target, str) and DOTTED.fullmatch(target) else None
     if top is None or top in NEVER:
-        return "which is no part of a run: do not use a file that you do not know."
+        return "which is not a part of a run: do not use a file that you do not trust."
     if top in packages or any(package.startswith(f"{top}.") for package in packages):
-        return f"which is not found in {top} from here: install it, start where it lies, or correct the name."
-    return f"which is no part of {PACKAGE}: if you know the file and {top}, give trust=[{top}]."
+        return f"which was not found in {top}: install it, run in the folder that contains it, or correct the name."
+    return f"which is not part of {PACKAGE}: if you trust the file and {top}, give trust=[{top}]."
 
 
 def _short(value: Any) -> str:

@@ -33,8 +33,8 @@ def start_from(gan: GAN, path: str | Path) -> None:
         shapes = [tuple(side[name].shape) if name in side else "absent" for side in (given, own)]
         if shapes[0] != shapes[1]:
             raise UsageError(
-                f"start_from={path} does not fit: its {name} is {shapes[0]}, and this run's is {shapes[1]}: choose the "
-                "model and the data that it was trained with, or leave start_from out."
+                f"start_from={path} does not fit: its {name} is {shapes[0]}, but this run's is {shapes[1]}: choose the "
+                "model and data that it was trained with, or leave out start_from."
             )
     gan.load_state_dict(given, strict=False)
 

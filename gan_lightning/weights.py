@@ -58,7 +58,7 @@ def read(path: Path) -> dict[str, Any]:
         rest = {"global_step": metadata["step"], "weights": metadata["weights"], "evaluation": metadata["evaluation"]}
         return {"gan": gan, "state_dict": dequantized(state)} | rest
     except Exception as error:  # many kinds of exception, which all mean the same here
-        raise UsageError(f"{path} is damaged, or no file of export.py: give one that export.py wrote.") from error
+        raise UsageError(f"{path} is damaged or not a file of export.py: give a file that export.py wrote.") from error
 
 
 def quantized(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -97,8 +97,6 @@ def alone(gan: GAN, weights: str, path: Path) -> nn.Module:
             if network not in kept:
                 name = next(name for name, part in gan.game.named_children() if part is network)
                 kind = "averaged" if weights == "average" else "raw"
-                sentence = (
-                    f"{path} holds the {kind} generator alone, and this needs game.{name}: give the run's folder."
-                )
+                sentence = f"{path} holds only the {kind} generator, but this needs game.{name}: give the run's folder."
                 setattr(gan.game, name, Absent(network, sentence))
     return networks

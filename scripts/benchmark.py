@@ -135,11 +135,11 @@ class Options:
             if name not in WORKLOADS:
                 raise UsageError(f"workloads has {name!r}: choose from {', '.join(WORKLOADS)}.")
         if self.data is not None and not (self.data / "MNIST" / "raw").is_dir():
-            raise UsageError(f"data={self.data} has no MNIST/raw: give the folder that holds it.")
+            raise UsageError(f"data={self.data} has no MNIST/raw: give the folder that contains it.")
         if self.cifar is not None and not self.cifar.is_dir():
-            raise UsageError(f"cifar={self.cifar} is not a folder: give one that holds {OFFICIAL} or images.")
+            raise UsageError(f"cifar={self.cifar} is not a folder: give one that contains {OFFICIAL} or images.")
         if self.json is not None and not self.json.absolute().parent.is_dir():
-            raise UsageError(f"json={self.json} cannot be written: there is no such folder.")
+            raise UsageError(f"json={self.json} cannot be written: its folder does not exist.")
 
 
 # ------------------------------------------------------------------------------------------------------------ running

@@ -41,9 +41,9 @@ class Options:
     def __post_init__(self) -> None:
         check_values(self, n=SIZE, seed=SEED)
         if (self.out is None) == (self.samples is None):
-            raise UsageError("out and samples are two ways to call this: give one of them.")
+            raise UsageError("out and samples exclude each other: give one of them.")
         if self.samples is not None and not self.samples.is_file():
-            raise UsageError(f"{self.samples} is no file: give a CSV file of samples.")
+            raise UsageError(f"{self.samples} is not a file: give a CSV file of samples.")
 
 
 def law(n: int, seed: int) -> "DataFrame":

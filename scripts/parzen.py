@@ -56,7 +56,7 @@ def read(options: Options, gan: "GAN") -> tuple["Tensor", "Tensor", tuple[float,
         config.data.root = str(options.root.absolute())
     data = build_data(config)
     if tuple(data.sample_shape) != MNIST_SHAPE:
-        raise UsageError(f"{options.checkpoint} makes no images of 28 by 28 pixels: give a run on MNIST.")
+        raise UsageError(f"{options.checkpoint} does not generate 28 by 28 images: give a run on MNIST.")
     try:
         train, test = (data.read(train=train)[0].flatten(1) / 255 for train in (True, False))  # type: ignore[attr-defined]
     except (ValueError, OSError) as error:

@@ -61,7 +61,7 @@ class Options:
         if not self.at or not all(map(POSITIVE[0], self.at)):
             raise UsageError(f"at is {self.at}: give a list of numbers above 0, such as at=[60,180,600].")
         if not self.metrics:
-            raise UsageError("metrics is empty: give names as evaluate.py prints them, such as metrics=[fid,recall].")
+            raise UsageError("metrics is empty: give names that evaluate.py prints, such as metrics=[fid,recall].")
         if self.out:
             check_picture(self.out)
 

@@ -59,7 +59,7 @@ def write(trainer: Trainer, name: str) -> None:
         Fault: the folder was moved or deleted.
     """
     if not is_in_place(Path(trainer.default_root_dir)):
-        raise Fault(f"{trainer.default_root_dir} has gone or was moved while it was trained in: resume it there.")
+        raise Fault(f"{trainer.default_root_dir} was moved or deleted during training: resume it in its new place.")
     trainer.save_checkpoint(checkpoints(trainer.default_root_dir) / name)
 
 
@@ -72,7 +72,7 @@ class RunCheckpoint(Checkpoint):
 
     def __init__(self, every_seconds: float = 60.0) -> None:
         if every_seconds < 0:
-            raise UsageError(f"callbacks.checkpoint.every_seconds is {every_seconds}: give a number of at least 0.")
+            raise UsageError(f"callbacks.checkpoint.every_seconds is {every_seconds}: give a number, at least 0.")
         self.every_seconds = every_seconds
         self.best: float | None = None
         self.measured_by: list[Any] | None = None  # best's features, number of samples, digest of held-out ones
@@ -152,7 +152,7 @@ class RunCheckpoint(Checkpoint):
         self.signum = signum
         self._restore_handlers()
         if is_first_process():
-            say("Stopping after this batch, with a checkpoint; once more stops at once.")
+            say("Stopping after this batch, with a checkpoint; repeat to stop immediately.")
 
     def _stop(self) -> None:
         raise Stopped(self.signum or signal.SIGTERM)  # a signal that another process received

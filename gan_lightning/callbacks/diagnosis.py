@@ -12,8 +12,8 @@ CONFIDENT = 0.95
 VANISHED = 0.01  # of the largest gradient norm so far
 
 WHAT_TO_DO = (
-    "People lower the discriminator's learning rate, smooth its labels (loss.label_smoothing=0.1), add a penalty "
-    "(regularizer=r1), or choose loss=non_saturating where it was minimax."
+    "Common remedies are a lower learning rate of the discriminator, smoothed labels (loss.label_smoothing=0.1), "
+    "a penalty (regularizer=r1), or loss=non_saturating instead of minimax."
 )
 
 
@@ -45,7 +45,7 @@ class Diagnosis(Callback):
         if self._perfect == self.lines:
             self._tell(f"The discriminator has been right on {accuracy:.1%} of samples for {self.lines} log lines")
         if accuracy >= CONFIDENT and gradient < VANISHED * self._largest:
-            self._tell(f"The generator's gradient has all but vanished ({gradient:.2g}, once {self._largest:.2g})")
+            self._tell(f"The generator's gradient has almost vanished ({gradient:.2g}, once {self._largest:.2g})")
 
     def state_dict(self) -> dict[str, Any]:
         return {"line": self._line, "perfect": self._perfect, "largest": self._largest, "told": sorted(self._told)}

@@ -34,8 +34,8 @@ class GamePictures(Periodic):
         """
         if type(module.game).illustrate is Game.illustrate:
             raise UsageError(
-                f"callbacks.{self.name} shows what is particular to a game, and {type(module.game).__name__} has "
-                f"nothing of the kind: leave it out by ~callbacks.{self.name}."
+                f"callbacks.{self.name} draws pictures specific to a game, but {type(module.game).__name__} has "
+                f"none: remove it with ~callbacks.{self.name}."
             )
         self._begin(module, data)
         self._rows(module)

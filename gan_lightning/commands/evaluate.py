@@ -189,7 +189,7 @@ def held_out_data(options: Options, gan: "GAN", trainer: "Trainer") -> "RealData
     data.prepare_data()
     data.setup("validate")
     if options.n is not None and data.validation_samples < options.n:
-        raise UsageError(f"n is {options.n}, but {data.validation_samples} samples are held out: give at most that")
+        raise UsageError(f"n is {options.n}, but {data.validation_samples} samples are held out: give at most those")
     data.measured_classes = data.class_names
     return data
 

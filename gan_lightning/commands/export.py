@@ -94,11 +94,11 @@ def export(options: Options) -> None:
             write_program(gan, weights, aside)
         error = difference(aside, gan, weights is Weights.raw, options.trust)
         if error is not None and not (error <= TOLERANCE or options.quantize):
-            raise UsageError(f"The exported samples differ by {error:.1g} from the generator's: {out} is not written.")
+            raise UsageError(f"The exported samples differ by {error:.1g} from the generator's: {out} was not written.")
     if weights is not options.weights:
-        print(f"{options.checkpoint} keeps no averaged generator: this is the raw one.")
+        print(f"{options.checkpoint} has no averaged generator: this is the raw one.")
     checked = (
-        f"not checked, for want of ONNX Runtime: {INSTALL}"
+        f"not checked, because ONNX Runtime is not installed: {INSTALL}"
         if error is None
         else f"checked: differs by at most {error:.1g}"
     )

@@ -124,7 +124,7 @@ def make_rows(runs: list[Run]) -> tuple[list[Row], list[str]]:
             continue
         first = groups[run.options + run.protocol].setdefault(run.seed, run)
         if first is not run:
-            twins.append(f"{first.folder} and {run.folder} have one setting and one seed: the first is counted.")
+            twins.append(f"{first.folder} and {run.folder} have the same setting and seed: only the first is counted.")
     rows = []
     choices = [next(iter(group.values())).choices for group in groups.values()]
     for label, (setting, group) in zip(labels(list(groups), choices), groups.items(), strict=True):
@@ -192,11 +192,11 @@ def notes(rows: list[Row], table: Table, runs: list[Run]) -> list[str]:
     marks = [cell.is_best for column in table.values() for cell in column.values() if cell.is_best is not None]
     if any(marks):
         lines[0] += (
-            " Bold: the best mean among the settings on the same data and those that do not differ from it, where any"
-            f" does ({TEST}; a setting of one seed, or one that lost a run, is never bold)."
+            " Bold: the best mean among the settings on the same data and those that do not differ from it, if any"
+            f" does ({TEST}; a setting with one seed or a failed run is never bold)."
         )
     elif marks:
-        lines[0] += f" Nothing is bold: no difference stands out of the errors, and one seed has none ({TEST})."
+        lines[0] += f" Nothing is bold: no difference is significant, and one seed has no error ({TEST})."
     if broken := [
         f"{metric} of {run.folder}"
         for metric, column in table.items()
@@ -204,7 +204,7 @@ def notes(rows: list[Row], table: Table, runs: list[Run]) -> list[str]:
         for run in rows[i].runs
         if not math.isfinite(run.metrics.get(metric, math.nan))
     ]:
-        lines.append(f"No finite number, and so left out: {', '.join(broken)}.")
+        lines.append(f"Left out because not finite: {', '.join(broken)}.")
     lines += [f"{row.label} has runs of different lengths: {lengths(row)}." for row in rows if not row.is_of_one_length]
     absent: dict[str, list[str]] = defaultdict(list)
     for run in runs:
@@ -236,7 +236,7 @@ def draw_table(rows: list[Row], table: Table) -> "Figure":
     finite = {m: {i: cell for i, cell in column.items() if cell.values} for m, column in table.items()}
     panels = {metric: column for metric, column in finite.items() if column}
     if not panels:
-        raise UsageError("figure has nothing to draw, as no run has val/...: name its metrics by metrics=[...].")
+        raise UsageError("figure has nothing to draw, since no run has val/...: name its metrics with metrics=[...].")
     text_width = 0.08 * max(len(row.label) for row in rows)
     figure, grid = panel_grid(len(panels), 0.9 + 0.3 * len(rows), margin=(text_width, 0.2), share_y=True)
     for axes, (metric, column) in zip(grid, panels.items(), strict=True):
@@ -322,7 +322,7 @@ def band_notes(rows: list[Row], bands: Bands) -> list[str]:
             total, seeds = len(rows[i].runs), next((sample.n for sample in band.values()), 0)
             if seeds < total:
                 state = f"of {seeds} of {total} seeds" if band else "empty: its seeds share no step"
-                lines.append(f"The curve of {metric} of {rows[i].label} is {state}.")
+                lines.append(f"The curve of {metric} for {rows[i].label} is {state}.")
     return lines
 
 
@@ -376,7 +376,7 @@ def report(options: Options) -> None:
     rows, twins = make_rows(runs)
     if not rows:
         where, makes = ", ".join(map(str, options.runs)), "evaluate" if options.evaluation else "train"
-        raise UsageError(f"no run with {name} below {where}: give a folder of runs that {makes}.py has been through.")
+        raise UsageError(f"no run with {name} below {where}: give a folder of runs processed by {makes}.py.")
     known = {metric for row in rows for run in row.runs for metric in run.metrics}
     bands = make_bands(rows, options.metrics) if options.curves else {}
     if unknown := [metric for metric in options.metrics if metric not in known | set(bands)]:

@@ -89,7 +89,7 @@ class Options:
             raise UsageError("n is 1: a walk visits at least 2 latents.")
         suffix = self.out.suffix.lower()
         if suffix not in ENDINGS:
-            raise UsageError(f"out is {self.out}: end it in {', '.join(ENDINGS[:-1])}, or in nothing for a folder.")
+            raise UsageError(f"out is {self.out}: end it in {', '.join(ENDINGS[:-1])}, or nothing for a folder.")
         if suffix == ".gif" and self.mode is Mode.samples:
             raise UsageError(f"out is {self.out}: an animation needs mode=interpolation, mode=walk or mode=classes.")
         check_checkpoint(self.checkpoint)
@@ -119,7 +119,7 @@ def with_labels(gan: "GAN", options: Options, latents: "Tensor") -> "tuple[Tenso
     names = options.classes or gan.class_names
     if options.mode is Mode.classes:
         if len(names) < 2:
-            raise UsageError(f"mode=classes needs two classes or more, but there are {len(names)}.")
+            raise UsageError(f"mode=classes needs at least two classes, but there are {len(names)}.")
         corners = gan.labels(len(names), names)
         assert corners is not None
         labels = between(corners.tolist(), options.frames, len(gan.class_names)).expand(len(latents), -1, -1)
@@ -143,10 +143,10 @@ def images_of(options: Options, gan: "GAN", data: "RealData") -> "Tensor | None"
 
     if not gan.game.translates:
         if options.inputs is not None:
-            raise UsageError("inputs is for generators that translate images, of game=pix2pix: leave it out.")
+            raise UsageError("inputs is only for generators of game=pix2pix, which translate images: leave it out.")
         return None
     if options.inputs is None or options.mode is not Mode.samples:
-        raise UsageError("This generator translates images: give inputs=FOLDER, and no mode.")
+        raise UsageError("This generator translates images: give inputs=FOLDER, without mode.")
     assert isinstance(data, Pairs)
     channels, *size = data.sample_shape
     form: dict[str, Any] = {"fit": data.fit, "depth": data.depth, "range": data.range}
@@ -223,7 +223,7 @@ def sample(options: Options) -> None:
     batches = generate(gan, latents.flatten(0, -2), options.batch_size, weights is Weights.raw, each)
     write(options, latents, labels, batches, data)
     if weights is not options.weights:
-        print(f"{options.checkpoint} keeps no averaged generator: these are samples of the raw one.")
+        print(f"{options.checkpoint} has no averaged generator: these are samples of the raw one.")
     print(f"{latents[..., 0].numel()} samples of step {gan.loaded_step}, {weights.value} generator, in {options.out}")
 
 

@@ -127,7 +127,7 @@ def is_finished(config: DictConfig, folder: Path) -> bool:
     if not (folder / "config.yaml").exists():
         return False
     if not is_same_run(config, folder):
-        raise UsageError(f"{folder} holds a run of other options: choose another hydra.sweep.dir or hydra.run.dir.")
+        raise UsageError(f"{folder} holds a run with other options: choose another hydra.sweep.dir or hydra.run.dir.")
     config.resume = str(folder)
     return (folder / "metrics.json").exists()
 
@@ -206,13 +206,13 @@ def reason(error: Exception) -> str | None:
     if any(frame.f_code is own for frame, _ in traceback.walk_tb(error.__traceback__)):
         return None
     if isinstance(error, UnicodeDecodeError) and (path := undecodable(sys.argv[1:], CONF)):
-        return f"{path} is not UTF-8: save it as such."
+        return f"{path} is not UTF-8: save it as UTF-8."
     if isinstance(error, HydraException | OmegaConfBaseException | YAMLError) or is_hydras(error):
         return explain(error, partial(typed_option_names, sys.argv[1:], CONF))
     if isinstance(error, OSError) and str(error.filename).endswith(".yaml"):
         return f"{error.filename} cannot be read: {error.strerror}: change its permissions."
     if isinstance(error, OSError):
-        return f"{error.filename} cannot be made: {error.strerror}: choose another hydra.run.dir."
+        return f"{error.filename} cannot be created: {error.strerror}: choose another hydra.run.dir."
     if type(error).__module__.startswith("submitit"):
         last = str(error).strip().splitlines()[-1]  # printed by the job
         return last.removeprefix("Error: ") if last.startswith("Error: ") else None
