@@ -147,5 +147,5 @@ def test_help_has_the_document_and_every_default(
         "out=null",
         "folders=[]",
     ]
-    assert lines[4].split() == ["checkpoint=(must", "be", "given)", "where", "it", "is"]
+    assert lines[4].split() == ["checkpoint=(required)", "where", "it", "is"]
     assert lines[5].endswith("  how many")

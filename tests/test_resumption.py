@@ -129,7 +129,7 @@ REFUSED = [
 def test_what_a_run_has_learnt_with_cannot_change(folder: Path, override: str) -> None:
     message = refusal(lambda: resume(folder, [override]))
     assert message.startswith((override, override.partition("=")[0]))
-    assert "cannot change a run that is resumed" in message or "is not an option of this run" in message
+    assert "cannot change a resumed run" in message or "is not an option of this run" in message
 
 
 @pytest.mark.parametrize(
