@@ -95,7 +95,7 @@ def test_a_disk_that_is_full_costs_the_cache_alone(
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file" / "cache", tmp_path / "file", Path("/proc/cache")):
-        with pytest.raises(UsageError, match=rf"^data\.cache={folder} cannot be written \(.+\): give another data\.cache="):
+        with pytest.raises(UsageError, match=rf"^data\.cache={folder} cannot be written \(.+\): give another "):
             cache_folder(folder)
     assert cache_folder(tmp_path / "a" / "b").is_dir()
 

@@ -312,7 +312,7 @@ def test_what_images_cannot_give_is_one_sentence(
 def test_what_points_cannot_give_is_one_sentence(configure: Configure, tmp_path: Path, script: ModuleType) -> None:
     train(configure("data=ring", *PLAIN, *POINTS), tmp_path)
     for option in ("root=here", "features=own"):
-        assert "no option of this run's data: leave it out" in refusal(script, tmp_path, option)
+        assert "not an option of this run's data: leave it out" in refusal(script, tmp_path, option)
     for option, sentence in (("n=0", "n is 0: give a whole number"), ("seed=-1", "seed is -1: give a whole number")):
         assert sentence in refusal(script, tmp_path, option)
     assert "does not exist: give the folder of a run" in refusal(script, tmp_path / "nowhere")

@@ -36,8 +36,8 @@ def test_good_networks_pass() -> None:
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"discriminator": nn.Sequential(nn.Linear(2, 3), nn.Flatten(0))}, r"gives \(12,\) where \(4,\) is expected"),
-    ({"discriminator": nn.Unflatten(1, (1, 2))}, r"gives \(4, 1, 2\) where"),
+    ({"discriminator": nn.Sequential(nn.Linear(2, 3), nn.Flatten(0))}, r"gives \(12,\), but \(4,\), one logit"),
+    ({"discriminator": nn.Unflatten(1, (1, 2))}, r"gives \(4, 1, 2\), but"),
     ({"generator": nn.Linear(3, 5)}, r"makes samples of shape \(4, 5\), but the data's have shape \(4, 2\)"),
     ({"discriminator": discriminator(nn.Sigmoid(), nn.Flatten(0))}, "ends in a sigmoid"),
     ({"discriminator": discriminator(nn.Flatten(0), nn.Sigmoid())}, "ends in a sigmoid"),

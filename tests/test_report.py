@@ -727,8 +727,8 @@ def test_curves_are_chosen_and_their_gaps_named(report: Script, drawn: dict[str,
     assert printed.header == ["setting", "seeds", "ks ↓"]
     assert [axes.get_title(loc="left") for axes in drawn["c.png"].axes] == ["loss/generator"]
     assert printed.notes[1:] == [
-        "The curve of loss/generator of a is of 1 of 2 seeds.",
-        "The curve of loss/generator of b is empty: its seeds share no step.",
+        "The curve of loss/generator for a is of 1 of 2 seeds.",
+        "The curve of loss/generator for b is empty: its seeds share no step.",
     ]
 
 

@@ -85,7 +85,7 @@ def test_networks_that_do_not_fit_are_refused_by_the_first_parameter(
     gan = build_gan(configure(*kept, *options), (1,), 0)
     before = {key: value.clone() for key, value in gan.state_dict().items()}
     with pytest.raises(
-        UsageError, match=r"^start_from=.*run does not fit: its [^\n]*leave start_from out\.$"
+        UsageError, match=r"^start_from=.*run does not fit: its [^\n]*leave out start_from\.$"
     ) as refused:
         start_from(gan, run)
     assert name in str(refused.value)
