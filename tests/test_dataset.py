@@ -118,7 +118,7 @@ def test_what_cannot_be_trained_on_is_refused(items: list[Any], options: dict[st
 def test_an_absent_set_is_one_sentence_and_ones_own_error_stays(tmp_path: Path) -> None:
     from torchvision.datasets import MNIST
 
-    with pytest.raises(UsageError, match=r"MNIST cannot be created: Dataset not found"):
+    with pytest.raises(UsageError, match=r"MNIST cannot be made: Dataset not found"):
         made(partial(MNIST, str(tmp_path)))
 
     def broken() -> Any:

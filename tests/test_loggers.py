@@ -340,7 +340,7 @@ def test_of_two_runs_that_begin_at_once_one_has_the_folder(tmp_path: Path) -> No
     both = [CSVFile(str(tmp_path / "curves")), EventFile(str(tmp_path / "curves"))]
     claim(both, runs[0], is_new=True)
     claim(both, runs[0], is_new=True)
-    with pytest.raises(UsageError, match="is another run's"):
+    with pytest.raises(UsageError, match="belongs to another run"):
         claim(both, runs[1], is_new=True)
     runs[0].rmdir()
     claim(both, runs[1], is_new=True)
