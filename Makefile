@@ -3,7 +3,7 @@ BIN := .venv/bin
 
 .PHONY: train test lint docs clean
 
-train: .venv/installed  ## train the default, a 1-D Gaussian, in a minute
+train: .venv/installed  ## train the default model on a 1-D Gaussian, in a minute
 	$(BIN)/python train.py
 
 test: .venv/installed  ## all tests; set GAN_LIGHTNING_DATA to a folder with MNIST/raw to run those that need it
@@ -17,12 +17,12 @@ lint: .venv/installed
 docs: .venv/docs  ## the website, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-clean:  ## forget the environment and the runs
+clean:  ## remove the environment and the runs
 	rm -rf .venv outputs multirun site
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv  # which takes half of pip's time
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv  # takes half of pip's time
 	$(BIN)/uv pip install --quiet --native-tls --compile-bytecode --python $(BIN)/python \
 		--constraint constraints.txt --editable '.[dev]'
 	touch $@

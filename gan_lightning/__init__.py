@@ -41,7 +41,7 @@ __version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:
-    # only when it is asked for: torch and Lightning take seconds, and --help must not
+    # imported on first use: torch and Lightning take seconds to import, and --help must be fast
     for room, names in ROOMS.items():
         if name in names:
             return getattr(import_module(f"gan_lightning.{room}"), name)

@@ -1,4 +1,4 @@
-"""What stands in the place of a network that a file does not hold."""
+"""A placeholder for a network that a file does not hold."""
 
 from torch import Tensor, nn
 
@@ -7,7 +7,7 @@ from gan_lightning.game import is_conditional
 
 
 class Absent(nn.Module):
-    """Conditional as the network is; to call it raises the sentence that says what is missing."""
+    """Stands for ``network`` and is conditional if that is; calling it raises a UsageError with ``sentence``."""
 
     def __init__(self, network: nn.Module, sentence: str) -> None:
         super().__init__()

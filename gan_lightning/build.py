@@ -1,4 +1,4 @@
-"""From a configuration to objects."""
+"""Build objects from a configuration."""
 
 import inspect
 import re
@@ -29,22 +29,22 @@ from gan_lightning.networks.spectral import spectrally_normalized
 from gan_lightning.strategy import Replicas
 from gan_lightning.trust import PACKAGE, is_defined
 
-# in manual optimization Lightning refuses these, and the module does them
+# Lightning refuses these in manual optimization; our module implements them
 MANUAL = ("gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches")
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
-# options of conf/trainer that are none of Lightning's Trainer's
+# options of conf/trainer that Lightning's Trainer does not take
 OWN = (*MANUAL, "threads", "compile", "float32_matmul_precision")
-OF_DATA = ("sample_shape", "classes", "blocks")  # arguments of networks
+OF_DATA = ("sample_shape", "classes", "blocks")  # arguments of networks that come from the data
 FAILED_TARGET = re.compile(r"(?:call to target|locating target) '([^']+)'")
 
 
 def build_data(config: DictConfig) -> RealData:
-    """The data module of a configuration."""
+    """Build the data module of a configuration."""
     return made({name: with_tensors(plain(value)) for name, value in config.data.items() if name != "gives"})
 
 
 def with_tensors(part: Any) -> Any:
-    """A part, its lists of numbers as tensors where it is one of torch's distributions, which want them."""
+    """Convert lists of numbers to tensors in the arguments of torch's distributions, which require tensors."""
     if isinstance(part, list):
         return [with_tensors(item) for item in part]
     if not isinstance(part, dict):
@@ -59,15 +59,15 @@ def with_tensors(part: Any) -> Any:
 
 
 def _is_numbers(value: Any) -> bool:
-    """Whether it is a list of numbers, or of such lists."""
+    """Whether a value is a list of numbers or a nested one."""
     return isinstance(value, list) and all(isinstance(v, int | float) or _is_numbers(v) for v in value)
 
 
 def build_gan(config: DictConfig, sample_shape: tuple[int, ...], classes: int, blocks: Sequence[int] = ()) -> GAN:
-    """The untrained GAN of a configuration for samples of that shape, of so many classes; ``blocks`` are a table's."""
+    """Build the untrained GAN of a configuration; ``blocks`` are the widths of a table's columns."""
     parts = {str(name): part for name, part in config.model.items() if OmegaConf.is_dict(part) and "_target_" in part}
-    parts.pop("ema_decay", None)  # which may follow from a half-life
-    # but its parts', its game's, or of config.check
+    parts.pop("ema_decay", None)  # may be a half-life
+    # read by its parts, its game or config.check
     not_the_gans = {"needs", "conditional", "packing", "spectral_norm", "freeze_discriminator", "lr", "betas"}
     not_the_gans |= {"latent_size", *parts}
     options = {name: value for name, value in config.model.items() if name not in not_the_gans}
@@ -87,7 +87,7 @@ def build_gan(config: DictConfig, sample_shape: tuple[int, ...], classes: int, b
 def build_game(
     config: DictConfig, parts: dict[str, Any], sample_shape: tuple[int, ...], classes: int, blocks: Sequence[int] = ()
 ) -> Game:
-    """The game of a configuration over the networks that are parts of its model."""
+    """Build the game of a configuration with the networks of its model."""
     kind: type[Game] = located(config.game._target_)
     check_parts(kind, parts)
     options = {k: v for k, v in config.game.items() if not str(k).startswith("_")}
@@ -103,7 +103,7 @@ def build_game(
         freeze(networks["discriminator"], layers)
     if config.model.get("spectral_norm"):
         networks["discriminator"] = spectrally_normalized(networks["discriminator"])
-    # one's own game need not have what is not chosen
+    # a user's own game need not take what is not chosen
     chosen: dict[str, Any] = {"packing": packing} if packing > 1 else {}
     chosen |= {"augment": made(config.augment)} if config.get("augment") else {}
     return made(
@@ -118,25 +118,25 @@ def build_game(
 
 
 def check_parts(kind: type[Game], parts: Iterable[str]) -> None:
-    """Raise a UsageError where the model has a network that the game does not play with."""
+    """Raise a UsageError if the model has a network that the game does not use."""
     takes = inspect.signature(kind).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values())
     if others := [name for name in parts if name not in takes and not takes_any]:
         raise UsageError(
-            f"model.{others[0]} is a network that {kind.__name__} does not play with: choose the game that the model "
-            "is made for, such as game=bigan for model=bigan, or another model."
+            f"model.{others[0]} is a network that {kind.__name__} does not use: choose the game that the model is "
+            "designed for, such as game=bigan for model=bigan, or another model."
         )
 
 
 def build_network(config: Any, given: dict[str, Any]) -> nn.Module:
-    """A network from its own options and what it is given: of what the data are only what it asks for."""
+    """Build a network from its options and ``given``, without arguments of the data that it does not take."""
     asked = inspect.signature(located(config._target_)).parameters
     given = {k: v for k, v in given.items() if k not in config and (k in asked or k not in OF_DATA)}
     return made(config, **given)
 
 
 def build_trainer(config: DictConfig, folder: Path, callbacks: list[Callback]) -> Trainer:
-    """The Trainer of a configuration, for a run folder."""
+    """Build the Trainer of a configuration for a run folder."""
     options: dict[str, Any] = {k: v for k, v in plain(config.trainer).items() if k not in OWN}
     if options["fast_dev_run"] or not options["enable_checkpointing"]:
         callbacks = [callback for callback in callbacks if not isinstance(callback, Checkpoint)]
@@ -147,10 +147,10 @@ def build_trainer(config: DictConfig, folder: Path, callbacks: list[Callback]) -
         options["strategy"] = Replicas()
     for callback in callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
-            callback.dirpath = str(checkpoints(folder))  # whatever the loggers' folders are
+            callback.dirpath = str(checkpoints(folder))  # not in a logger's folder
     if options["enable_model_summary"]:
-        callbacks = [*callbacks, RichModelSummary(max_depth=2)]  # of the players; Lightning would print nothing here
-    # what conf/callbacks leaves out, Lightning must not put in
+        callbacks = [*callbacks, RichModelSummary(max_depth=2)]  # Lightning's own would print nothing here
+    # Lightning must not add what conf/callbacks leaves out
     options["enable_checkpointing"] = any(isinstance(callback, Checkpoint) for callback in callbacks)
     options["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in callbacks)
     options["profiler"] = _profiler(options["profiler"], folder)
@@ -160,13 +160,13 @@ def build_trainer(config: DictConfig, folder: Path, callbacks: list[Callback]) -
 
 
 def build_loggers(config: DictConfig, folder: Path) -> list[Logger]:
-    """The loggers of a configuration, each in the run's folder, and by its name, unless given others."""
+    """Build the loggers of a configuration; by default they write to the run's folder under its name."""
     found = []
     for part in config.values():
         if "_target_" in part:
             takes = inspect.signature(located(part._target_)).parameters
             own = {"save_dir": str(folder)}
-            if part._target_.startswith(f"{PACKAGE}."):  # for Lightning's a name is a folder
+            if part._target_.startswith(f"{PACKAGE}."):  # to Lightning's loggers, a name is a folder
                 own["name"] = "/".join(folder.absolute().parts[-2:])
             found.append(made(part, **{k: v for k, v in own.items() if k in takes and part.get(k) is None}))
             spare(found[-1], f"The log of {type(found[-1]).__name__}", WRITING)
@@ -174,7 +174,7 @@ def build_loggers(config: DictConfig, folder: Path) -> list[Logger]:
 
 
 def _profiler(config: Any, folder: Path) -> Profiler | None:
-    """The profiler, whose report goes into the run's folder."""
+    """Build the profiler, which writes its report to the run's folder."""
     if isinstance(config, dict):
         profiler = made({"dirpath": str(folder), "filename": "profile", **config})
     else:
@@ -184,22 +184,22 @@ def _profiler(config: Any, folder: Path) -> Profiler | None:
 
 
 def _plugins(config: Any) -> list[Any]:
-    """The plugins, with our own for checkpoints where they have none."""
+    """Build the plugins, including AtomicCheckpointIO unless another CheckpointIO is given."""
     parts = [config] if isinstance(config, dict) else config or []
     plugins = [made(part) for part in parts]
     return plugins if any(isinstance(plugin, CheckpointIO) for plugin in plugins) else [AtomicCheckpointIO(), *plugins]
 
 
 def plain(config: Any) -> Any:
-    """A configuration as plain containers."""
+    """Convert a configuration to plain containers."""
     return OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
 
 
 def made(config: Any, **extra: Any) -> Any:
-    """Hydra's instantiate with plain containers.
+    """Instantiate a configuration with Hydra, using plain containers.
 
     Raises:
-        UsageError: there is nothing of that name, or a constructor that is not the user's own refuses its arguments.
+        UsageError: the target does not exist, or a constructor that is not the user's own rejects its arguments.
     """
     try:
         return instantiate(config, _convert_="all", **extra)
@@ -214,15 +214,15 @@ def made(config: Any, **extra: Any) -> Any:
                 f"_target_={target} is not found: correct the name, or run the command in the folder that contains it."
             ) from error
         if is_of_package(target):
-            raise UsageError(f"{target.rpartition('.')[2]} cannot be made: {one_line(cause)}.") from error
-        raise cause.__cause__ or cause  # noqa: B904  the user's own error, with its own traceback
+            raise UsageError(f"{target.rpartition('.')[2]} cannot be created: {one_line(cause)}.") from error
+        raise cause.__cause__ or cause  # noqa: B904  the user's own error keeps its traceback
 
 
 def located(target: str) -> Any:
-    """The class or function of a dotted name.
+    """Import the class or function of a dotted name.
 
     Raises:
-        UsageError: there is none; an error of its own module stays what it is.
+        UsageError: it does not exist; errors in its own module are raised unchanged.
     """
     try:
         return get_object(target)
@@ -235,20 +235,20 @@ def located(target: str) -> Any:
 
 
 def is_of_package(target: str) -> bool:
-    """Whether a dotted name is the package's own, or of what it is made of."""
+    """Whether a dotted name belongs to this package, Lightning, torch or torchvision."""
     return target.partition(".")[0] in (PACKAGE, "lightning", "torch", "torchvision")
 
 
 def made_parts(group: DictConfig) -> dict[str, Any]:
-    """The parts of a group by name, but for those that an experiment sets options of and nothing has chosen."""
+    """Build the chosen parts of a group, by name; parts that only have options set by an experiment are skipped."""
     return {str(name): made(part) for name, part in group.items() if "_target_" in part}
 
 
 def called(function: Any, *args: Any, **kwargs: Any) -> Any:
-    """A call of Lightning's or the package's own, whose refusals are the user's to mend.
+    """Call a function and report errors of this package's or Lightning's functions as the user's to fix.
 
     Raises:
-        UsageError: it refuses.
+        UsageError: such a function rejects its arguments.
     """
     if not is_of_package(getattr(function, "__self__", function).__module__):
         return function(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""Files that only save time: kept with a digest of what is in them, and made again where they are damaged."""
+"""Cache files, stored with a digest of their content and recreated if damaged."""
 
 import hashlib
 import tempfile
@@ -15,47 +15,47 @@ from gan_lightning.files import leftovers, written_aside
 
 
 def cache_folder(folder: str | Path) -> Path:
-    """The folder of the caches, which is made where it is not there.
+    """The folder of the caches, which is created if it does not exist.
 
     Raises:
-        UsageError: it is empty, and nothing can be written in it.
+        UsageError: it is empty and cannot be written.
     """
     try:
         path = Path(folder).expanduser()
         path.mkdir(parents=True, exist_ok=True)
         if not any(path.iterdir()):
             tempfile.TemporaryFile(dir=path).close()
-    except (OSError, RuntimeError) as error:  # RuntimeError where there is no home
+    except (OSError, RuntimeError) as error:  # RuntimeError if there is no home folder
         reason = getattr(error, "strerror", None) or str(error).rstrip(".")
         raise UsageError(
-            f"data.cache={folder} cannot be written ({reason}): give another folder by data.cache=FOLDER."
+            f"data.cache={folder} cannot be written ({reason}): give another data.cache=FOLDER."
         ) from error
     return path
 
 
 def cached(path: Path, make: Callable[[], Any]) -> Any:
-    """What ``make`` gives, tensors in plain containers: from a file where that is whole, else made and kept there."""
+    """The result of ``make``, tensors in plain containers: read from a file if that is intact, else made and saved."""
     if path.exists():
         try:
             saved = torch.load(path, map_location="cpu", weights_only=True)
             if saved["digest"] == digest_of(saved["content"]):
                 return saved["content"]
-        except Exception:  # torch.load raises many kinds, all with the same meaning here
+        except Exception:  # torch.load raises many kinds of exception, which all mean the same here
             pass
-        say(f"{path} is damaged: it is made again.")
+        say(f"{path} is damaged: it is recreated.")
     for leftover in leftovers(path.parent) if path.parent.is_dir() else ():
         leftover.unlink(missing_ok=True)
     content = make()
     try:
         with written_aside(path) as aside, aside.open("wb") as file:
             torch.save({"digest": digest_of(content), "content": content}, file)
-    except (OSError, RuntimeError) as error:  # RuntimeError of torch's where the disk is full
-        say(f"{path} cannot be written ({' '.join(str(error).split())}): the next run makes it again.")
+    except (OSError, RuntimeError) as error:  # torch raises RuntimeError if the disk is full
+        say(f"{path} cannot be written ({' '.join(str(error).split())}): the next run will recreate it.")
     return content
 
 
 def digest_of(content: Any) -> str:
-    """32 hexadecimal figures of tensors in plain containers, their types, shapes and values."""
+    """32 hexadecimal digits that depend on the types, shapes and values of tensors in plain containers."""
     digest = hashlib.blake2b(digest_size=16)
     _add(digest, content)
     return digest.hexdigest()
@@ -79,6 +79,6 @@ def _add(digest: Any, content: Any) -> None:
 
 @rank_zero_only
 def say(line: str) -> None:
-    """Print a line, once for all processes, if it is one."""
+    """Print a line in the first process only, unless it is empty."""
     if line:
         print(line)

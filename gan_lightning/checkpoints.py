@@ -1,4 +1,4 @@
-"""A checkpoint's content, and the GAN that it holds."""
+"""Read checkpoints and rebuild their GANs."""
 
 import shlex
 from collections.abc import Sequence
@@ -22,16 +22,16 @@ from gan_lightning.trust import check_file
 
 
 def load(path: str | Path, gan: GAN | None = None, trust: Sequence[str] = ()) -> GAN:
-    """The trained GAN of a checkpoint, or of a run folder's last one, in evaluation mode.
+    """Load the trained GAN of a checkpoint, or of a run folder's last checkpoint, in evaluation mode.
 
-    A ``.safetensors`` file that export.py has written, or the name of one that comes with the package, has the
-    generator alone.
+    A ``.safetensors`` file written by export.py, or the name of one that comes with the package, holds only the
+    generator.
 
-    ``trust`` names packages whose classes and functions it may use, besides this package's, torch's and Lightning's.
-    A checkpoint of a plain Trainer's run has no configuration: ``gan`` is the GAN that its weights belong to.
+    ``trust`` names packages whose classes and functions it may use besides those of this package, torch and Lightning.
+    A checkpoint of a plain Trainer has no configuration: pass ``gan``, the GAN that its weights belong to.
 
     Raises:
-        UsageError: it is no checkpoint of this package, or of another GAN.
+        UsageError: the file is not a checkpoint of this package, or belongs to another GAN.
     """
     path = pretrained.find(path)
     path = checkpoints(path) / "last.ckpt" if path.is_dir() else path
@@ -56,7 +56,7 @@ def load(path: str | Path, gan: GAN | None = None, trust: Sequence[str] = ()) ->
 
 
 def tidy(folder: Path) -> None:
-    """Remove the halves of files that processes of the run have left, which were killed while they wrote."""
+    """Remove partial files left by processes of the run that were killed while writing."""
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         for place in (folder, *(path for path in folder.iterdir() if path.is_dir())):  # of any callback
             for aside in leftovers(place):
@@ -64,32 +64,32 @@ def tidy(folder: Path) -> None:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The run's last checkpoint; None where it was stopped before the first, so that it starts again.
+    """The run's last checkpoint; None if it was stopped before the first one, so that it starts again.
 
     Raises:
-        UsageError: it is missing, but an earlier one is there, or the run was done.
+        UsageError: it is missing, but an earlier one exists or the run has finished.
     """
     last = checkpoints(folder) / "last.ckpt"
-    # the first best one comes before the first last one; a kill in between loses little
+    # the first best.ckpt is written before the first last.ckpt; a kill in between loses little
     had_last = last.with_name("previous.ckpt").exists() or (folder / METRICS).exists()
     if not last.exists() and had_last and (earlier := _whole_beside(last)):
         raise UsageError(f"{last} is missing: {earlier}.")
     if not last.exists() and (folder / METRICS).exists():
         raise UsageError(
-            f"{folder} is done and has no {last.name} to go on from: for a longer run begin another, in another folder."
+            f"{folder} has finished and has no {last.name} to continue from: start a new run in another folder."
         )
     return last if last.exists() else None
 
 
 def read_checkpoint(path: Path, gan: GAN | None = None) -> dict[str, Any]:
-    """A checkpoint's content, checked to be one, as it was written, and to fit ``gan`` where that is given."""
+    """Read a checkpoint, and check that it is intact and, if ``gan`` is given, that it fits."""
     if not path.is_file():
         raise UsageError(f"{path} does not exist: give a checkpoint or the folder of a run.")
     if is_damaged(path):
-        raise UsageError(f"{path} is damaged: {_whole_beside(path) or 'there is no other of the run'}.")
+        raise UsageError(f"{path} is damaged: {_whole_beside(path) or 'the run has no other'}.")
     try:
         saved = _content(path)
-    except Exception as error:  # torch.load raises many kinds, all with the same meaning here
+    except Exception as error:  # torch.load raises many kinds of exception, which all mean the same here
         advice = _whole_beside(path) or "give one that train.py wrote"
         raise UsageError(f"{path} is not a checkpoint of this package: {advice}.") from error
     if gan is not None:
@@ -104,7 +104,7 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def _whole_beside(path: Path) -> str:
-    """How to use another checkpoint of the run instead; empty where none is whole."""
+    """How to use another checkpoint of the run instead; empty if none is intact."""
     for name in ("last.ckpt", "previous.ckpt", "best.ckpt"):
         other = path.with_name(name)
         if other == path or not other.is_file() or is_damaged(other):
@@ -117,7 +117,7 @@ def _whole_beside(path: Path) -> str:
             return (
                 f"to go on from step {step}, cp {shlex.quote(str(other))} {shlex.quote(str(path))}, then resume again"
             )
-        return f"{other}, of step {step}, is whole"
+        return f"{other}, of step {step}, is intact"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""What is typed after train.py, made ready for Hydra: paths as they are, and a resumed run apart."""
+"""Prepare train.py's arguments for Hydra: take paths literally, and parse ``resume=`` and ``--dry-run``."""
 
 import os
 import re
@@ -24,16 +24,16 @@ from gan_lightning.rules import PLACES
 from gan_lightning.runs import flatten
 
 DRY_RUN = "--dry-run"
-AUTO = "auto"  # resume=auto: whatever hydra.run.dir needs
-FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "resume")  # which have one value in a sweep too
+AUTO = "auto"  # resume=auto: start or resume the run in hydra.run.dir
+FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "resume")  # options with a single value even in a sweep
 PATHS = (*FOLDERS, "start_from", *(f"data.{place}" for place in (*PLACES, "cache")))
-NAMING = ("save_dir", "log_dir", "dirpath", "filename", "tracking_uri")  # what loggers and callbacks call a path
-NAMED_ALL = "hydra.job.config.override_dirname.exclude_keys=[]"  # a sweep over data.root has it in its folders' names
+NAMING = ("save_dir", "log_dir", "dirpath", "filename", "tracking_uri")  # path options of loggers and callbacks
+NAMED_ALL = "hydra.job.config.override_dirname.exclude_keys=[]"  # for the folder names of a sweep over data.root
 
 
 @dataclass(frozen=True)
 class Resumption:
-    """A run that is gone on with: its folder, what changes in it, and the packages that its file may make parts of."""
+    """A run to resume: its folder, the options to change, and the packages that its configuration may use."""
 
     folder: Path
     changes: list[str]
@@ -41,13 +41,13 @@ class Resumption:
 
 
 class _Word(str):
-    """An argument that is told from one of the same text."""
+    """An argument that can be distinguished from another with the same text."""
 
     __slots__ = ()
 
 
 def options_first(arguments: Sequence[str]) -> list[str]:
-    """The arguments with what begins with a dash before name=value, wherever it was typed, as Hydra needs them."""
+    """Move arguments that begin with a dash before those of the form name=value, as Hydra requires."""
     words = list(map(_Word, arguments))
     overrides = get_args_parser().parse_intermixed_args(words).overrides
     options = [word for word in words if not any(word is override for override in overrides)]
@@ -55,16 +55,16 @@ def options_first(arguments: Sequence[str]) -> list[str]:
 
 
 def for_hydra(arguments: Sequence[str]) -> list[str]:
-    """The arguments with the values of paths in Hydra's quotes, but for the commas of a sweep.
+    """Quote the values of path options for Hydra, but not the commas of a sweep.
 
     Raises:
-        UsageError: a path is empty, a folder of options does not exist, or trust has nothing to hold for.
+        UsageError: a path is empty, --config-dir is not a folder, or trust is given without resume.
     """
     given = get_args_parser().parse_args(list(arguments))
     _check_config_dir(given.config_dir)
     ready = [_quoted(argument, given.multirun) for argument in arguments]
     if any(_name(argument) == "trust" for argument in arguments):
-        raise UsageError("trust is about the file of a run: give it with resume=RUN_FOLDER.")
+        raise UsageError("trust applies to the files of a run: give it together with resume=RUN_FOLDER.")
     if given.multirun and any(_name(item) == "data.root" and len(_parts(item)) > 1 for item in arguments):
         ready.append(NAMED_ALL)
     return ready
@@ -72,14 +72,14 @@ def for_hydra(arguments: Sequence[str]) -> list[str]:
 
 def _check_config_dir(folder: str | None) -> None:
     if folder is not None and not Path(folder).is_dir():
-        raise UsageError(f"--config-dir {folder} is not a folder: give one with your own YAML, as conf/ is.")
+        raise UsageError(f"--config-dir {folder} is not a folder: give a folder of YAML files, like conf/.")
 
 
 def resumption(arguments: Sequence[str]) -> Resumption | None:
-    """What ``resume=`` asks for; None without it.
+    """Parse ``resume=`` and what goes with it; returns None if it is not given.
 
     Raises:
-        UsageError: there is no such run, or the rest does not go with it.
+        UsageError: the run does not exist, or another argument cannot be combined with resume.
     """
     given = get_args_parser().parse_args(list(arguments))
     named = [argument for argument in given.overrides if _name(argument) == "resume" and argument != "resume=null"]
@@ -106,22 +106,22 @@ def resumption(arguments: Sequence[str]) -> Resumption | None:
 
 
 def options_alone(arguments: Sequence[str]) -> list[str]:
-    """Of the arguments those that say where options are, such as --config-dir."""
+    """The arguments that say where configuration files are, such as --config-dir."""
     given = get_args_parser().parse_args(list(arguments))
     named = {"--config-path": given.config_path, "--config-name": given.config_name, "--config-dir": given.config_dir}
     return [word for name, value in named.items() if value is not None for word in (name, value)]
 
 
 def quoted_path(path: str | Path) -> str:
-    """A path as a value that Hydra's grammar takes as it is."""
+    """Quote a path so that Hydra takes it literally."""
     return QuotedString(str(path), Quote.single).with_quotes()
 
 
 def dry_run(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """--dry-run, where it is among the arguments, and the others.
+    """Split the arguments into --dry-run, if it is given, and all others.
 
     Raises:
-        UsageError: it is not about one new run.
+        UsageError: --dry-run is combined with a sweep or with resume.
     """
     others = [argument for argument in arguments if argument != DRY_RUN]
     if len(others) < len(arguments):
@@ -133,14 +133,14 @@ def dry_run(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def check_start(path: str) -> None:
-    """Raise a UsageError where there is no run to begin with."""
+    """Raise a UsageError if there is no checkpoint to start from."""
     place = Path(os.path.expanduser(path))
     if not (place.is_file() or (place / "checkpoints").is_dir()):
-        raise UsageError(f"start_from={path} is neither a checkpoint nor the folder of a run that has any: give one.")
+        raise UsageError(f"start_from={path} is neither a checkpoint nor the folder of a run with one: give either.")
 
 
 def typed_option_names(arguments: Sequence[str], conf: Path) -> list[str]:
-    """The dotted names of all options under the groups that were chosen on a command line, or the default ones."""
+    """The dotted names of all options, for the groups chosen on the command line or else the default groups."""
     given = get_args_parser().parse_args(list(arguments))
     places = [conf, *([Path(given.config_dir).absolute()] if given.config_dir else [])]
     groups = [a for a in given.overrides if any((place / _name(a).partition("@")[0]).is_dir() for place in places)]
@@ -149,9 +149,9 @@ def typed_option_names(arguments: Sequence[str], conf: Path) -> list[str]:
 
 
 def differences(arguments: Sequence[str], conf: Path, config: DictConfig, choices: Mapping[str, Any]) -> str:
-    """The chosen groups and the values that differ from the defaults, which follow in brackets.
+    """List the chosen groups and the values that differ from the defaults, which follow in parentheses.
 
-    Values are compared with those that the chosen groups bring along.
+    Values are compared with the defaults of the chosen groups.
     """
     chosen = {key: str(option) for key, option in choices.items() if option and not key.startswith("hydra/")}
     for place in COLLECTIONS:  # of which several may be chosen
@@ -172,14 +172,14 @@ def differences(arguments: Sequence[str], conf: Path, config: DictConfig, choice
 
 
 def _values(config: DictConfig) -> dict[str, Any]:
-    """All but Hydra's and the groups' names, as they are written, with their ${...}."""
+    """All values except Hydra's and the groups' choices, with ${...} unresolved."""
     container = OmegaConf.to_container(config)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items() if key not in ("hydra", "choices")}
 
 
 def _composed(arguments: Sequence[str], conf: Path, overrides: Sequence[str]) -> DictConfig | None:
-    """The configuration of other overrides, from where the arguments say that options are; None where there is none."""
+    """Compose other overrides with the configuration files of these arguments; returns None if that fails."""
     given = get_args_parser().parse_args(list(arguments))
     place = [Path(given.config_dir).absolute()] if given.config_dir else []
     search = [f"hydra.searchpath=[{quoted_path(f'file://{path}')}]" for path in place]
@@ -187,12 +187,12 @@ def _composed(arguments: Sequence[str], conf: Path, overrides: Sequence[str]) ->
     try:
         with initialize_config_dir(str(conf), version_base="1.3"):
             return compose(given.config_name or "config", overrides=[*search, *overrides], return_hydra_config=True)
-    except (HydraException, YAMLError, ValueError, OSError):  # of files of options too
+    except (HydraException, YAMLError, ValueError, OSError):  # also raised for configuration files
         return None
 
 
 def undecodable(arguments: Sequence[str], conf: Path) -> Path | None:
-    """The first file of options that is not UTF-8."""
+    """The first configuration file that is not UTF-8, if any."""
     given = get_args_parser().parse_args(list(arguments))
     for place in (conf, *([Path(given.config_dir)] if given.config_dir else [])):
         for path in sorted(place.rglob("*.yaml")):
@@ -210,13 +210,13 @@ def _name(argument: str) -> str:
 
 
 def _is_path(name: str) -> bool:
-    """Whether an option of that dotted name is taken as typed."""
+    """Whether an option is a path, which is taken as typed."""
     parts = name.split(".")
     return name in PATHS or (parts[-1] in NAMING and parts[0] in ("callbacks", "logger", "trainer"))
 
 
 def _text(argument: str) -> str:
-    """The value of name=value, without Hydra's quotes where it has them."""
+    """The value in name=value, without Hydra's quotes."""
     typed = argument.partition("=")[2]
     if re.fullmatch(r"'.*'|\".*\"", typed, re.DOTALL):
         try:
@@ -233,15 +233,15 @@ def _list(argument: str) -> list[str]:
 
 
 def _parts(argument: str) -> list[str]:
-    """The values of a sweep over paths: what stands between commas, but not those in quotes."""
+    """The values of a sweep over paths, split at commas outside quotes."""
     return re.findall(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"|[^,]+|(?<=,)(?=,|$)", argument.partition("=")[2])
 
 
 def _quoted(argument: str, sweeps: bool) -> str:
-    """name=value with the value of a path in quotes; as it is where it is none, null, quoted already or an expression.
+    """Quote the path in name=value; other options, null, quoted values and expressions are left unchanged.
 
     Raises:
-        UsageError: it is empty.
+        UsageError: the path is empty.
     """
     name, equals, value = argument.partition("=")
     if not equals or not _is_path(_name(argument)) or argument.startswith("-"):

@@ -1,4 +1,4 @@
-"""What the command line may say, checked before anything slow is imported."""
+"""Check the composed configuration before anything slow is imported."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,20 +17,20 @@ from gan_lightning.names import job_name, run_name
 from gan_lightning.rules import HYDRAS, OPTIONAL, PLACES, RULES, SCHEDULED, SIZE, TEXTS
 from gan_lightning.trust import DOTTED, PACKAGE, find_source
 
-# data for models that need such, else mnist
+# data to suggest for a model, by what it needs; mnist for all others
 SUITABLE = {"pairs": "mnist_edges", "table": "table", "sequences": "sines"}
-EPOCHS = 20  # of a run that is given neither trainer.max_epochs nor trainer.max_steps
+EPOCHS = 20  # default length, if neither trainer.max_epochs nor trainer.max_steps is given
 
 OmegaConf.register_new_resolver("bits", lambda integers: integers.bit_length() - 1, replace=True)
 OmegaConf.register_new_resolver("epochs", lambda max_steps: EPOCHS if max_steps == -1 else -1, replace=True)
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 OmegaConf.register_new_resolver("job_name", job_name, replace=True)
 
-# arguments of the Trainer that have one value here: what to do instead of another
+# Trainer arguments that are fixed here, each with its value and what to do instead of changing it
 LOGGER = "choose loggers by logger=csv, logger=[tensorboard,csv] or logger=none"
 FIXED = {
     "logger": (None, LOGGER),
-    "barebones": (False, "leave out what takes time by logger=none and callbacks=none"),
+    "barebones": (False, "use logger=none and callbacks=none to save time"),
     "model_registry": (None, "a run uploads nothing: its checkpoints are in its folder"),
 }
 GROUPS = (
@@ -38,7 +38,7 @@ GROUPS = (
     "logger",
 )
 OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
-# the places of groups that are chosen by another name than the place's
+# how to choose the groups whose place in the configuration is not named like the group
 CHOICES = {
     **{place: f"optimizer@{place}" for place in OPTIMIZERS},
     "generator_regularizer": "regularizer@generator_regularizer",
@@ -49,10 +49,10 @@ EXTRAS = {"hydra/sweeper=optuna": "optuna"} | dict.fromkeys(
 )
 NULL_GROUP = "Config group override must be a string or a list"  # Hydra's ValueError for regularizer=null
 
-RULED = (f"{PACKAGE}.", "torch.optim.")  # whose options the rules are about
-# groups of any number of parts, each by a name of its own
+RULED = (f"{PACKAGE}.", "torch.optim.")  # the rules apply to the options of these targets
+# groups of any number of named parts
 COLLECTIONS = ("callbacks", "logger", "regularizer", "generator_regularizer")
-# what other programs call it
+# names in other programs
 ALIASES = {
     **dict.fromkeys(("lr", "learning_rate"), "model.lr"),
     **dict.fromkeys(("epochs", "num_epochs", "n_epochs", "max_epochs"), "trainer.max_epochs"),
@@ -62,10 +62,10 @@ ALIASES = {
 
 
 def check(config: DictConfig, choices: dict[str, Any]) -> None:
-    """Find what is wrong with a composed configuration; ``choices`` are the groups' chosen options.
+    """Check a composed configuration; ``choices`` are the chosen options of the groups.
 
     Raises:
-        UsageError: an option has a value that it cannot have, or two options do not go together.
+        UsageError: an option has an invalid value, or two options are incompatible.
     """
     _check_parts(config)
     for option, (value, instead) in FIXED.items():
@@ -74,7 +74,7 @@ def check(config: DictConfig, choices: dict[str, Any]) -> None:
     for name, value, is_ruled in _options(config):
         _check_option(name, value, is_ruled)
     needs, gives = config.model.get("needs"), config.data.get("gives")
-    if needs and gives and needs != gives:  # else its shape tells
+    if needs and gives and needs != gives:  # if null, the sample shape decides
         raise UsageError(
             f"model={choices.get('model')} makes {needs}, but data={choices.get('data')} has {gives}: "
             f"choose another model, such as model=points, or data with {needs}, such as "
@@ -84,7 +84,7 @@ def check(config: DictConfig, choices: dict[str, Any]) -> None:
     m, n = config.model.get("packing"), config.data.get("batch_size")
     if SIZE[0](m) and SIZE[0](n) and n % m:
         raise UsageError(
-            f"model.packing is {m}, of which data.batch_size={n} is no multiple: give data.batch_size={n - n % m or m}."
+            f"model.packing is {m} and does not divide data.batch_size={n}: give data.batch_size={n - n % m or m}."
         )
 
 
@@ -100,7 +100,7 @@ def _check_option(name: str, value: Any, is_ruled: bool) -> None:
     elif not is_ruled or parent in COLLECTIONS or is_schedule:
         return
     elif key in TEXTS and OmegaConf.is_config(value):
-        raise UsageError(f"{name} is {value!r}: give a text.")
+        raise UsageError(f"{name} is {value!r}: give a string.")
     elif key in RULES and not (value is None and key in OPTIONAL):
         fits, expected = RULES.get(name, RULES[key])
         if not fits(value):
@@ -108,24 +108,24 @@ def _check_option(name: str, value: Any, is_ruled: bool) -> None:
 
 
 def _check_conditional(config: DictConfig, choices: dict[str, Any]) -> None:
-    """Refuse conditional networks that are not there."""
+    """Refuse class conditioning of networks that do not support it."""
     players = [config.model.generator, config.model.discriminator]
     if config.model.get("conditional") and not any("conditional" in player for player in players):
         raise UsageError(
-            f"model.conditional is true, but model={choices.get('model')} has no networks that take classes: choose "
+            f"model.conditional is true, but the networks of model={choices.get('model')} do not take classes: choose "
             "mlp, points, dcgan, resnet, infogan or r3gan."
         )
     if players[0].get("conditional_norm") and not players[0].get("conditional"):
-        raise UsageError("model.generator.conditional_norm is for classes: give model.conditional=true with it.")
+        raise UsageError("model.generator.conditional_norm needs classes: set model.conditional=true too.")
 
 
 def check_changes(overrides: Iterable[Override], config: DictConfig, names: Callable[[], Sequence[str]]) -> None:
-    """Refuse options that the command line adds where nothing reads them, or takes away where they are read.
+    """Refuse command-line overrides that add options that nothing uses, or delete options that are needed.
 
-    ``names`` are the options without those of the command line.
+    ``names`` returns the names of all options without those that the command line adds.
 
     Raises:
-        UsageError: there is such a one.
+        UsageError: an override does so.
     """
     for override in overrides:
         name, line = override.key_or_group, override.input_line
@@ -136,7 +136,7 @@ def check_changes(overrides: Iterable[Override], config: DictConfig, names: Call
         _check_chosen(name, str(line), config)
         node = OmegaConf.select(config, parent)
         is_part = isinstance(node, DictConfig) and "_target_" in node
-        if parent == "model":  # whose _target_ has no other options than conf/ names, unless it is one's own
+        if parent == "model":  # the package's GAN takes only the options in conf/; a user's own class may take others
             is_part = not str(node.get("_target_")).startswith(f"{PACKAGE}.")
         is_free = parent.partition(".")[0] in COLLECTIONS or (is_part and parent)
         is_new = override.is_add() or override.is_force_add()
@@ -145,7 +145,7 @@ def check_changes(overrides: Iterable[Override], config: DictConfig, names: Call
 
 
 def _check_deletion(name: str, line: str) -> None:
-    """Refuse to take away what every run has, and what says which part a part is."""
+    """Refuse to delete options that every run needs, and keys such as ``_target_``."""
     parent, _, last = name.rpartition(".")
     is_everywhere = name.partition(".")[0] in ("model", "trainer") if parent else name not in (*GROUPS, *CHOICES)
     if is_everywhere or (last.startswith("_") and last.endswith("_")):
@@ -153,39 +153,39 @@ def _check_deletion(name: str, line: str) -> None:
 
 
 def _check_chosen(name: str, line: str, config: DictConfig) -> None:
-    """Refuse options of a part that is not there; an experiment's YAML may set them for whoever chooses the part."""
+    """Refuse options of parts that are not chosen; an experiment's YAML may set them in case a part is chosen."""
     group, _, rest = name.partition(".")
     if group == "schedule" and rest and "_target_" not in config.schedule:
-        raise UsageError(f"{line} sets an option of a schedule, and none is chosen: choose one by schedule=OPTION.")
+        raise UsageError(f"{line} sets an option of a schedule, but none is chosen: choose one with schedule=OPTION.")
     key = rest.partition(".")[0]
     part = config[group].get(key) if key and group in COLLECTIONS else None
     if isinstance(part, DictConfig) and "_target_" not in part:
         chosen = f"choose {CHOICES.get(group, group)}={key}" if group != "callbacks" else f"choose {group}=default"
         raise UsageError(
-            f"{line} sets an option of {group}.{key}, which nothing has chosen: {chosen}, or give "
+            f"{line} sets an option of {group}.{key}, which is not chosen: {chosen}, or give "
             f"+{group}.{key}._target_=CLASS."
         )
 
 
 def _check_parts(config: DictConfig) -> None:
-    """Refuse a single value where a whole part of the configuration belongs."""
+    """Refuse a single value in place of a part of the configuration."""
     for group in (*GROUPS, *CHOICES):
         if not isinstance(config.get(group), DictConfig):
             option = CHOICES.get(group, group)
             raise UsageError(
-                f"{group} is {config.get(group)!r}: choose {option}=OPTION, which `python train.py --help` lists."
+                f"{group} is {config.get(group)!r}: choose {option}=OPTION; `python train.py --help` lists the options."
             )
     for group in COLLECTIONS:
         for name, part in config[group].items():
             if not isinstance(part, DictConfig):
-                raise UsageError(f"{group}.{name} is {part!r}: leave it out by ~{group}.{name}, or give a _target_.")
+                raise UsageError(f"{group}.{name} is {part!r}: remove it with ~{group}.{name}, or give a _target_.")
     for name in ("generator", "discriminator"):
         if not isinstance(config.model.get(name), DictConfig):
             raise UsageError(f"model.{name} is {config.model.get(name)!r}: give a _target_ and its options.")
 
 
 def _options(config: DictConfig, prefix: str = "", is_ruled: bool = True) -> Iterator[tuple[str, Any, bool]]:
-    """Dotted names and values, mappings and lists too, and whether the rules of this package hold for them."""
+    """Dotted names and values of all options, mappings and lists included, and whether this package's rules apply."""
     if "_target_" in config:
         is_ruled = str(_value(config, "_target_", f"{prefix}_target_")).startswith(RULED)
     for key in config:
@@ -198,7 +198,7 @@ def _options(config: DictConfig, prefix: str = "", is_ruled: bool = True) -> Ite
 
 
 def _nodes_of(name: str, value: Any) -> Iterator[tuple[str, DictConfig]]:
-    """The mappings in a list, in a list of lists too."""
+    """The mappings in a list or in nested lists."""
     for i, item in enumerate(value if isinstance(value, ListConfig) else ()):
         if isinstance(item, DictConfig):
             yield f"{name}[{i}]", item
@@ -215,7 +215,7 @@ def _value(config: DictConfig, key: Any, name: str) -> Any:
 
 
 def _check_target(name: str, target: Any) -> None:
-    """Refuse what can be no dotted name of anything here; nothing is imported."""
+    """Refuse a ``_target_`` that cannot exist here, without importing anything."""
     if not isinstance(target, str) or not DOTTED.fullmatch(target):
         raise UsageError(
             f"{name} is {target!r}: give the dotted name of a class or a function, such as my_lab.nets.Net."
@@ -232,11 +232,11 @@ def _check_target(name: str, target: Any) -> None:
         listed = re.findall(r"^(?:class|def) ([^\W_]\w*)", text, re.MULTILINE)
         near = get_close_matches(target.rpartition(".")[2], listed, n=1)
         hint = f"did you mean {target.rpartition('.')[0]}.{near[0]}?" if near else "correct the name."
-        raise UsageError(f"{name} is {target!r}, which is not there: {hint}")
+        raise UsageError(f"{name} is {target!r}, which does not exist: {hint}")
 
 
 def guess(name: str, names: Sequence[str]) -> str:
-    """What may have been meant by an option that does not exist, as the end of a sentence."""
+    """Suggest an existing option in place of an unknown one, as the end of a sentence."""
     near = [ALIASES[name]] if name in ALIASES else get_close_matches(name, names, n=1, cutoff=0.75)
     if not near:
         by_last = {known.rpartition(".")[2]: known for known in reversed(names)}
@@ -245,12 +245,12 @@ def guess(name: str, names: Sequence[str]) -> str:
 
 
 def choices_of(choices: Mapping[str, Any]) -> dict[str, str]:
-    """The groups' chosen options as config.yaml keeps them, by the groups' places; several of one group have none."""
+    """The chosen options as config.yaml stores them, by place; groups with several chosen options are left out."""
     return {k.rpartition("@")[2]: str(v) for k, v in choices.items() if v and not k.startswith("hydra/")}
 
 
 def options_of(config: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """The groups' chosen options, and every value that the command line has changed, by their names."""
+    """The chosen options of the groups and all values changed on the command line, by name."""
     options: dict[str, Any] = choices_of(choices)
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         value = OmegaConf.select(config, override.key_or_group)
@@ -260,11 +260,11 @@ def options_of(config: DictConfig, choices: Mapping[str, Any], overrides: Sequen
 
 
 def _not_of(option: str, key: str, names: Sequence[str]) -> str:
-    """One sentence for an option that is not there, or for a mapping with a key that the present one has not."""
+    """Explain in one sentence that an option does not exist, or that a mapping has an unknown key."""
     if not any(name.startswith(f"{option}.") for name in names):
         return f"{option} is not an option here: {guess(option, names)}"
     return (
-        f"{option} has no {key}, and a mapping changes what is there: to put another in its place, give "
+        f"{option} has no {key}, and a mapping only updates existing options: to replace it, give "
         f"~{option} and +{option}=VALUE."
     )
 
@@ -275,12 +275,12 @@ def one_line(error: BaseException) -> str:
 
 
 def explain(error: Exception, names: Callable[[], Sequence[str]] = list) -> str:
-    """One sentence for a composition error of Hydra's, which take several lines; ``names`` are the options."""
+    """Summarize a composition error of Hydra's in one sentence; ``names`` returns the names of all options."""
     text = str(error)
     if not text and isinstance(error.__cause__, Exception):
         return explain(error.__cause__, names)
     if isinstance(error, YAMLError):
-        return f"A file of options is no YAML ({one_line(error)}): correct it there."
+        return f"A configuration file is not valid YAML ({one_line(error)}): correct it."
     if missing := re.search(r"Could not (?:find|load) '([^']+)'", text):
         group, _, option = missing[1].rpartition("/")
         if extra := EXTRAS.get(group + "=" + option):
@@ -303,7 +303,7 @@ def explain(error: Exception, names: Callable[[], Sequence[str]] = list) -> str:
     if absent := re.search(r"Key '[^']+' is not in struct\s+full_key: (\S+)", text):
         return f"{absent[1]} is not set: give it a value."
     if twice := re.search(r"Multiple values for ([\w@/]+)", text):
-        return f"{twice[1]} has an option already: choose another with {twice[1]}=OPTION, without a plus sign."
+        return f"{twice[1]} already has an option: choose another with {twice[1]}=OPTION, without a plus sign."
     if NULL_GROUP in text:
         return "A group cannot be null: choose one of its options, such as regularizer=none, callbacks=none."
     return f"{one_line(error)}."

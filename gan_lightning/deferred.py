@@ -1,8 +1,8 @@
-"""Modules that Lightning and torch import and a run seldom uses, executed once something is asked of them.
+"""Defer modules that Lightning and torch import but a run seldom uses, until they are used.
 
-Lightning imports torch's compiler for the sake of ``isinstance``, and each of torch's optimizers for marks that only
-compiled code reads; and of torchmetrics three classes, whose package imports every metric, torchvision, scipy and
-pyplot. That was half of the time from the command to the first update.
+Lightning imports torch's compiler only for ``isinstance``, and torch's optimizers import it for decorators that matter
+only in compiled code. Lightning also imports three classes of torchmetrics, a package that imports every metric,
+torchvision, scipy and pyplot. These imports took half of the time from the command to the first update.
 """
 
 import logging
@@ -17,11 +17,11 @@ from types import ModuleType
 from typing import Any
 
 COMPILER, METRICS, PLOT = "torch._dynamo", "torchmetrics", "torchmetrics.utilities.plot"
-CLASSES = {"metric": "Metric", "collections": "MetricCollection", "aggregation": "MeanMetric"}  # by their modules
+CLASSES = {"metric": "Metric", "collections": "MetricCollection", "aggregation": "MeanMetric"}  # by module
 
 
 class Deferred(ModuleType):
-    """A module that is executed when a name that it has not is asked of it, or a module inside it."""
+    """A module that is executed when a missing attribute or a submodule is requested."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -31,7 +31,7 @@ class Deferred(ModuleType):
 
 
 def execute(module: ModuleType) -> None:
-    """Make a deferred module the true one, in the same object."""
+    """Execute a deferred module in place, which makes it the real one."""
     module.__class__ = ModuleType
     spec = module.__spec__
     assert spec is not None
@@ -40,7 +40,7 @@ def execute(module: ModuleType) -> None:
 
 
 def defer(spec: ModuleSpec | None, **known: Any) -> None:
-    """Let a module wait, with what is asked of it meanwhile."""
+    """Defer a module; ``known`` are attributes that it has until it is executed."""
     assert spec is not None
     module = module_from_spec(spec)
     module.__class__ = Deferred
@@ -52,9 +52,9 @@ def defer(spec: ModuleSpec | None, **known: Any) -> None:
 
 
 def defer_rarely_used(compiles: bool = False) -> None:
-    """To be called before Lightning is imported; what is imported already stays as it is.
+    """Defer rarely used modules; call before importing Lightning. Modules that are already imported do not change.
 
-    A run that ``compiles`` has the compiler at once.
+    A run that ``compiles`` gets the compiler at once.
     """
     if METRICS not in sys.modules:
         defer_metrics()
@@ -65,7 +65,7 @@ def defer_rarely_used(compiles: bool = False) -> None:
 
 
 def defer_metrics() -> None:
-    """torchmetrics with the classes that Lightning and our validation take from it, of which nothing is plotted."""
+    """Defer torchmetrics except for the classes that Lightning and our validation use; these are never plotted."""
     spec = find_spec(METRICS)
     assert spec is not None
     assert spec.submodule_search_locations is not None
@@ -78,7 +78,7 @@ def defer_metrics() -> None:
     )
     names = vars(sys.modules[METRICS])
     names["__version__"] = import_module(f"{METRICS}.__about__").__version__
-    import_module(f"{METRICS}.utilities")  # first, as there: it and Metric import each other
+    import_module(f"{METRICS}.utilities")  # first, as in torchmetrics: it and Metric import each other
     for inside, name in CLASSES.items():
         names[name] = getattr(import_module(f"{METRICS}.{inside}"), name)
 
@@ -91,7 +91,7 @@ def _plot(*args: Any, **kwargs: Any) -> Any:
 
 
 def defer_compiler() -> None:
-    """torch._dynamo with its marks for functions, which say nothing where nothing is compiled."""
+    """Defer torch._dynamo except for its function decorators, which do nothing in code that is not compiled."""
     defer(find_spec(COMPILER), OptimizedModule=Compiled, graph_break=_mark_nothing, disable=_mark)
 
 
@@ -102,7 +102,7 @@ class _OfCompiler(type):
 
 
 class Compiled(metaclass=_OfCompiler):
-    """The class that the compiler wraps networks in, which has no instances before the compiler is there."""
+    """Stands for the class of compiled networks, which has no instances before the compiler is loaded."""
 
 
 def _mark(fn: Any, *args: Any, **kwargs: Any) -> Any:
@@ -110,11 +110,11 @@ def _mark(fn: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _mark_nothing(*args: Any, **kwargs: Any) -> None:
-    """As between calls where nothing is compiled."""
+    """Do nothing, as in code that is not compiled."""
 
 
 class InsideDeferred(MetaPathFinder):
-    """Executes a deferred package before a module inside it is imported, as the import system would have."""
+    """Executes a deferred package before a module inside it is imported, as the import system would."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         package = sys.modules.get(name.rpartition(".")[0])
@@ -123,13 +123,13 @@ class InsideDeferred(MetaPathFinder):
         execute(package)
         if name not in sys.modules:
             return None
-        module = sys.modules[name]  # the package has imported it: it must not be executed again
+        module = sys.modules[name]  # already imported by the package: it must not be executed again
         module.__spec__ = ModuleSpec(name, _Present(module, module.__spec__))
         return module.__spec__
 
 
 class _Present(Loader):
-    """Gives a module that is there."""
+    """Returns a module that is already loaded."""
 
     def __init__(self, module: ModuleType, spec: ModuleSpec | None) -> None:
         self.module, self.spec = module, spec

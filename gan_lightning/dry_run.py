@@ -1,4 +1,4 @@
-"""A look at a run before it begins: its data, its networks and what it takes; nothing is written in its folder."""
+"""Preview a run: its data, its networks and its cost; nothing is written to its folder."""
 
 import tempfile
 import time
@@ -25,8 +25,8 @@ from gan_lightning.gan import GAN
 from gan_lightning.options import columns
 from gan_lightning.training import data_and_gan, planned_steps, quiet, rehearse, set_up, threads_for
 
-ROUNDS = 5  # whose time is taken, between a first one, which takes longer, and a last one
-# of the Trainer that plays them
+ROUNDS = 5  # timed rounds, after a slower first one and before a last one
+# options of the Trainer for these rounds
 SHORT = {
     **{"max_steps": ROUNDS + 2, "max_epochs": -1, "min_steps": None, "min_epochs": None, "max_time": None},
     **{"fast_dev_run": False, "limit_val_batches": 0, "num_sanity_val_steps": 0, "profiler": None},
@@ -36,7 +36,7 @@ SHORT = {
 
 
 class Rounds(Callback):
-    """Keeps real samples of the first batch, and when each round began."""
+    """Keeps real samples of the first batch and the start time of each round."""
 
     def __init__(self, samples: int) -> None:
         self.samples = samples
@@ -57,15 +57,15 @@ class Rounds(Callback):
 
     @property
     def seconds(self) -> float | None:
-        """From one round to the next, on average, without the first; None for a GAN that has no rounds."""
+        """The average time per round, without the first one; None for a GAN that has no rounds."""
         return (self.begins[-1] - self.begins[1]) / (len(self.begins) - 2) if self.begins else None
 
 
 def show(config: DictConfig, folder: Path) -> None:
-    """Print what the configuration makes of its data and networks, and what a run takes, by a few of its rounds.
+    """Print a summary of the data and the networks, and the time and memory of a run as measured in a few rounds.
 
     Raises:
-        UsageError: it could not be trained.
+        UsageError: the configuration cannot be trained.
     """
     quiet()
     data, gan = data_and_gan(config)
@@ -77,7 +77,7 @@ def show(config: DictConfig, folder: Path) -> None:
     with threads_for(gan, data, config.trainer.get("threads")):
         trainer.fit(gan, datamodule=data)
     assert rounds.real is not None
-    print(f"\n{describe(data, rounds.real)}\nPicture of them: {write_picture(trainer, rounds.real)}")
+    print(f"\n{describe(data, rounds.real)}\nPicture of real samples: {write_picture(trainer, rounds.real)}")
     for name, network in players(gan).items():
         print(f"\n{table(name, network, shapes)}")
     limits = {name: config.trainer[name] for name in ("max_steps", "max_epochs")}
@@ -86,7 +86,7 @@ def show(config: DictConfig, folder: Path) -> None:
 
 
 def shortened(config: DictConfig) -> DictConfig:
-    """The configuration with a Trainer on one device that plays the rounds alone."""
+    """The configuration with a Trainer on one device that only plays these rounds."""
     config = config.copy()
     with open_dict(config):
         config.trainer.update(SHORT)
@@ -102,7 +102,7 @@ def players(gan: GAN) -> dict[str, nn.Module]:
 
 @contextmanager
 def shapes_of(network: nn.Module) -> Iterator[dict[nn.Module, tuple[int, ...]]]:
-    """The shape of what each module first gave inside, without the dimension of the batch."""
+    """Record the shape of each module's first output, without the batch dimension."""
     shapes: dict[nn.Module, tuple[int, ...]] = {}
 
     def see(module: nn.Module, _: Any, output: Any) -> None:
@@ -118,7 +118,7 @@ def shapes_of(network: nn.Module) -> Iterator[dict[nn.Module, tuple[int, ...]]]:
 
 
 def table(name: str, network: nn.Module, shapes: Mapping[nn.Module, tuple[int, ...]]) -> str:
-    """A network's layers: their names, kinds, shapes of what they give, and numbers of parameters."""
+    """A table of a network's layers: names, types, output shapes and numbers of parameters."""
     rows = [
         (f"  {place}", type(layer).__name__, " x ".join(map(str, shapes.get(layer, ()))), f"{parameters:,}")
         for place, layer, parameters in layers(network)
@@ -128,7 +128,7 @@ def table(name: str, network: nn.Module, shapes: Mapping[nn.Module, tuple[int, .
 
 
 def layers(network: nn.Module, place: str = "") -> Iterator[tuple[str, nn.Module, int]]:
-    """Names, modules without parts and numbers of parameters, in order; a whole with parameters of its own, too."""
+    """Names, modules and numbers of parameters, in order, of leaf modules and modules with parameters of their own."""
     parts = {name: part for name, part in network.named_children() if name != "parametrizations"}
     own = sum(weight.numel() for weight in network.parameters(recurse=not parts))
     if own or not parts:
@@ -142,7 +142,7 @@ def describe(data: RealData, real: Batch) -> str:
     names = [*data.class_names[:10], *(["..."] if data.classes > 10 else [])]
     rows = [
         ("data", data.fingerprint or type(data).__name__),
-        ("updates in an epoch", f"{data.rounds_in_epoch():,}"),
+        ("updates per epoch", f"{data.rounds_in_epoch():,}"),
         ("shape", " x ".join(map(str, data.sample_shape))),
         ("classes", f"{data.classes}: {', '.join(names)}" if names else "none"),
         ("range", "unbounded" if data.value_range is None else "{} to {}".format(*data.value_range)),
@@ -152,19 +152,19 @@ def describe(data: RealData, real: Batch) -> str:
 
 
 def write_picture(trainer: Trainer, real: Batch) -> Path:
-    """Real samples as a picture, in the system's folder for what need not stay; returns its path."""
+    """Write a picture of real samples to a temporary folder, and return its path."""
     path = Path(tempfile.mkdtemp(prefix="gan_lightning-")) / "real.png"
     pictures.write_png(drawn(trainer, real, "real data"), path)
     return path
 
 
 def cost(seconds: float | None, steps: int | None, memory: int) -> str:
-    """What a run of so many updates takes, of so long each; None for what is not known."""
+    """Describe the cost of a run of ``steps`` updates of ``seconds`` each; None for an unknown number."""
     space = f"{memory / 2**30:.2f} GiB of memory"
     if seconds is None:
         return space
-    speed = f"{1000 * seconds:.3g} ms an update, {space}, by {ROUNDS} updates"
+    speed = f"{1000 * seconds:.3g} ms per update, {space}, measured over {ROUNDS} updates"
     if steps is None:
         return speed
     length = timedelta(seconds=round(seconds * steps))
-    return f"{steps:,} updates take about {length}, without validations and pictures: {speed}"
+    return f"{steps:,} updates take about {length}, not counting validation and pictures: {speed}"

@@ -1,4 +1,4 @@
-"""How a run can end before its length, each with the exit status of its own; no import here is slow."""
+"""Exceptions that end a run early, each with its exit status; imports only fast modules."""
 
 import signal
 import warnings
@@ -37,7 +37,7 @@ class Stopped(RuntimeError):
 
     @property
     def status(self) -> int:
-        """As a shell has it of a program that a signal has ended."""
+        """The exit status that a shell reports for a process ended by this signal."""
         return 128 + self.signum
 
 
@@ -45,16 +45,16 @@ ENDINGS = (UsageError, Diverged, Fault, Stopped)
 
 
 def signal_name(signum: int) -> str:
-    """As people call it."""
+    """The signal's name as users know it."""
     return "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
 
 
 def severity(status: int) -> int:
-    """By which the statuses of several runs are compared: diverged, refused, failed by the machine, others, stopped."""
+    """Rank of an exit status, from mild to severe: finished, diverged, refused, machine fault, then all others."""
     order = [FINISHED, Diverged.status, UsageError.status, Fault.status]
     return order.index(status) if status in order else max(status, len(order))
 
 
 def warn(sentence: str) -> None:
-    """A warning about the run, which stands at no line of code that would be printed below it."""
+    """Issue a warning about the run that shows no line of source code."""
     warnings.warn_explicit(sentence, UserWarning, "gan_lightning", 0)

@@ -1,4 +1,4 @@
-"""A trained generator as a program that runs without this package: torch.export or ONNX."""
+"""Export a trained generator to a program that runs without this package: torch.export or ONNX."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,14 +15,14 @@ from gan_lightning.checkpoints import load
 from gan_lightning.game import Game
 from gan_lightning.gan import GAN
 
-METADATA = "metadata.json"  # in a .pt2
+METADATA = "metadata.json"  # in a .pt2 file
 CHECKED = 64  # fresh latents
 
 
 class Sampler(nn.Module):
-    """The part of a game that makes samples, from latents (n, latent_size) to (n, *sample_shape).
+    """The part of a game that generates samples, from latents (n, latent_size) to (n, *sample_shape).
 
-    A conditional one takes labels (n,), or images (n, *sample_shape) to translate, too.
+    If the generator is conditional, it also takes labels (n,), or images (n, *sample_shape) to translate.
     """
 
     def __init__(self, game: Game) -> None:
@@ -35,7 +35,7 @@ class Sampler(nn.Module):
 
 
 def describe(gan: GAN, weights: str) -> dict[str, Any]:
-    """What a user of the program needs to know; ``value_range`` is None for points, which have no bounds."""
+    """The program's metadata; ``value_range`` is None for points, which are unbounded."""
     own = ("size", "training")
     options = {k: v for k, v in vars(gan.game.prior).items() if isinstance(v, int | float) and k not in own}
     return {
@@ -51,11 +51,11 @@ def describe(gan: GAN, weights: str) -> dict[str, Any]:
 
 
 def trace(gan: GAN, raw: bool = False) -> ExportedProgram:
-    """The generator in evaluation mode as a program from (n, latent_size) to (n, *sample_shape), for any n.
+    """Trace the generator in evaluation mode as a program from (n, latent_size) to (n, *sample_shape), for any n.
 
-    That of a conditional one is from these and ``labels``, (n,), or the images to translate.
+    The program of a conditional generator also takes ``labels``, (n,), or the images to translate.
     """
-    # two, because torch.export would take a size of one for a constant
+    # two, because torch.export treats a size of one as a constant
     inputs = inputs_of(gan, torch.zeros(2, gan.game.prior.size))
     shapes = {name: {0: torch.export.Dim.DYNAMIC} for name in inputs}
     with gan.sampling(raw):
@@ -63,9 +63,9 @@ def trace(gan: GAN, raw: bool = False) -> ExportedProgram:
 
 
 def inputs_of(gan: GAN, latents: Tensor) -> dict[str, Tensor]:
-    """What the program takes, by name: latents and what a conditional generator is asked for.
+    """The program's inputs by name: the latents and, for a conditional generator, its conditions.
 
-    These are the classes in turn or, to be translated, images of noise.
+    The conditions are the classes in turn or, for translation, images of noise.
     """
     n, shape = len(latents), gan.described["sample_shape"]
     labels = gan.labels(n, torch.rand(n, *shape) if gan.game.translates else None)
@@ -73,15 +73,15 @@ def inputs_of(gan: GAN, latents: Tensor) -> dict[str, Tensor]:
 
 
 def write_pt2(program: ExportedProgram, path: Path, description: dict[str, Any]) -> None:
-    """The program for ``torch.export.load``, the description in its extra file metadata.json."""
+    """Write the program for ``torch.export.load``, with the description in the extra file metadata.json."""
     with path.open("wb") as file:  # given a path, torch would write its name into the file
         torch.export.save(program, file, extra_files={METADATA: json.dumps(description)})
 
 
 def write_onnx(program: ExportedProgram, path: Path, description: dict[str, Any]) -> None:
-    """The program from ``latents`` to ``samples`` in ONNX, each item of the description as JSON in its metadata."""
-    names = list(program.graph_signature.user_inputs)  # as the Sampler has them
-    shapes = ({0: "n"}, {})[: len(names)]  # the same n, which may be named once
+    """Write the program from ``latents`` to ``samples`` in ONNX, with the description's items as JSON metadata."""
+    names = list(program.graph_signature.user_inputs)  # as in Sampler.forward
+    shapes = ({0: "n"}, {})[: len(names)]  # the same n, which must be named only once
     onnx = torch.onnx.export(program, input_names=names, output_names=["samples"], dynamic_shapes=shapes, verbose=False)
     assert onnx is not None
     onnx.model.metadata_props.update({name: json.dumps(value) for name, value in description.items()})
@@ -89,7 +89,7 @@ def write_onnx(program: ExportedProgram, path: Path, description: dict[str, Any]
 
 
 def run(path: Path, inputs: Mapping[str, Tensor], trust: Sequence[str] = ()) -> Tensor | None:
-    """The samples of a written file, (n, *sample_shape); None where ONNX Runtime is not installed."""
+    """Run a written file and return its samples, (n, *sample_shape); None if ONNX Runtime is not installed."""
     if path.suffix.lower() == ".safetensors":
         return load(path, trust=trust).sample(0, latents=inputs["latents"], labels=inputs.get("labels"))
     if path.suffix.lower() == ".pt2":
@@ -104,7 +104,7 @@ def run(path: Path, inputs: Mapping[str, Tensor], trust: Sequence[str] = ()) -> 
 
 @torch.no_grad()
 def difference(path: Path, gan: GAN, raw: bool = False, trust: Sequence[str] = ()) -> float | None:
-    """max |x' - x| / max(1, max |x|) of the file's samples x' and the GAN's, of fresh latents; None if not run."""
+    """max |x' - x| / max(1, max |x|) for samples x' of the file and x of the GAN at fresh latents; None if not run."""
     latents = gan.game.prior.sample(CHECKED, torch.Generator())
     inputs = inputs_of(gan, latents)
     samples = gan.sample(CHECKED, latents=latents, labels=inputs.get("labels"), raw=raw)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there; no import here is slow."""
+"""Write files that are either complete or absent; imports only fast modules."""
 
 import errno
 import os
@@ -14,23 +14,23 @@ from pathlib import Path
 from gan_lightning.errors import Fault, warn
 
 HOST = re.sub(r"[^\w-]+", "-", socket.gethostname(), flags=re.ASCII)[:40] or "localhost"
-# .NAME.PID@HOST.ENDING; the ending is kept, as many writers go by it
+# .NAME.PID@HOST.ENDING; the ending is kept because many writers choose the format by it
 ASIDE = re.compile(r"\..+?\.(\d{1,7})(?:@([\w-]+))?(\.[^.]+)?", re.ASCII)
-ABANDONED = 3600.0  # seconds after which nobody writes a file any more that another host has begun
+ABANDONED = 3600.0  # seconds after which a partial file of another host counts as abandoned
 
 
 @contextmanager
 def written_aside(path: str | Path) -> Iterator[Path]:
-    """A hidden file to write beside ``path``, which takes its place at the end; if anything is raised, nothing changes.
+    """Yield a hidden file to write, which replaces ``path`` on exit; after an exception, ``path`` is unchanged.
 
-    It may be made a folder, whose place is free or an empty one. A kill or a power cut leaves the former content or the
-    new one, whole. Folders are made where they are missing.
+    It may be created as a folder if ``path`` does not exist or is an empty folder. A kill or a power cut leaves either
+    the old or the new content, complete. Missing parent folders are created.
     """
     path = Path(path)
     if path.exists() and not (path.is_file() or path.is_dir()):
-        yield path  # a pipe or a device, which must not be replaced
+        yield path  # pipes and devices must not be replaced
         return
-    path = Path(os.path.realpath(path))  # through links, as a plain write
+    path = Path(os.path.realpath(path))  # follows links, as a plain write does
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.stem}.{os.getpid()}@{HOST}{path.suffix}")
     try:
@@ -47,24 +47,24 @@ def written_aside(path: str | Path) -> Iterator[Path]:
 
 
 def is_damaged(path: Path) -> bool:
-    """Whether a file of torch.save is not as it was written, by its checksums, which torch does not compare."""
+    """Whether a file of torch.save is damaged, according to its checksums, which torch does not verify."""
     with path.open("rb") as file:
         if file.read(2) != b"PK":
-            return False  # no such file
+            return False  # not a file of torch.save
     try:
         with zipfile.ZipFile(path) as archive:
-            # torch reads nothing, and gives what lies in memory, where an attribute says that a part is a folder
+            # if an attribute marks a part as a folder, torch reads nothing and returns uninitialized memory
             return any(part.external_attr for part in archive.infolist()) or archive.testzip() is not None
-    except Exception:  # what a damaged directory of the file leads to has many kinds
+    except Exception:  # a damaged directory of the archive raises many kinds of exception
         return True
 
 
 @contextmanager
 def needed(path: str | Path) -> Iterator[None]:
-    """Around the writing of what a run cannot do without.
+    """Write something that a run cannot do without.
 
     Raises:
-        Fault: the machine does not let it be written.
+        Fault: the operating system refuses to write it.
     """
     try:
         yield
@@ -72,14 +72,14 @@ def needed(path: str | Path) -> Iterator[None]:
         if (cause := cause_in_the_machine(error)) is None:
             raise
         raise Fault(
-            f"{path} cannot be written ({why(cause)}): what was there is whole; mend that, and go on by "
+            f"{path} cannot be written ({why(cause)}): what was there is intact; fix the problem, and resume with "
             "resume=RUN_FOLDER."
         ) from error
 
 
 @contextmanager
 def spared(what: str) -> Iterator[None]:
-    """Around the writing of what a run can do without: where the machine does not let it, one warning, not an error."""
+    """Write something that a run can do without: if the operating system refuses, warn once and continue."""
     try:
         yield
     except Exception as error:  # torch and TensorBoard hide the system's in one of their own
@@ -88,24 +88,24 @@ def spared(what: str) -> Iterator[None]:
         warn_once(f"{what} cannot be written ({why(cause)}): training continues without it and will try again.", what)
 
 
-# a full or failing disk, one that is read-only, a folder that has gone or is a file
+# a full, failing or read-only disk, a folder that has disappeared or is a file
 MACHINE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT),
     *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
 }
-DATABASE = {3, 8, 10, 13, 14}  # SQLite's codes of the same: no permission, read-only, failing, full, not to be opened
+DATABASE = {3, 8, 10, 13, 14}  # SQLite's codes for these: no permission, read-only, I/O error, full, cannot open
 WARNED: set[str] = set()
 
 
 def warn_once(sentence: str, what: str) -> None:
-    """A warning, the first time in this process for that thing."""
+    """Issue a warning, once per process for each ``what``."""
     if what not in WARNED:
         WARNED.add(what)
         warn(sentence)
 
 
 def cause_in_the_machine(error: BaseException) -> OSError | None:
-    """The operating system's refusal that an error is or comes from, as torch and others hide it; None without."""
+    """The operating system's error that an exception is or wraps, as torch and others do; None if there is none."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno in MACHINE:
@@ -117,14 +117,14 @@ def cause_in_the_machine(error: BaseException) -> OSError | None:
 
 
 def why(error: OSError) -> str:
-    """In words."""
+    """The cause of an error, in words."""
     return (error.strerror or str(error)).lower()
 
 
 def leftovers(folder: Path) -> list[Path]:
     """The hidden files of ``written_aside`` in a folder whose processes have ended.
 
-    Those of another host are known by their age alone.
+    Files of other hosts are judged by their age alone.
     """
     found = [(path, ASIDE.fullmatch(path.name)) for path in folder.glob(".*")]
     return sorted(path for path, match in found if match and path.is_file() and _is_abandoned(path, match))
@@ -139,7 +139,7 @@ def _is_abandoned(path: Path, match: re.Match[str]) -> bool:
 
 
 def is_running(pid: int) -> bool:
-    """Whether this machine has such a process."""
+    """Whether a process with this ID runs on this machine."""
     try:
         os.kill(pid, 0)  # sends nothing
     except (ProcessLookupError, OverflowError):
@@ -150,7 +150,7 @@ def is_running(pid: int) -> bool:
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file or a folder is on the disk."""
+    """Wait until a file or folder has been written to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Signals that ask a program to end: at once, or where a run can go on; no import here is slow."""
+"""Signals that end a program, at once or where the run can be resumed; imports only fast modules."""
 
 import os
 import signal
@@ -10,14 +10,14 @@ from typing import Any
 
 from gan_lightning.errors import signal_name
 
-# Ctrl-C; a scheduler's or the system's end; the terminal has gone; SLURM announces the end of its time
+# Ctrl-C; stopped by a scheduler or the system; terminal closed; SLURM announces the end of the job's time
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 Handler = Callable[[int, FrameType | None], Any]
 
 
 def is_first_process() -> bool:
-    """Whether this process is the first of its run's, or the only one, by what its launcher says."""
+    """Whether this process is the first or the only one of its run, according to its launcher."""
     if "RANK" in os.environ:
         return os.environ["RANK"] == "0"
     names = ("LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
@@ -25,16 +25,16 @@ def is_first_process() -> bool:
 
 
 def listen(handler: Handler) -> dict[int, Any]:
-    """Have the ending signals handled, in this process and not in its workers; returns the former handlers.
+    """Install a handler of the ending signals, in this process but not in its workers; returns the former handlers.
 
-    A hangup that is ignored stays so, as nohup asks for.
+    An ignored SIGHUP stays ignored, as nohup requires.
     """
     process = os.getpid()
 
     def handle(signum: int, frame: FrameType | None) -> None:
         if os.getpid() == process:
             handler(signum, frame)
-        elif signum != signal.SIGINT:  # which a terminal sends to workers too, whose process will end them
+        elif signum != signal.SIGINT:  # a terminal sends it to workers too, and their parent will end them
             os._exit(128 + signum)
 
     signals = [s for s in ENDING if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN]
@@ -42,13 +42,13 @@ def listen(handler: Handler) -> dict[int, Any]:
 
 
 def end_at_once(signum: int, frame: FrameType | None) -> None:
-    """One line, and the status that a shell gives to such an end."""
+    """Print one line and exit with the status that a shell reports for the signal."""
     if is_first_process():
         say(f"Stopped by {signal_name(signum)}.")
     sys.exit(128 + signum)
 
 
 def say(line: str) -> None:
-    """A line on stderr, without Python's buffers, which a signal may have come into the middle of."""
-    with suppress(OSError):  # nobody reads it any more
+    """Write a line to stderr without Python's buffers, which the signal may have interrupted."""
+    with suppress(OSError):  # stderr is closed
         os.write(2, f"{line}\n".encode())

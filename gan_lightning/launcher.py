@@ -1,4 +1,4 @@
-"""The processes of a run on several devices: begun together, ended together, and nothing of them left behind."""
+"""The processes of a run on several devices: started together, ended together, and none left behind."""
 
 import os
 import re
@@ -18,12 +18,12 @@ from gan_lightning.errors import Fault
 from gan_lightning.interruption import is_first_process, say
 
 ENVIRONMENT = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
-POLL, PATIENCE = 0.25, 10.0  # seconds: between looks at the others; for one that has ended in order, until all have
+POLL, PATIENCE = 0.25, 10.0  # seconds: between checks of the others; for the others to end after one has ended
 LOST = re.compile(r"closed by peer|reset by peer|broken pipe|refused|timed out|gloo|nccl|socket", re.IGNORECASE)
 
 
 class Processes(_SubprocessScriptLauncher):
-    """Starts the same command once for each further device; the first process sees to the others, and they to it."""
+    """Starts the same command once per additional device; the first process watches the others, and they watch it."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -31,7 +31,7 @@ class Processes(_SubprocessScriptLauncher):
         self._over = threading.Event()
 
     def launch(self, function: Any, *args: Any, trainer: Trainer | None = None, **kwargs: Any) -> Any:
-        """Call the function, in the first process once the others are started."""
+        """Call the function; the first process starts the others before."""
         if not self.cluster_environment.creates_processes_externally:
             self._start()
             threading.Thread(target=self._watch, daemon=True).start()
@@ -50,7 +50,7 @@ class Processes(_SubprocessScriptLauncher):
             self.procs.append(subprocess.Popen(_basic_subprocess_cmd(), env=own))
 
     def lost(self) -> str:
-        """Which of the others has been killed, or has failed, in words; nothing where none is known to be."""
+        """Say which of the other processes was killed or failed; empty if none is known to."""
         for rank, process in enumerate(self.procs, 1):
             if (code := process.poll()) not in (None, 0):
                 how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
@@ -60,10 +60,10 @@ class Processes(_SubprocessScriptLauncher):
     def _watch(self) -> None:
         while not self._over.wait(POLL):
             if lost := self.lost():
-                # one that is stopped, diverges or refuses has said so, and this process comes to the same
+                # a process that was stopped, diverged or refused has said so, and this one will do the same
                 if self._over.wait(0.5 if "killed" in lost else PATIENCE):
                     return
-                say(f"Error: {lost}: the others are ended too; go on by resume=.")
+                say(f"Error: {lost}: the others are ended too; resume with resume=RUN_FOLDER.")
                 self._kill()
                 os._exit(Fault.status)
 
@@ -71,11 +71,11 @@ class Processes(_SubprocessScriptLauncher):
         while not self._over.wait(POLL):
             if os.getppid() != parent and not self._over.wait(POLL):
                 if os.environ["LOCAL_RANK"] == "1":
-                    say("Error: The first process of the run was killed: the others end too; go on by resume=.")
+                    say("Error: The first process was killed: the others end too; resume with resume=RUN_FOLDER.")
                 os._exit(Fault.status)
 
     def finish(self) -> None:
-        """Wait for the others, and leave this process as it was: a sweep's next job starts its own."""
+        """Wait for the other processes and restore this one's environment: a sweep's next job starts its own."""
         if not self.procs:
             self._over.set()
             return
@@ -100,10 +100,10 @@ class Processes(_SubprocessScriptLauncher):
 
 @contextmanager
 def together(trainer: Trainer) -> Iterator[None]:
-    """One sentence where an exchange fails since another process is lost; and an end of all processes.
+    """End all processes together; if an exchange fails because a process is lost, say so in one sentence.
 
     Raises:
-        Fault: one is.
+        Fault: a process is lost.
     """
     launcher: Any = trainer.strategy.launcher
     try:
@@ -114,7 +114,7 @@ def together(trainer: Trainer) -> Iterator[None]:
         threading.Event().wait(2 * POLL)  # until the system knows that it has ended
         lost = launcher.lost() if isinstance(launcher, Processes) else ""
         lost = lost or "Another process of the run has ended"
-        raise Fault(f"{lost}: the others end too; go on by resume=.") from error
+        raise Fault(f"{lost}: the others end too; resume with resume=RUN_FOLDER.") from error
     finally:
         if isinstance(launcher, Processes):
             launcher.finish()

@@ -1,4 +1,4 @@
-"""A run folder belongs to the processes of one run as long as its first one lives; no import here is slow."""
+"""Lock a run folder for the processes of one run while its first process lives; imports only fast modules."""
 
 import errno
 import fcntl
@@ -12,23 +12,23 @@ from gan_lightning.errors import Fault, UsageError
 from gan_lightning.files import HOST, is_running, why
 from gan_lightning.interruption import is_first_process
 
-NAME = ".lock"  # which says PID@HOST
-MOST = 1000  # runs that are begun in one second
-HELD: dict[Path, int] = {}  # this process's folders, and the open files of their locks
+NAME = ".lock"  # contains PID@HOST
+MOST = 1000  # runs started in the same second
+HELD: dict[Path, int] = {}  # folders locked by this process, and their open lock files
 
 
 class InUse(UsageError):
-    """Another process trains in the folder."""
+    """Raised when another process is training in the folder."""
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """The folder is this process's inside; the other processes of its run share it, and a lock within is the same.
+    """Lock the folder for this process; the run's other processes share the lock, and nested locks do nothing.
 
-    The lock ends with the process, however that ends. On a network file system it holds as far as that has locks.
+    The lock ends with the process, however that ends. On a network file system, it is as reliable as the locks there.
 
     Raises:
-        InUse: another process has it.
+        InUse: another process holds the lock.
         UsageError: the folder cannot be written.
         Fault: its disk is full.
     """
@@ -41,16 +41,16 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         if is_in_place(folder):
-            (folder / NAME).unlink()  # still held: who waits for this file finds that it is none any more
+            (folder / NAME).unlink()  # still held: a process that waits for this file will find it removed
         os.close(HELD.pop(place))
 
 
 @contextmanager
 def claimed(folder: Path, others: bool) -> Iterator[Path]:
-    """A locked folder for a run: this one or, with ``others``, the first of FOLDER, FOLDER-2, ... that is free.
+    """Lock a folder for a run: this one or, with ``others``, the first of FOLDER, FOLDER-2, ... that is free.
 
     Raises:
-        UsageError: another process has it, or it cannot be written.
+        UsageError: another process holds its lock, or it cannot be written.
     """
     with ExitStack() as stack:
         yield _claim(folder, stack) if others else stack.enter_context(_placed(folder))
@@ -75,13 +75,13 @@ def _placed(folder: Path) -> Iterator[Path]:
 
 
 def is_in_place(folder: Path) -> bool:
-    """Whether the folder that this process has locked is still the one of its name; true where it has no lock."""
+    """Whether the folder that this process locked is still at its path; true without a lock."""
     descriptor = HELD.get(Path(os.path.realpath(folder)))
     return descriptor is None or _is_file(descriptor, folder / NAME)
 
 
 def _acquired(folder: Path) -> int:
-    """The open file of the folder's lock."""
+    """Lock the folder and return the open lock file."""
     while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def _acquired(folder: Path) -> int:
             ) from error
         try:
             _lock(descriptor, folder)
-            if _is_file(descriptor, folder / NAME):  # and not one that its owner has just removed
+            if _is_file(descriptor, folder / NAME):  # not one that its owner has just removed
                 _sign(descriptor, folder)
                 return descriptor
         except BaseException:
@@ -112,11 +112,11 @@ def _lock(descriptor: int, folder: Path) -> None:
         if owner is None or owner[1] != HOST or not is_running(owner[0]) or owner[0] == os.getpid():
             return
     who = f"process {owner[0]} on {owner[1]}" if owner else "another process"
-    raise InUse(f"{folder} is being trained by {who}: wait for its end, or stop it there.")
+    raise InUse(f"{folder} is in use by {who}: wait until it ends, or stop it there.")
 
 
 def _owner(descriptor: int) -> tuple[int, str] | None:
-    """The process and the host that a lock's file names; None where its owner is still writing them."""
+    """The process and host that a lock file names; None while its owner is still writing them."""
     found = re.fullmatch(r"(\d+)@(.+)\n", os.pread(descriptor, 1000, 0).decode(errors="replace"))
     return (int(found[1]), found[2]) if found else None
 
@@ -140,7 +140,7 @@ def _is_file(descriptor: int, path: Path) -> bool:
 
 
 def _forget() -> None:
-    """In a worker: what it inherits would hold the lock after the process that has it."""
+    """Close the lock files inherited by a worker, which would hold the lock after its owner has ended."""
     for descriptor in HELD.values():
         os.close(descriptor)
     HELD.clear()

@@ -1,4 +1,4 @@
-"""What both players' losses were since the last line of the log."""
+"""Both players' losses since the last line of the log."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,28 +9,28 @@ from torch import Tensor
 from gan_lightning.errors import Diverged
 
 ADVICE = (
-    "training stopped and the last good checkpoint stays; lower the learning rates, clip the gradients "
+    "training stopped and the last good checkpoint is kept; lower the learning rates, clip the gradients "
     "(trainer.gradient_clip_val=1) or add a penalty (regularizer=r1)."
 )
 
 
 class LossLog:
-    """Every term of every update, on the device, until their means are asked for."""
+    """Collects every term of every update on the device, until their means are computed."""
 
     def __init__(self) -> None:
         self._noted: list[tuple[str, int, Sequence[Mapping[str, Tensor]]]] = []  # player, step, micro-batches
 
     def add(self, player: str, step: int, micro_batches: Sequence[Mapping[str, Tensor]]) -> None:
-        """Note the terms of one update, which belongs to the generator's update ``step``, from 1."""
+        """Add the terms of one update, which belongs to the generator's update ``step``, counted from 1."""
         self._noted.append((player, step, micro_batches))
 
     def means(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        """``loss/PLAYER/TERM``, each term's mean over the updates that had it, and ``loss/PLAYER``, of their sum.
+        """``loss/PLAYER/TERM``, each term's mean over the updates that had it, and ``loss/PLAYER``, of the sum.
 
         ``reduce`` takes the mean over processes.
 
         Raises:
-            Diverged: one of them is not finite.
+            Diverged: a term is not finite.
         """
         rows = self._rows()
         if not rows:
@@ -68,13 +68,13 @@ class LossLog:
         self._noted.clear()
 
     def state(self) -> dict[str, Any]:
-        """All that was noted, in plain containers, the values as one tensor."""
+        """All collected terms in plain containers, with the values as one tensor."""
         values = [value for _, _, value in self._rows()]
         names = [[player, step, [list(terms) for terms in parts]] for player, step, parts in self._noted]
         return {"names": names, "values": torch.stack(values) if values else torch.empty(0)}
 
     def load(self, state: Mapping[str, Any], device: torch.device) -> None:
-        """Go on from a state."""
+        """Restore a state."""
         values = iter(state["values"].to(device).unbind())
         self._noted = [
             (player, step, [{term: next(values) for term in terms} for terms in parts])

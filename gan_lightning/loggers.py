@@ -1,4 +1,4 @@
-"""Where a run's scalars, pictures and options go: TensorBoard, a CSV file, Weights & Biases, MLflow."""
+"""Loggers of scalars, pictures and options: TensorBoard, a CSV file, Weights & Biases, MLflow."""
 
 import csv
 import logging
@@ -25,8 +25,8 @@ from gan_lightning.errors import UsageError
 from gan_lightning.files import needed, spared, why, written_aside
 from gan_lightning.pictures import summary
 
-OWNER = ".run"  # in a folder for curves that is not the run's own: the file that names the run
-# of TensorBoard's tab CUSTOM SCALARS: charts by their titles, with the curves that they show
+OWNER = ".run"  # the file that names the run, in a folder for curves that is not the run's own
+# for TensorBoard's tab CUSTOM SCALARS: charts by title, with the curves that they show
 CHARTS = {
     "GAN": {
         "losses": ["Multiline", ["^loss/discriminator$", "^loss/generator$"]],
@@ -34,12 +34,12 @@ CHARTS = {
         "gradient norms": ["Multiline", ["^gradient_norm/"]],
     }
 }
-# what loggers write with once a run has begun
+# methods by which loggers write during a run
 WRITING = ("log_metrics", "log_hyperparams", "log_image", "save", "finalize")
 
 
 class EventFile(TensorBoardLogger):
-    """TensorBoard's event file, without the hparams.yaml that Lightning puts beside it: config.yaml has the options."""
+    """Writes TensorBoard's event file, without Lightning's hparams.yaml, since config.yaml has the options."""
 
     def __init__(self, save_dir: str) -> None:
         super().__init__(save_dir, name="", version="", default_hp_metric=False)
@@ -48,7 +48,7 @@ class EventFile(TensorBoardLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The file's writer; a new one where the machine has failed the former."""
+        """The file's writer; a new one if the operating system has failed the former."""
         if self._experiment is not None and self._records.has_failed:
             self._experiment = None
         if self._experiment is None:
@@ -71,14 +71,14 @@ class EventFile(TensorBoardLogger):
     def finalize(self, status: str) -> None:
         with spared("TensorBoard's file"):
             super().finalize(status)
-            self._experiment = None  # a closed writer would begin a file of its own for what follows the fit
+            self._experiment = None  # a closed writer would start another file for what follows the fit
 
     def mark(self) -> dict[str, int]:
-        """How long its files are."""
+        """The sizes of its files in bytes."""
         return {path.name: path.stat().st_size for path in self._files()}
 
     def go_on(self, step: int, version: str | None, mark: Mapping[str, int] | None) -> None:
-        """Forget what the interrupted run wrote after its checkpoint, also where TensorBoard shows it just now."""
+        """Remove what the interrupted run wrote after its checkpoint, even if TensorBoard is showing it."""
         with needed(f"TensorBoard's file in {self.log_dir}"):
             sizes = self.mark() if mark is None else mark
             for path in self._files():
@@ -91,7 +91,7 @@ class EventFile(TensorBoardLogger):
 
 
 class _Records:
-    """Writes an event file where it is asked to; TensorBoard's thread would fail out of sight, with a traceback."""
+    """Writes an event file in the calling thread; TensorBoard's own thread would fail unnoticed, with a traceback."""
 
     def __init__(self, file: Any, queue_size: int, flush_seconds: float) -> None:
         self.has_failed = False
@@ -119,15 +119,15 @@ class _Records:
         try:
             yield
         except OSError:
-            self.has_failed = True  # half a record: what follows it in this file cannot be read
+            self.has_failed = True  # records after a partial one cannot be read
             raise
 
 
 @contextmanager
 def _in_foreground(after: Iterable[Path]) -> Iterator[None]:
-    """Writers that are made inside have ``_Records`` in the place of a thread, and files that are read after those.
+    """Writers created inside use ``_Records`` in place of a thread, and their files are read after those in ``after``.
 
-    TensorBoard orders files by the second in which they were begun, and forgets by that order.
+    TensorBoard orders files by the second in which they were started, and purges events in that order.
     """
     former = event_file_writer._AsyncWriter, event_file_writer.time
     latest = max((int(path.name.split(".")[3]) for path in after), default=0)
@@ -140,7 +140,7 @@ def _in_foreground(after: Iterable[Path]) -> Iterator[None]:
 
 
 class _Rows(ExperimentWriter):
-    """Appends to the file that is there, which Lightning's writer would delete."""
+    """Appends to an existing file, which Lightning's writer would delete."""
 
     def _check_log_dir_exists(self) -> None:
         if os.path.isfile(self.metrics_file_path):
@@ -152,7 +152,7 @@ class _Rows(ExperimentWriter):
         try:
             super().save()
         except OSError:
-            self.metrics_keys = former  # the file's columns, as far as is known: its next row tries again
+            self.metrics_keys = former  # the file's columns, as far as known: the next row tries again
             raise
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
@@ -163,13 +163,13 @@ class _Rows(ExperimentWriter):
 
 def _write_rows(path: Path, names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     with written_aside(path) as aside, aside.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names, extrasaction="ignore")  # of a row that was cut off
+        writer = csv.DictWriter(file, names, extrasaction="ignore")  # of a truncated row
         writer.writeheader()
         writer.writerows(rows)
 
 
 class CSVFile(CSVLogger):
-    """``metrics.csv``: a row for each line of the log, written at once, so that a kill loses none."""
+    """Writes ``metrics.csv``: one row per line of the log, written immediately so that a kill loses none."""
 
     def __init__(self, save_dir: str) -> None:
         super().__init__(save_dir, name="", version="")
@@ -177,7 +177,7 @@ class CSVFile(CSVLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The file's writer, made at the first use."""
+        """The file's writer, created on first use."""
         if self._experiment is None:
             self._experiment = _Rows(self.log_dir)
         return self._experiment
@@ -189,11 +189,11 @@ class CSVFile(CSVLogger):
             self.save()
 
     def mark(self) -> int:
-        """How many rows it has."""
+        """The number of rows."""
         return len(self._read()[1])
 
     def go_on(self, step: int, version: str | None, mark: int | None) -> None:
-        """Forget what the interrupted run wrote after its checkpoint."""
+        """Remove what the interrupted run wrote after its checkpoint."""
         with needed(self._path):
             names, rows = self._read()
             if names:
@@ -204,7 +204,7 @@ class CSVFile(CSVLogger):
         return Path(self.log_dir) / "metrics.csv"
 
     def _read(self) -> tuple[Sequence[str], list[dict[str, str]]]:
-        """The names of its columns, and its rows."""
+        """The column names and the rows."""
         if not self._path.exists():
             return [], []
         with self._path.open(newline="") as file:
@@ -213,12 +213,12 @@ class CSVFile(CSVLogger):
 
 
 def _is_before(row: dict[str, str], step: int) -> bool:
-    """Whether a row is whole and of no later step."""
+    """Whether a row is complete and not of a later step."""
     return (row["step"] or "").isdecimal() and int(row["step"]) <= step
 
 
 class WandbRun(WandbLogger):
-    """A run of Weights & Biases, on disk alone unless ``offline`` is false."""
+    """A run of Weights & Biases, only on disk unless ``offline`` is false."""
 
     def __init__(self, save_dir: str, project: str, name: str | None = None, offline: bool = True) -> None:
         _need("wandb")
@@ -227,7 +227,7 @@ class WandbRun(WandbLogger):
             os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
             options = {"settings": {"silent": True}, "mode": "offline"}
         super().__init__(name, save_dir, project=project, offline=offline, **options)
-        del self._wandb_init["anonymous"]  # which wandb warns of
+        del self._wandb_init["anonymous"]  # wandb warns about it
 
     def go_on(self, step: int, version: str | None) -> None:
         """Add to the interrupted run."""
@@ -235,9 +235,9 @@ class WandbRun(WandbLogger):
 
 
 class MLflowRun(Logger):
-    """A run of MLflow, in an SQLite file of the run's folder unless ``tracking_uri`` names a server.
+    """A run of MLflow, in an SQLite file in the run's folder unless ``tracking_uri`` names a server.
 
-    Unlike Lightning's logger, it makes no database before there is something to log, and goes on with a run.
+    Unlike Lightning's logger, it creates no database before there is something to log, and can resume a run.
     """
 
     def __init__(
@@ -267,21 +267,21 @@ class MLflowRun(Logger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The client, made and the run begun at the first use."""
+        """The client; creates it and starts the run on first use."""
         if self._client is None:
             with needed(self.tracking_uri):
                 self._client = self._begin()
         return self._client
 
     def _begin(self) -> Any:
-        """A client, which knows the run."""
+        """Create a client and, unless it is resumed, the run."""
         if self._artifacts:
             os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
             Path(self._save_dir).mkdir(parents=True, exist_ok=True)
         from mlflow import MlflowClient
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)
-        logging.getLogger("mlflow.store.db").setLevel(logging.CRITICAL)  # whose errors are said, or have a traceback
+        logging.getLogger("mlflow.store.db").setLevel(logging.CRITICAL)  # its errors are reported, or have a traceback
         client = MlflowClient(self.tracking_uri)
         if self.run_id is None:
             experiment, name = self._names
@@ -315,9 +315,9 @@ class MLflowRun(Logger):
 
 
 def spare(writer: Any, what: str, names: Iterable[str]) -> None:
-    """Let training go on, with a warning, where the machine does not let these methods of a logger or profiler write.
+    """Let training continue with a warning if these methods of a logger or profiler cannot write.
 
-    Whoever calls them: callbacks of Lightning's and Lightning itself do, too.
+    This holds for all callers, including Lightning and its callbacks.
     """
 
     def sparing(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -339,10 +339,10 @@ def _need(package: str) -> None:
 
 
 def claim(loggers: Iterable[Logger], run: Path, is_new: bool) -> None:
-    """Make folders of loggers that are not the run's own its alone: where it goes on, it cuts the files there.
+    """Claim the loggers' folders other than the run's own for this run, which truncates their files when it resumes.
 
     Raises:
-        UsageError: another run has one, a new run would add to what is there, or it cannot be written.
+        UsageError: a folder belongs to another run, holds curves already, or cannot be written.
     """
     for logger in loggers:
         if isinstance(logger, EventFile | CSVFile):
@@ -353,24 +353,24 @@ def claim(loggers: Iterable[Logger], run: Path, is_new: bool) -> None:
 
 def _claim(place: Path, run: Path, is_new: bool) -> None:
     path = place / OWNER
-    advice = "give each run a save_dir of its own, or none, for the run's folder"
+    advice = "give each run its own save_dir, or none, for the run's folder"
     if (place / "config.yaml").exists():
         raise UsageError(f"save_dir={place} is the folder of another run: {advice}.")
     if is_new and (any(place.glob("events.out.tfevents.*")) or (place / "metrics.csv").exists()):
-        raise UsageError(f"save_dir={place} holds a run's curves already: {advice}.")
+        raise UsageError(f"save_dir={place} already holds a run's curves: {advice}.")
     try:
         place.mkdir(parents=True, exist_ok=True)
         if not _is_begun(path, run):
             owner = Path(path.read_text())
-            if owner != run and owner.exists():  # else the run was moved, and this is it, or it is gone
-                raise UsageError(f"save_dir={place} is another run's, {owner}: {advice}.")
+            if owner != run and owner.exists():  # else the run was moved or deleted
+                raise UsageError(f"save_dir={place} belongs to another run, {owner}: {advice}.")
             path.write_text(str(run))
     except OSError as error:
         raise UsageError(f"save_dir={place} cannot be written ({why(error)}): choose another.") from error
 
 
 def _is_begun(path: Path, run: Path) -> bool:
-    """Whether the file that names the owner was made now; false where there is one, as of a run of the same second."""
+    """Create the file that names the owner; false if it exists already, as from a run started in the same second."""
     try:
         with path.open("x") as file:
             file.write(str(run))
@@ -380,14 +380,14 @@ def _is_begun(path: Path, run: Path) -> bool:
 
 
 def marks(loggers: Iterable[Logger]) -> dict[str, Any]:
-    """How far the files of loggers have come, by the loggers' names."""
+    """The present extent of the loggers' files, by name of the logger."""
     return {type(logger).__name__: logger.mark() for logger in loggers if isinstance(logger, EventFile | CSVFile)}
 
 
 def go_on(loggers: Iterable[Logger], saved: Mapping[str, Any], was_done: bool = False) -> None:
-    """Make loggers add to what they hold of a run, up to its checkpoint; ``saved`` is empty where it has none.
+    """Make loggers continue a run's records from its checkpoint; ``saved`` is empty without a checkpoint.
 
-    A run that was done has written its end after its last checkpoint, which stays.
+    What a finished run wrote after its last checkpoint is kept.
     """
     state = saved.get("callbacks", {}).get("HyperParameters", {})
     step, versions, known = saved.get("global_step", -1), state.get("versions", {}), state.get("marks", {})
@@ -400,7 +400,7 @@ def go_on(loggers: Iterable[Logger], saved: Mapping[str, Any], was_done: bool = 
 
 
 def log_picture(loggers: Iterable[Logger], name: str, picture: Tensor, step: int) -> None:
-    """A uint8 picture (3, height, width) for each logger that shows any."""
+    """Log a uint8 picture (3, height, width) to each logger that shows pictures."""
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment._get_file_writer().add_summary(summary(name, picture), step)
@@ -412,7 +412,7 @@ def log_picture(loggers: Iterable[Logger], name: str, picture: Tensor, step: int
 
 
 def show_histograms(loggers: Iterable[Logger], values: Callable[[], Mapping[str, Tensor]], step: int) -> None:
-    """Values by name as TensorBoard's histograms; they are asked for only where there is one."""
+    """Log values by name as histograms to TensorBoard; ``values`` is called only if there is one."""
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             for name, tensor in values().items():
@@ -420,24 +420,24 @@ def show_histograms(loggers: Iterable[Logger], values: Callable[[], Mapping[str,
 
 
 def log_options(loggers: Iterable[Logger], options: Mapping[str, Any]) -> None:
-    """A run's options for each logger but TensorBoard, whose HPARAMS tab wants the metrics' names too."""
+    """Log a run's options to each logger except TensorBoard, whose HPARAMS tab also needs the metrics' names."""
     for logger in loggers:
         if not isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(dict(options))
 
 
 def show_hparams(loggers: Iterable[Logger], options: Mapping[str, Any], metrics: Iterable[str]) -> None:
-    """TensorBoard's HPARAMS tab: the options beside the last values of those curves."""
+    """Fill TensorBoard's HPARAMS tab: the options beside the last values of these curves."""
     plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in options.items()}
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             with spared("TensorBoard's file"):
-                for summary in hparams(plain, dict.fromkeys(metrics, 0.0)):  # of the metrics it keeps the names alone
+                for summary in hparams(plain, dict.fromkeys(metrics, 0.0)):  # only the names of the metrics are kept
                     logger.experiment._get_file_writer().add_summary(summary)
 
 
 def finish(loggers: Iterable[Logger]) -> None:
-    """End what would go on into the next run of this process."""
+    """Finish runs that would otherwise continue in this process's next run."""
     for logger in loggers:
         if isinstance(logger, WandbLogger) and logger._experiment is not None:
             with spared(type(logger).__name__):
@@ -445,7 +445,7 @@ def finish(loggers: Iterable[Logger]) -> None:
 
 
 def where(logger: Logger, folder: Path) -> str:
-    """How to look at what a logger has written, ``folder`` being the run's; nothing for a logger of the user's own."""
+    """How to view what a logger has written; ``folder`` is the run's. Empty for the user's own loggers."""
     if isinstance(logger, TensorBoardLogger):
         return f"Curves and pictures: tensorboard --logdir {_short(logger.log_dir, folder)}"
     if isinstance(logger, CSVLogger):
@@ -463,6 +463,6 @@ def where(logger: Logger, folder: Path) -> str:
 
 
 def _short(path: str, folder: Path) -> Path:
-    """A path as seen from here, if it lies in the run's folder."""
+    """A path in the run's folder relative to the current folder; other paths are absolute."""
     absolute = Path(path).absolute()
     return Path(os.path.relpath(absolute)) if absolute.is_relative_to(folder.absolute()) else absolute

@@ -1,4 +1,4 @@
-"""Lightning's loop over a run's epochs, where the run goes on from a checkpoint."""
+"""Lightning's epoch loop for runs that resume from a checkpoint."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,10 +9,10 @@ from lightning.pytorch.loops.fit_loop import _FitLoop
 
 
 class ResumedLoop(_FitLoop):
-    """What has stopped early stays so, ``patience`` is the one that is given now, and an end is made up for.
+    """An epoch loop that keeps a stopped run stopped, uses the current ``patience`` and completes an interrupted end.
 
-    The end of a run is cut off by a kill that comes after its last checkpoint: its callbacks' ``on_train_end`` follow
-    where the run ``has_ended`` not yet, although there is nothing left to train.
+    If a run was killed after its last checkpoint but before it ended, as ``has_ended`` tells, its callbacks'
+    ``on_train_end`` are called although nothing is left to train.
     """
 
     def __init__(self, trainer: Trainer, is_stopped: bool, has_ended: Callable[[], bool]) -> None:
@@ -31,5 +31,5 @@ class ResumedLoop(_FitLoop):
     def run(self) -> None:
         self.trainer.should_stop |= self.is_stopped
         for callback, patience in self.patience.items():
-            callback.patience = patience  # which its state has changed
+            callback.patience = patience  # overwritten by the loaded state
         super().run()

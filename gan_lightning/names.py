@@ -1,4 +1,4 @@
-"""What the folders of runs are called: what is run and, in a sweep, what differs; no import here is slow."""
+"""Name run folders by what is run and, in a sweep, by what differs; imports only fast modules."""
 
 import hashlib
 import re
@@ -8,25 +8,25 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from gan_lightning.sweep import differing, key_of
 
 LONGEST = 180  # characters, without a digest
-WATCHING = ("trainer", "logger", "callbacks")  # groups that change nothing of what is learnt
+WATCHING = ("trainer", "logger", "callbacks")  # groups that do not affect training
 
 
 def as_typed(overrides: ListConfig) -> list[str]:
-    """Overrides with their ${...} as they are."""
+    """Overrides with ${...} unresolved."""
     lines = OmegaConf.to_container(overrides)
     assert isinstance(lines, list)
     return [str(line) for line in lines]
 
 
 def run_name(_root_: DictConfig) -> str:
-    """The experiment's name, or the model's and the data's, and the other groups that were chosen: mlp_mnist_hinge."""
+    """The experiment's name, or the model's and the data's, and the other chosen groups: mlp_mnist_hinge."""
     return "_".join(_what_is_run(_root_, as_typed(_root_.hydra.overrides.task), set()))
 
 
 def job_name(_root_: DictConfig) -> str:
-    """The same of what a sweep's runs share, and the options in which they differ: mlp_mnist_loss-hinge_seed-0.
+    """The same for what the runs of a sweep share, and the options that differ: mlp_mnist_loss-hinge_seed-0.
 
-    Where others could have the same, or it would be too long, a digest follows.
+    A digest is appended if the name could be ambiguous or would be too long.
     """
     typed, hidden = as_typed(_root_.hydra.overrides.task), _root_.hydra.job.config.override_dirname.exclude_keys
     chosen = sorted(line for line in differing(typed) if key_of(line) not in hidden)
@@ -38,7 +38,7 @@ def job_name(_root_: DictConfig) -> str:
 
 
 def _what_is_run(config: DictConfig, typed: list[str], swept: set[str]) -> list[str]:
-    """What the runs have in common, where they differ in the options ``swept``."""
+    """What runs have in common that differ in the options ``swept``."""
     choices = config.hydra.runtime.choices
     words: list[str] = []
     if config.get("name") and not {"name", "experiment"} & swept:
@@ -48,7 +48,7 @@ def _what_is_run(config: DictConfig, typed: list[str], swept: set[str]) -> list[
     for line in typed:
         key, _, value = line.lstrip("+").partition("=")
         group, _, place = key.partition("@")
-        # of a group of which several are chosen, Hydra knows no choice
+        # Hydra records no choice for a group with several chosen options
         is_choice = key in choices or group in ("regularizer", "logger")
         if is_choice and key_of(line) not in swept and group not in WATCHING:
             place = place or (group if value == "none" else "")
@@ -62,11 +62,11 @@ def _words(override: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """In characters that shells and Hydra take as they are."""
+    """Replace characters that shells or Hydra would interpret."""
     return re.sub(r"[^\w.+@-]+", "-", text, flags=re.ASCII).strip("-")
 
 
 def _is_told(override: str) -> bool:
-    """Whether its words have its value as it is, which does not look like a further option's."""
+    """Whether the words of an override contain its value unchanged, and it does not look like another option."""
     value = override.partition("=")[2]
     return re.fullmatch(r"(-?[\w.+][\w.+-]*)?", value, re.ASCII) is not None and re.search(r"_[\w.@]+-", value) is None

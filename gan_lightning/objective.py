@@ -1,4 +1,4 @@
-"""What a run returns to a sweeper; no import here is slow."""
+"""The value that a run returns to a sweeper; imports only fast modules."""
 
 import math
 from collections.abc import Mapping
@@ -10,10 +10,10 @@ from gan_lightning.runs import read_mapping
 
 
 def objective(folder: Path, name: str | None, sweeper: Mapping[str, Any]) -> float | None:
-    """The value ``name`` of a run's metrics.json, or of the metric by which its data compare runs; None without.
+    """The value ``name`` in a run's metrics.json, by default its data's own metric; None without one.
 
     Raises:
-        UsageError: there is no such number, or the sweeper optimises and there is none at all.
+        UsageError: there is no such number, or a sweeper that optimizes gets none.
     """
     metrics = read_mapping(folder / "metrics.json") or {}
     numbers = {key: value for key, value in metrics.items() if isinstance(value, int | float)}
@@ -29,6 +29,6 @@ def objective(folder: Path, name: str | None, sweeper: Mapping[str, Any]) -> flo
 
 
 def worst(sweeper: Mapping[str, Any]) -> float:
-    """What a diverged run counts as, by the direction that the sweeper optimises in."""
+    """The value of a diverged run, according to the direction in which the sweeper optimizes."""
     direction = sweeper.get("direction", "minimize")
     return -math.inf if getattr(direction, "name", direction) == "maximize" else math.inf

@@ -1,4 +1,4 @@
-"""The options of scripts, name=value as train.py's; no import here is slow."""
+"""Parse the options of scripts, name=value as in train.py; imports only fast modules."""
 
 import os
 import sys
@@ -21,32 +21,32 @@ T = TypeVar("T")
 Rule = tuple[Callable[[Any], bool], str]  # whether a value fits, and what was expected
 KINDS: dict[Any, str] = {
     **{int: "a whole number", float: "a number", bool: "true or false"},
-    **{str: "a text", Path: "a path", list[Path]: "a path"},
+    **{str: "a string", Path: "a path", list[Path]: "a path"},
 }
-PIXELS = (".png", ".jpg", ".jpeg", ".webp")  # pictures that Pillow writes
-PICTURES = (*PIXELS, ".pdf", ".svg")  # that Matplotlib does
-CHECKPOINT = "folder of a run, a checkpoint or the name of a trained generator of the package"
-AS_TYPED = (str, Path, list[Path])  # whatever is in them: of a folder called 007, YAML would make 7
+PIXELS = (".png", ".jpg", ".jpeg", ".webp")  # formats that Pillow writes
+PICTURES = (*PIXELS, ".pdf", ".svg")  # formats that Matplotlib writes
+CHECKPOINT = "run folder, checkpoint, or name of a trained generator of the package"
+AS_TYPED = (str, Path, list[Path])  # taken literally: YAML would read a folder called 007 as 7
 
 
 class Weights(Enum):
-    """Which generator of a checkpoint: its moving average, or the one that the optimizer trained."""
+    """Which generator of a checkpoint to use: its moving average or the live one."""
 
     average = "averaged"
     raw = "raw"
 
 
 def read_options(options: type[T], doc: str) -> T:
-    """The dataclass ``options`` with the values of the command line's name=value pairs.
+    """Parse the command line's name=value pairs into the dataclass ``options``.
 
     Each annotation carries the option's description, as in ``n: Annotated[int, "number of samples"] = 64``; an option
-    whose default is omegaconf.MISSING must be given. Text and paths are taken as typed, but for the ~ of a home
-    folder in a path; other values are YAML's; an option of type ``list[Path]`` is given once for each path. A
-    ``__post_init__`` that raises UsageError refuses values.
-    ``--help`` prints ``doc`` and the options; what cannot be used ends the script with one sentence and exit status 1.
+    whose default is omegaconf.MISSING is required. Text and paths are taken as typed, except that ~ is expanded in
+    paths; other values are YAML. An option of type ``list[Path]`` is given once per path. To refuse values, raise
+    UsageError in ``__post_init__``. ``--help`` prints ``doc`` and the options. An invalid option ends the script with
+    one sentence and exit status 1.
     """
     arguments = sys.argv[1:]
-    sys.path.append(os.getcwd())  # one's own code may lie where the command is given
+    sys.path.append(os.getcwd())  # the user's own code may be in the current folder
     if {"-h", "--help"} & set(arguments):
         print(f"{doc.strip()}\n\n{describe(options)}")
         sys.exit()
@@ -58,31 +58,31 @@ def read_options(options: type[T], doc: str) -> T:
 
 
 def check_text(arguments: Iterable[str]) -> None:
-    """Raise a UsageError where an argument is not UTF-8: curves, tables and YAML files could not hold it."""
+    """Raise a UsageError if an argument is not UTF-8, which curves, tables and YAML files cannot hold."""
     for argument in arguments:
         try:
             argument.encode()
         except UnicodeEncodeError as error:
             shown = argument.encode("utf-8", "backslashreplace").decode()
-            raise UsageError(f"{shown} is not UTF-8: rename what it names, or give a link to it.") from error
+            raise UsageError(f"{shown} is not UTF-8: rename the file, or give a link to it.") from error
 
 
 @contextmanager
 def refusals(out: str | Path | None = None) -> Iterator[None]:
-    """What cannot be used, or written to ``out``, ends the script with one sentence and exit status 1."""
+    """End the script with one sentence and exit status 1 on a UsageError, or if ``out`` cannot be written."""
     try:
         yield
     except UsageError as error:
         sys.exit(f"Error: {error}")
     except (OSError, RuntimeError) as error:
-        cause = error if isinstance(error, OSError) else cause_in_the_machine(error)  # as torch hides it
+        cause = error if isinstance(error, OSError) else cause_in_the_machine(error)  # wrapped by torch
         if out is None or cause is None:
             raise
         sys.exit(f"Error: {out} cannot be written: {cause}.")
 
 
 def check_values(options: object, **rules: Rule) -> None:
-    """Raise a UsageError where an option of that name breaks its rule of gan_lightning.config and is not None."""
+    """Raise a UsageError if an option is not None and violates its rule of gan_lightning.rules."""
     for name, (fits, expected) in rules.items():
         value = getattr(options, name)
         if value is not None and not fits(value):
@@ -90,21 +90,21 @@ def check_values(options: object, **rules: Rule) -> None:
 
 
 def check_checkpoint(path: Path) -> None:
-    """Raise a UsageError where there is nothing."""
+    """Raise a UsageError if there is no such file, folder or generator of the package."""
     find(path)
 
 
 def check_picture(path: Path) -> None:
-    """Raise a UsageError where the ending is none of a picture."""
+    """Raise a UsageError if the file extension is not that of a picture."""
     if path.suffix.lower() not in PICTURES:
         raise UsageError(f"{path} is not a picture format that can be written: end its name in {', '.join(PICTURES)}.")
 
 
 def parse(options: type[T], arguments: list[str]) -> T:
-    """The dataclass with the values of name=value arguments.
+    """Parse name=value arguments into the dataclass ``options``.
 
     Raises:
-        UsageError: one of them cannot be used, or one that must be given is not.
+        UsageError: an option is invalid, or a required one is missing.
     """
     config, kinds = OmegaConf.structured(options), get_type_hints(options)
     values: dict[str, Any] = {}
@@ -126,33 +126,33 @@ def parse(options: type[T], arguments: list[str]) -> T:
 
 
 def describe(options: type) -> str:
-    """One line an option: its name and default, and its description."""
+    """One line per option: its name, default and description."""
     config, hints = OmegaConf.structured(options), get_type_hints(options, include_extras=True)
     rows = []
     for name, hint in hints.items():
-        default = "(must be given)" if OmegaConf.is_missing(config, name) else _written(config[name])
+        default = "(required)" if OmegaConf.is_missing(config, name) else _written(config[name])
         description = " ".join(part for part in getattr(hint, "__metadata__", ()) if isinstance(part, str))
         rows.append((f"  {name}={default}", description))
     return columns(rows)
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of as many texts as lines, each column as wide as its widest."""
+    """Format rows of texts as lines with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def _example(argument: str, kinds: dict[str, Any]) -> str:
-    """How to give what was not given as name=value: a --name by its own name, else the first option."""
+    """How to write an argument that is not name=value: a --name with its own name, else with the first option's."""
     name = argument.lstrip("-")
     return f"{name}=VALUE" if name in kinds else f"{next(iter(kinds))}={argument}"
 
 
 def _read(config: Any, name: str, text: str, kind: Any) -> Any:
-    """The value of one name=text.
+    """Parse the value in name=text.
 
     Raises:
-        ValueError, OmegaConfBaseException, YAMLError: it is no value of that kind.
+        ValueError, OmegaConfBaseException, YAMLError: the value is not of that type.
     """
     if not text:
         raise UsageError("empty, as a shell variable that is not set")
@@ -160,12 +160,12 @@ def _read(config: Any, name: str, text: str, kind: Any) -> Any:
     if typed and not (text == "null" and type(None) in _variants(kind)):
         return text if str in typed else Path(os.path.expanduser(text))
     config[name] = OmegaConf.from_dotlist([f"value={text}"]).value
-    value = config[name]  # ${...} is read only now
+    value = config[name]  # resolves ${...}
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def _variants(kind: Any) -> tuple[Any, ...]:
-    """The types that an annotation allows: one, or those of a union."""
+    """The types that an annotation allows: one, or the members of a union."""
     return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
 
 
@@ -180,7 +180,7 @@ def _expected(kind: Any) -> str:
 
 
 def _written(value: Any) -> str:
-    """A value as the command line has it."""
+    """A value as typed on the command line."""
     if isinstance(value, Enum):
         return value.name
     if isinstance(value, bool) or value is None:

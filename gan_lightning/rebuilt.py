@@ -1,4 +1,4 @@
-"""Options of optimizers and schedules that a resumed run changes, where loaded states bring back the former ones."""
+"""Apply changed options of optimizers and schedules to a resumed run, whose loaded states have the former ones."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -13,7 +13,7 @@ from gan_lightning.optim import OptionsLR
 
 
 def built(optimizers: Sequence[Optimizer], schedulers: Sequence[LRScheduler] = ()) -> dict[str, list[Any]]:
-    """What optimizers were made with, in plain containers, and the states of schedulers before the first step."""
+    """The options that optimizers were created with, in plain containers, and the initial states of schedulers."""
     groups = [[_without_weights(group) for group in optimizer.param_groups] for optimizer in optimizers]
     return {"optimizers": groups, "schedulers": [scheduler.state_dict() for scheduler in schedulers]}
 
@@ -24,12 +24,12 @@ def take_changes(
     former: dict[str, list[Any]],
     present: dict[str, list[Any]],
 ) -> None:
-    """Let what differs between the two makings take effect from the present step on; all else stays as loaded."""
+    """Apply what differs between ``former`` and ``present`` from the current step on; all else stays as loaded."""
     for optimizer, before, after in zip(optimizers, former["optimizers"], present["optimizers"], strict=True):
         if before != after:
             state = optimizer.state_dict()
             state["param_groups"] = _merged(state["param_groups"], before, after)
-            optimizer.load_state_dict(state)  # which puts steps where fused or capturable ones must lie
+            optimizer.load_state_dict(state)  # also moves step counters to where fused or capturable ones need them
             _add_missing(optimizer)
     if len(former["schedulers"]) != len(schedulers):
         return
@@ -42,7 +42,7 @@ def take_changes(
 
 
 def _merged(now: Any, before: Any, after: Any) -> Any:
-    """``now``, with the values of ``after`` where they are not those of ``before``."""
+    """``now``, with the values of ``after`` where they differ from ``before``."""
     if isinstance(now, dict) and isinstance(before, dict) and isinstance(after, dict):
         return {k: _merged(v, before.get(k), after[k]) if k in after else v for k, v in now.items()}
     lists = isinstance(now, list) and isinstance(before, list) and isinstance(after, list)
@@ -56,7 +56,7 @@ def _without_weights(group: dict[str, Any]) -> dict[str, Any]:
 
 
 def _add_missing(optimizer: Optimizer) -> None:
-    """What the changed options keep for each weight besides, as a first step without a gradient leaves it."""
+    """Add the state per weight that the changed options need, as a first step with zero gradients initializes it."""
     fresh = deepcopy(optimizer)
     fresh.state.clear()
     for group in fresh.param_groups:
@@ -72,10 +72,10 @@ def _add_missing(optimizer: Optimizer) -> None:
 
 
 def _set_rates(scheduler: LRScheduler, former_bases: Sequence[float | Tensor], is_changed: bool) -> None:
-    """The learning rates that a schedule has at its present step.
+    """Set the learning rates that a schedule has at its current step.
 
-    LambdaLR's functions are in no state, so that a change of theirs, or of the run's length, is not seen: it is asked
-    always, which changes nothing where nothing has changed.
+    The state of LambdaLR does not include its functions, so a change to them, or to the run's length, cannot be
+    detected. Its rates are always recomputed, which has no effect if nothing has changed.
     """
     groups = scheduler.optimizer.param_groups
     if isinstance(scheduler, LambdaLR):

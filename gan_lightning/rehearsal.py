@@ -1,4 +1,4 @@
-"""Before training, to find in a sentence what it cannot be done with: a forward pass, and optimizers that are made."""
+"""Check networks and optimizers before training: run one forward pass, and create the optimizers."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -26,19 +26,19 @@ RESHAPES = {"View", "ReshapeAlias", "UnsafeView", "Squeeze", "Unsqueeze", "Flatt
 
 
 def check_networks(gan: GAN, data: RealData) -> None:
-    """Play a batch, or part of a large one, through both networks; weights, buffers and random states stay as they are.
+    """Pass a batch, or part of a large one, through both networks; weights, buffers and random states are unchanged.
 
     Raises:
-        UsageError: BatchNorm has one sample, a shape or a value is wrong, or D ends in a sigmoid; an error of the
-            networks' own code stays what it is.
+        UsageError: BatchNorm receives one sample, a shape or a value is wrong, or D ends in a sigmoid. Errors in the
+            networks' own code are raised unchanged.
     """
     n = data.batch_size
-    while n > ENOUGH and n % 2 == 0:  # shapes do not need a large batch, which takes memory
+    while n > ENOUGH and n % 2 == 0:  # a small batch is enough to check shapes, and saves memory
         n //= 2
     eager = torch.compiler.set_stance("force_eager") if gan.game.is_compiled else nullcontext()
     with isolate_rng(), _unchanged(gan), eager:
         y = data.conditions(n)
-        are_patches = y is not None and y.dim() > 1  # of which D may give a logit for each
+        are_patches = y is not None and y.dim() > 1  # D may return a logit per patch
         _check_pairs(are_patches, gan.game.translates)
         if gan.game.is_conditional:
             _check_labels(data)
@@ -47,25 +47,25 @@ def check_networks(gan: GAN, data: RealData) -> None:
         try:
             fake = gan.game.generate(z, y)
             _check_samples(fake, (n, *data.sample_shape))
-            for sample in (fake, fake._replace(z=None)):  # the latter as a real one, which has no latents
+            for sample in (fake, fake._replace(z=None)):  # the second like a real sample, which has no latents
                 _check_outputs(gan.game.read(sample), n, gan.game.loss.is_probability, are_patches)
         except ValueError as error:
             if not str(error).startswith(BATCH_NORM):
                 raise
             raise UsageError(
-                f"data.batch_size is {n}: BatchNorm compares the samples of a batch, so give at least 2, or networks "
+                f"data.batch_size is {n}: BatchNorm needs several samples in a batch: give at least 2, or networks "
                 "without it."
             ) from error
 
 
 def check_optimizers(gan: GAN, trainer: Trainer, data: RealData) -> None:
-    """Make each player's optimizer and schedule, which Lightning does only when a run has begun, and forget them.
+    """Create and discard each player's optimizer and schedule; Lightning would create them only after the run started.
 
     Raises:
-        UsageError: one that is not the user's own refuses its options, or a schedule has no length.
+        UsageError: one that is not the user's own rejects its options, or a schedule has no length.
     """
     if type(gan).configure_optimizers is not GAN.configure_optimizers:
-        return  # one's own, which may make others
+        return  # the user's own, which may create others
     steps = 0
     if gan.schedule is not None:
         steps = total_steps(
@@ -88,7 +88,7 @@ def _made(option: str, make: Callable[..., Any], *args: Any) -> Any:
     except (ValueError, TypeError, RuntimeError) as error:
         if not is_of_package(str(getattr(kind, "__module__", ""))):
             raise
-        raise UsageError(f"{option} cannot be made ({one_line(error)}): correct its options.") from error
+        raise UsageError(f"{option} cannot be created ({one_line(error)}): correct its options.") from error
 
 
 def _check_pairs(are_pairs: bool, translates: bool) -> None:
@@ -96,19 +96,19 @@ def _check_pairs(are_pairs: bool, translates: bool) -> None:
         raise UsageError("The data are pairs of images, input and target: choose game=pix2pix.")
     if translates and not are_pairs:
         raise UsageError(
-            "game=pix2pix translates images, and the data are no pairs of them: choose data=paired_folder or "
+            "game=pix2pix translates images, but the data are not pairs of images: choose data=paired_folder or "
             "data=mnist_edges."
         )
 
 
 def _check_labels(data: RealData) -> None:
     if data.conditions(1) is None:
-        raise UsageError("The networks are conditional, but the data has no classes: choose a model that is not.")
+        raise UsageError("The networks are conditional, but the data has no classes: choose an unconditional model.")
     loader = data.val_dataloader() if is_overridden("val_dataloader", data) else ()
     if any(as_batch(batch).y is None for batch in islice(loader, 1)):
         raise UsageError(
-            "The networks are conditional, but held-out samples are of none of the data's classes: give held-out data "
-            "with classes of the same names, or data.validation_samples=0."
+            "The networks are conditional, but the held-out samples have none of the data's classes: give held-out "
+            "data with the same class names, or data.validation_samples=0."
         )
 
 
@@ -116,7 +116,7 @@ def _check_samples(fake: Batch, expected: tuple[int, ...]) -> None:
     shape = tuple(fake.x.shape)
     if shape != expected:
         raise UsageError(
-            f"model.generator makes samples of shape {shape} where the data's are {expected}: build it from the "
+            f"model.generator makes samples of shape {shape}, but the data's have shape {expected}: build it from the "
             "sample_shape that it is given."
         )
     _check_finite("generator", fake.x)
@@ -124,10 +124,10 @@ def _check_samples(fake: Batch, expected: tuple[int, ...]) -> None:
 
 def _check_outputs(outputs: Tensor, n: int, loss_takes_logits: bool, are_patches: bool) -> None:
     shape = tuple(outputs.shape)
-    # one of a pack of samples, where they are packed, or one of each patch of a pair of images
+    # one logit per pack of samples, if they are packed, or one per patch of a pair of images
     if len(shape) not in (1, 2) or not shape[0] or (shape[0] % n if are_patches else n % shape[0]):
         raise UsageError(
-            f"model.discriminator gives {shape} where ({n},) is expected, one logit for each sample, or ({n}, outputs)."
+            f"model.discriminator gives {shape}, but ({n},), one logit per sample, or ({n}, outputs) is expected."
         )
     _check_finite("discriminator", outputs)
     if loss_takes_logits and ends_in_sigmoid(outputs):
@@ -138,13 +138,11 @@ def _check_outputs(outputs: Tensor, n: int, loss_takes_logits: bool, are_patches
 
 def _check_finite(network: str, values: Tensor) -> None:
     if not values.isfinite().all():
-        raise UsageError(
-            f"model.{network} gives values that are not finite before it is trained: check its initialization."
-        )
+        raise UsageError(f"model.{network} gives non-finite values before training: check its initialization.")
 
 
 def ends_in_sigmoid(outputs: Tensor) -> bool:
-    """Whether the last operation that has made these values is a sigmoid, by the graph of their gradient."""
+    """Whether the last operation that produced these values is a sigmoid, according to their autograd graph."""
     node = outputs.grad_fn
     while node is not None and node.name().rstrip("0123456789").removesuffix("Backward") in RESHAPES:
         node = node.next_functions[0][0]
@@ -153,7 +151,7 @@ def ends_in_sigmoid(outputs: Tensor) -> bool:
 
 @contextmanager
 def _unchanged(gan: GAN) -> Iterator[None]:
-    """Networks are in training mode inside; afterwards their modes and buffers are as before."""
+    """Put the networks in training mode, and restore their modes and buffers on exit."""
     modes = [(module, module.training) for module in gan.game.modules()]
     buffers = [(buffer, buffer.detach().clone()) for buffer in gan.game.buffers()]
     gan.game.train()

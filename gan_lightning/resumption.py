@@ -1,4 +1,4 @@
-"""Going on with an earlier run: its folder, its own configuration, and what may be changed in it."""
+"""Resume an earlier run: its folder, its configuration and the options that may be changed."""
 
 import os
 import re
@@ -15,29 +15,29 @@ from gan_lightning.config import explain, guess
 from gan_lightning.errors import UsageError
 from gan_lightning.trust import check_file, read_config
 
-# what a run that goes on can change, as patterns of whole names; the rest is what it has learnt with
+# options that a resumed run may change, as patterns of full names; it was trained with the others
 CHANGEABLE = re.compile(
     r"name|objective|changed_data|trainer\.\w+|(callbacks|logger)\.[\w.]+|schedule\.\w+|model\.(lr|betas)|"
     r"(generator_)?regularizer\.\w+\.weight(\.\w+)?|(generator|discriminator)_optimizer\.\w+|"
     r"data\.(batch_size|root|path|held_out|inception_weights|cache|download|workers|memory_limit|validation_samples)"
 )
-# those of them that training follows, which are said
+# those that affect training; changes to them are printed
 SAID = re.compile(
     r"schedule\..+|(generator|discriminator)_optimizer\..+|(generator_)?regularizer\..+|data\.batch_size|"
     r"trainer\.(devices|num_nodes|precision|accumulate_grad_batches|gradient_clip_\w+)"
 )
-# those that a run has begun by elsewhere: the logger goes on with that one
+# those under which a logger has registered the run elsewhere, where it continues
 BEGUN = {"gan_lightning.loggers.MLflowRun": ("experiment", "name")}
-# config.yaml is resolved: the optimizers' options that came from one of the model's are found by their equal value
+# config.yaml is resolved, so optimizers' options that came from the model's are recognized by their equal values
 LINKED = {"model.lr": "lr", "model.betas": "betas"}
 OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
-# those that decide where a run ends
+# those that decide when a run ends
 ENDING = re.compile(r"trainer\.(min|max)_\w+|callbacks\..+")
-MOVABLE = ("inception_weights", "cache")  # options of data that only say where things lie
+MOVABLE = ("inception_weights", "cache")  # data options that only say where files are
 
 
 def run_folder(typed: str) -> Path:
-    """The folder of the run that ``resume=`` names, by itself or by one of its checkpoints.
+    """The folder of the run that ``resume=`` names, directly or by one of its checkpoints.
 
     Raises:
         UsageError: there is no such run.
@@ -48,22 +48,22 @@ def run_folder(typed: str) -> Path:
             raise UsageError(f"resume={typed} does not exist: give the folder of a run.")
         path = Path(os.path.abspath(path)).parent.parent
     if not typed or not (path / "config.yaml").is_file():
-        raise UsageError(f"resume={typed} is not the folder of a run, which has a config.yaml: give such a folder.")
+        raise UsageError(f"resume={typed} is not the folder of a run, which has a config.yaml: give one.")
     return path
 
 
 def resume(folder: str | Path, overrides: Sequence[str] = (), trust: Sequence[str] = ()) -> DictConfig:
-    """The configuration of an earlier run, with what the command line changes in it.
+    """Read the configuration of an earlier run and apply the changes from the command line.
 
     Raises:
-        UsageError: the folder is no run's, its configuration makes what is not trusted, or a change is impossible.
+        UsageError: the folder holds no run, its configuration uses untrusted code, or a change is not allowed.
     """
     path = Path(folder) / "config.yaml"
     content = read_config(path)
     check_file(content, path, trust)
     config = OmegaConf.create(content)
     config.resume = str(folder)
-    config.changed_data = "refuse"  # what was accepted once is in the checkpoint
+    config.changed_data = "refuse"  # data that were accepted before are in the checkpoint
     OmegaConf.set_struct(config, True)
     changed = {}
     for override in map(_parsed, overrides):
@@ -73,7 +73,7 @@ def resume(folder: str | Path, overrides: Sequence[str] = (), trust: Sequence[st
         for option in _linked(config, name, changed):
             OmegaConf.update(config, option, override.value())
         OmegaConf.update(config, name, override.value())
-    # a run has one length: the one that was asked for last
+    # a run has one length, the one given last
     if "trainer.max_steps" in changed and "trainer.max_epochs" not in changed:
         config.trainer.max_epochs = -1
     if "trainer.max_epochs" in changed and "trainer.max_steps" not in changed:
@@ -82,7 +82,7 @@ def resume(folder: str | Path, overrides: Sequence[str] = (), trust: Sequence[st
 
 
 def check_length(config: DictConfig, saved: Mapping[str, Any]) -> None:
-    """Refuse to end before the step or the epoch that the run has reached; ``saved`` is empty without a checkpoint.
+    """Refuse a length below the step or epoch that the run has reached; ``saved`` is empty without a checkpoint.
 
     Raises:
         UsageError: trainer.max_steps or trainer.max_epochs is below it.
@@ -92,12 +92,12 @@ def check_length(config: DictConfig, saved: Mapping[str, Any]) -> None:
         limit = config.trainer[f"max_{what}"]
         if limit is not None and 0 <= limit < count:
             raise UsageError(
-                f"trainer.max_{what} is {limit}, but the run is at {what[:-1]} {count} already: give more {what}."
+                f"trainer.max_{what} is {limit}, but the run is already at {what[:-1]} {count}: give more {what}."
             )
 
 
 def is_done(saved: Mapping[str, Any], config: DictConfig, is_stopped: bool) -> bool:
-    """Whether no step follows a checkpoint; ``is_stopped`` is a run that has ended before its length."""
+    """Whether no steps remain after a checkpoint; ``is_stopped`` says that the run stopped early."""
     step, epochs, trainer = saved["global_step"], _epochs(saved)["processed"], config.trainer
     is_long = step >= (trainer.min_steps or 0) and epochs >= (trainer.min_epochs or 0)
     limits = ((trainer.max_steps, step), (-1 if trainer.max_epochs is None else trainer.max_epochs, epochs))
@@ -106,22 +106,22 @@ def is_done(saved: Mapping[str, Any], config: DictConfig, is_stopped: bool) -> b
 
 
 def check_idle(saved: Mapping[str, Any], changed: Mapping[str, tuple[Any, Any]]) -> None:
-    """Refuse to change what training follows where no step follows.
+    """Refuse changes that affect training when no steps remain.
 
     Raises:
-        UsageError: that is changed.
+        UsageError: there is such a change.
     """
     for name, (_, value) in changed.items():
         if SAID.fullmatch(name):
             step = saved["global_step"]
             raise UsageError(
-                f"{name}={value} would change nothing, since the run finished at step {step}: give a greater length "
-                f"with it, such as trainer.max_steps={2 * step}."
+                f"{name}={value} would have no effect, since the run finished at step {step}: also make the run "
+                f"longer, such as trainer.max_steps={2 * step}."
             )
 
 
 def _epochs(saved: Mapping[str, Any]) -> Mapping[str, int]:
-    """The epochs of a checkpoint, by how far they have come."""
+    """The epoch counters of a checkpoint."""
     if not saved:
         return {"started": 0, "processed": 0}
     counts: Mapping[str, int] = saved["loops"]["fit_loop"]["epoch_progress"]["current"]
@@ -129,29 +129,29 @@ def _epochs(saved: Mapping[str, Any]) -> Mapping[str, int]:
 
 
 def check_checkpoint(path: Path, saved: Mapping[str, Any], config: DictConfig) -> dict[str, tuple[Any, Any]]:
-    """What has changed since a checkpoint of the run, by the options' names.
+    """The options that have changed since a checkpoint of the run: by name, the values before and after.
 
     Raises:
-        UsageError: the checkpoint is another run's, or of an earlier version.
+        UsageError: the checkpoint belongs to another run, or was written by an earlier version.
     """
     if "built" not in saved["gan"]:
         raise UsageError(f"{path} was written by an earlier version: use that version, or start a new run.")
     before, after = (_leaves(c) for c in (saved["gan"]["config"], OmegaConf.to_container(config, resolve=True)))
     absent = object()
     names = [name for name in before | after if before.get(name, absent) != after.get(name, absent)]
-    options = [name for name in names if name.partition(".")[0] not in ("resume", "choices")]  # which are only names
+    options = [name for name in names if name.partition(".")[0] not in ("resume", "choices")]  # only names
     changed = {name: (before.get(name), after.get(name)) for name in options}
     for name, (former, present) in changed.items():
         if not _can_change(name):
             raise UsageError(
                 f"{path} was trained with {name}={former}, but this run has {name}={present}: it is another run's "
-                "checkpoint, or config.yaml was changed, so put back the right one."
+                "checkpoint, or config.yaml was changed: restore the right one."
             )
     return changed
 
 
 def stays_stopped(saved: Mapping[str, Any], changed: Mapping[str, Any]) -> bool:
-    """Whether a run had stopped before its length, as by EarlyStopping, and nothing that decides so has changed."""
+    """Whether a run stopped early, for example by EarlyStopping, and no option that decides this has changed."""
     stopped: bool = saved["callbacks"].get("RunCheckpoint", {}).get("stopped", False)
     return stopped and not any(map(ENDING.fullmatch, changed))
 
@@ -159,11 +159,11 @@ def stays_stopped(saved: Mapping[str, Any], changed: Mapping[str, Any]) -> bool:
 def say_changes(
     changed: Mapping[str, tuple[Any, Any]], saved: Mapping[str, Any], fingerprint: str | None, joint_batch: int
 ) -> None:
-    """One line of what training follows from here on."""
+    """Print one line with the changes that affect training from here on."""
     former = saved["gan"]["data"]
     said = {name: values for name, values in changed.items() if SAID.fullmatch(name)}
     batches = (former["joint_batch"], joint_batch)
-    said |= {"samples of an update": batches} if batches[0] != batches[1] else {}
+    said |= {"samples per update": batches} if batches[0] != batches[1] else {}
     said |= {"data": (former["fingerprint"], fingerprint)} if is_other_data(former["fingerprint"], fingerprint) else {}
     if said:
         parts = ", ".join(f"{name} {before} -> {after}" for name, (before, after) in said.items())
@@ -171,22 +171,22 @@ def say_changes(
 
 
 def check_data(saved: Mapping[str, Any], fingerprint: str | None, config: DictConfig) -> None:
-    """Refuse data that have changed since the checkpoint, unless they are accepted.
+    """Refuse data that have changed since the checkpoint, unless changed_data=accept.
 
     Raises:
-        UsageError: they have.
+        UsageError: the data have changed.
     """
     former = saved["gan"]["data"]["fingerprint"]
     if is_other_data(former, fingerprint) and config.changed_data != "accept":
         place = config.data.get("root") or config.data.get("path") or "data.dataset"
         raise UsageError(
-            f"{place} has changed: the run was trained on {former}, and there are {fingerprint}: put the data back, or "
-            "go on with what is there by changed_data=accept."
+            f"{place} has changed: the run was trained on {former}, but now there are {fingerprint}: restore the data, "
+            "or accept the change with changed_data=accept."
         )
 
 
 def is_other_data(former: str | None, present: str | None) -> bool:
-    """Whether two fingerprints differ; files that were too large to read tell nothing of pixels but their number."""
+    """Whether two fingerprints differ; if one is of files that were too large to read, only the counts are compared."""
     if former is None or present is None:
         return False
     kinds = [re.sub(r"\d+ |, .*", "", fingerprint) for fingerprint in (former, present)]
@@ -200,14 +200,14 @@ def _can_change(name: str) -> bool:
 
 
 def _leaves(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Every single value, or list of them, by its dotted name."""
+    """All single values and lists, by dotted name."""
     if not isinstance(config, dict) or not config:
         return {prefix[:-1]: list(config) if isinstance(config, tuple) else config}
     return {name: value for key, inner in config.items() for name, value in _leaves(inner, f"{prefix}{key}.").items()}
 
 
 def is_same_run(config: DictConfig, folder: Path) -> bool:
-    """Whether a run folder holds a run of these options, wherever the folder, and data with a name, lie."""
+    """Whether a run folder holds a run with these options, wherever the folder and downloadable data are."""
     written = read_config(folder / "config.yaml")
     composed = OmegaConf.to_container(config, resolve=True)
     assert isinstance(composed, dict)
@@ -215,8 +215,8 @@ def is_same_run(config: DictConfig, folder: Path) -> bool:
 
 
 def _compared(config: dict[Any, Any]) -> dict[Any, Any]:
-    """The options without the places that do not matter, the others absolute, and not the names they came by."""
-    # what can be downloaded is the same wherever it lies
+    """The options without choices and locations that do not matter; all other locations are absolute."""
+    # data that can be downloaded are the same wherever they are
     data = {
         k: v
         for k, v in config["data"].items()
@@ -238,7 +238,7 @@ def _parsed(line: str) -> Override:
 
 
 def _check_change(config: DictConfig, override: Override) -> None:
-    """Refuse what is no single value of the run, or is one that it has learnt with."""
+    """Refuse an override that is not of a single value, or that changes what the run was trained with."""
     name, line = override.key_or_group, override.input_line
     absent = object()
     present = OmegaConf.select(config, name, default=absent)
@@ -259,10 +259,10 @@ def _check_change(config: DictConfig, override: Override) -> None:
 
 
 def _linked(config: DictConfig, name: str, changed: dict[str, Any]) -> list[str]:
-    """The optimizers' options that follow a changed option of the model's.
+    """The optimizers' options that follow a changed option of the model.
 
     Raises:
-        UsageError: nothing follows it, so that the change would do nothing.
+        UsageError: no option follows it, so the change would have no effect.
     """
     if name not in LINKED:
         return []

@@ -1,4 +1,4 @@
-"""What values an option may have, by the last part of its name."""
+"""Valid values of options, by the last part of an option's name."""
 
 import math
 import re
@@ -32,7 +32,7 @@ SHARE = (lambda v: _is_number(v) and 0 <= v < 1, "a number from 0 up to but not 
 KEEP = (lambda v: _is_number(v) and 0 < v <= 1, "a number above 0, at most 1")
 FLAG = (lambda v: isinstance(v, bool), "true or false")
 SEED = (lambda v: _is_whole(v) and 0 <= v < 2**32, "a whole number from 0 to 4294967295")
-# float32 holds the squares of these, and of their ratios
+# float32 can hold the squares of such values and of their ratios
 SCALE = (lambda v: _is_number(v) and 1e-9 <= v <= 1e9, "a number above 0, from 1e-9 to 1e9")
 PLACE = (lambda v: _is_number(v) and abs(v) <= 1e9, "a number from -1e9 to 1e9")
 LIMIT = (
@@ -87,11 +87,11 @@ CHECKS = (
 )
 PLUGINS = (
     lambda v: all(isinstance(p, DictConfig) and "_target_" in p for p in (v if isinstance(v, ListConfig) else [v])),
-    "the _target_ of a plugin, or a list of such",
+    "the _target_ of a plugin, or a list of them",
 )
 UNLIMITED = (lambda v: _is_whole(v) and (v >= 1 or v == -1), "a whole number, at least 1, or -1 for no limit")
 
-# by an option's name or its last part, so that a new network or data set is checked as soon as its YAML is there
+# by an option's full name or its last part, so that the options of a new network are checked too
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("batch_size", "critic_steps", "latent_size", "rounds_per_batch", "rounds_per_epoch"), SIZE),
     **dict.fromkeys(("categories", "output_units", "packing", "fixed_samples", "blocks", "layers"), SIZE),
@@ -170,12 +170,12 @@ OPTIONAL = {
 }
 SCHEDULED = re.compile(r"(generator_)?regularizer\.\w+\.weight|model\.ema_decay(\.images)?")  # may be schedules
 PLACES = ("root", "path", "held_out", "inception_weights")  # options of data that name files
-# by the last part of an option's name: those that have any text, or none
+# last parts of the names of options that take any text, or null
 TEXTS = (
     *(*PLACES, "key", "labels", "cache", "name", "objective", "resume", "start_from", "gives", "needs", "save_dir"),
     *("experiment", "project"),
 )
-# keys of Hydra's, whosever the part is
+# Hydra's own keys, checked in every part
 HYDRAS = {
     **dict.fromkeys(("_partial_", "_recursive_"), FLAG),
     "_convert_": _one_of("none", "partial", "object", "all"),

@@ -1,4 +1,4 @@
-"""Run folders as what tables are made of: settings, their labels, and metrics; no import here is slow."""
+"""Read run folders for tables: settings, their labels and metrics; imports only fast modules."""
 
 import json
 import math
@@ -12,24 +12,24 @@ from typing import Any
 from gan_lightning.errors import UsageError
 from gan_lightning.trust import read_yaml
 
-# what tells two runs of one setting apart, only says where things lie, only watches, or is in the protocol
+# options that may differ within a setting, only say where files are, only observe, or belong to the protocol
 IGNORED = {
     *("seed", "resume", "choices", "callbacks", "logger", "objective", "data.seed", "data.download", "data.cache"),
     *("data.inception_weights", "data.features", "data.validation_samples"),
 }
-COMPARED = ("features", "n", "held_out")  # scores are of these features of that many samples
+COMPARED = ("features", "n", "held_out")  # scores depend on the features and the number of samples
 PROTOCOL = (*COMPARED, "checkpoint", "weights")  # how evaluate.py measured
-FOLLOWING = {"held_out": {"n"}, "weights": {"model.ema_decay"}}  # n samples have one digest; without average it is raw
-OUTDATED = "Evaluated at another step than the run ended with, and so left out (evaluate again)"
+FOLLOWING = {"held_out": {"n"}, "weights": {"model.ema_decay"}}  # the digest depends on n, weights on an EMA
+OUTDATED = "Left out because evaluated at a step other than the run's last (evaluate again)"
 
 Setting = tuple[tuple[str, str], ...]  # options and their values
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder: its options but the seed, its metrics, how they were measured, and why they do not count.
+    """A run folder: its options except the seed, its metrics, how they were measured, and why they do not count.
 
-    ``choices`` are the names of the options that were chosen of groups, where its config.yaml has them.
+    ``choices`` are the chosen options of the groups, if its config.yaml has them.
     """
 
     folder: Path
@@ -39,11 +39,11 @@ class Run:
     protocol: Setting
     missing: str
     choices: dict[str, str]
-    step: Any = None  # that the metrics are of
+    step: Any = None  # at which the metrics were measured
 
 
 def find_runs(folders: list[Path], name: str) -> list[Run]:
-    """Every run below the folders, whether or not it has the file ``name``, in order of their paths.
+    """All runs below the folders, with or without the file ``name``, sorted by path.
 
     Raises:
         UsageError: a folder does not exist, or a run's file cannot be read.
@@ -59,23 +59,23 @@ def find_runs(folders: list[Path], name: str) -> list[Run]:
 
 
 def read_run(folder: Path, name: str) -> Run | None:
-    """The run of a folder; None where its config.yaml is not of a run.
+    """The run of a folder; None if its config.yaml does not belong to a run.
 
     Raises:
-        UsageError: the file ``name`` lies beside no run's config.yaml, or one of the two cannot be read.
+        UsageError: the file ``name`` has no run's config.yaml beside it, or one of the two cannot be read.
     """
     config, metrics = read_mapping(folder / "config.yaml"), read_mapping(folder / name)
     if config is None or not {"data", "model"} <= set(config):
         if metrics is None:
             return None
-        raise UsageError(f"{folder} has a {name} but no config.yaml of a run: put it back, or leave the folder out.")
-    missing = f"Without {name} (stopped, diverged or not done yet)" if metrics is None else ""
+        raise UsageError(f"{folder} has a {name} but no config.yaml of a run: restore it, or leave out the folder.")
+    missing = f"Without {name} (stopped, diverged or not finished)" if metrics is None else ""
     metrics = metrics or {}
     step = metrics.get("step")
     protocol = {"features": metrics.get("features"), "n": config["data"].get("validation_samples")}
     if name == "evaluation.json" and not missing:
         if not isinstance(metrics.get("metrics"), dict) or not set(PROTOCOL) <= set(metrics):
-            raise UsageError(f"{folder / name} lacks what is compared: make it again with python scripts/evaluate.py.")
+            raise UsageError(f"{folder / name} lacks values to compare: run python scripts/evaluate.py again.")
         protocol = {key: metrics[key] for key in PROTOCOL} | {"checkpoint": Path(metrics["checkpoint"]).name}
         last = (read_mapping(folder / "metrics.json") or {}).get("step")
         missing = OUTDATED if protocol["checkpoint"] == "last.ckpt" and metrics.get("step") != last else ""
@@ -87,10 +87,10 @@ def read_run(folder: Path, name: str) -> Run | None:
 
 
 def read_mapping(path: Path) -> dict[str, Any] | None:
-    """A YAML or JSON file; None where there is none.
+    """Read a YAML or JSON file; returns None if it does not exist.
 
     Raises:
-        UsageError: it holds something else than a mapping.
+        UsageError: it does not hold a mapping.
     """
     if not path.exists():
         return None
@@ -99,21 +99,21 @@ def read_mapping(path: Path) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
-        raise UsageError(f"{path} cannot be read: run it again, or leave the folder out.")
+        raise UsageError(f"{path} cannot be read: run it again, or leave out the folder.")
     return content
 
 
 def setting_of(config: dict[str, Any]) -> Setting:
-    """Every option that makes a setting."""
+    """The options that define a setting."""
     options = flatten({key: value for key, value in config.items() if key not in IGNORED})
-    # images have a name wherever they lie, except those of a folder, which are known by nothing else
+    # data sets are known by name wherever they are, except folders of images, which are known only by their path
     if not options.get("data._target_", "").endswith(".ImageFolder"):
         options.pop("data.root", None)
     return tuple(sorted((key, value) for key, value in options.items() if key not in IGNORED))
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Dotted names to values as text; an empty part is none."""
+    """Map dotted names to values as text; an empty part is "none"."""
     flat: dict[str, str] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
@@ -125,9 +125,9 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def labels(settings: list[Setting], choices: Sequence[dict[str, str]] = ()) -> list[str]:
-    """For each setting its name and the options that tell it from others of that name.
+    """For each setting, its name and the options that distinguish it from others with that name.
 
-    A group's chosen option stands for all that it brings along, where all settings of the name have ``choices``.
+    A group's chosen option stands for all options that it sets, if all settings with that name have ``choices``.
     """
     peers: dict[str, list[int]] = defaultdict(list)
     options = [{"name": "None", **dict(setting)} for setting in settings]
@@ -149,10 +149,10 @@ def labels(settings: list[Setting], choices: Sequence[dict[str, str]] = ()) -> l
 
 
 def add_choices(peers: list[dict[str, str]], choices: list[dict[str, str]]) -> set[str]:
-    """Add to the peers' options the groups that they chose different options of, whose names are returned."""
+    """Add the groups with different chosen options to the peers' options; returns the names of these groups."""
     groups = set.intersection(*(set(own) for own in choices)) if choices else set()
     differing = {group for group in groups if len({own[group] for own in choices}) > 1}
-    # an experiment is no part of a run, and a choice without a difference in its part tells nothing
+    # an experiment is not part of a run, and a choice that makes no difference in its part says nothing
     chosen = {group for group in differing if len({part_of(peer, group) for peer in peers}) > 1}
     for peer, own in zip(peers, choices, strict=False):
         peer.update({group: own[group] for group in chosen})
@@ -165,10 +165,10 @@ def part_of(options: dict[str, str], group: str) -> Setting:
 
 
 def telling_options(peers: list[dict[str, str]], chosen: Set[str] = frozenset()) -> list[str]:
-    """The options that differ, but for those that follow from a choice, their part's class or one of the model's."""
+    """The options that differ, except those that follow from a choice, their part's class or a model option."""
     columns = {key: [peer.get(key) for peer in peers] for key in sorted({key for peer in peers for key in peer})}
     columns = {key: values for key, values in columns.items() if len(set(values)) > 1}
-    sources = [key for key in columns if key.startswith("model.") and key.count(".") == 1]  # of ${model.lr} and others
+    sources = [key for key in columns if key.startswith("model.") and key.count(".") == 1]  # such as ${model.lr}
 
     def follows(key: str) -> bool:
         values, parts = columns[key], key.split(".")
@@ -183,7 +183,7 @@ def telling_options(peers: list[dict[str, str]], chosen: Set[str] = frozenset())
 
 
 def short_value(key: str, value: str, peers: list[dict[str, str]]) -> str:
-    """A class by as many of its last names as tell it from the peers' classes; any other value as it is."""
+    """Shorten a class to the last names that distinguish it from the peers' classes; other values are unchanged."""
     if not key.endswith("_target_"):
         return value
     others = {peer[key] for peer in peers if key in peer} - {value}

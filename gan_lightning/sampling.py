@@ -1,4 +1,4 @@
-"""Samples of a trained GAN, and the files they go to."""
+"""Sample from a trained GAN and write the samples to files."""
 
 import math
 import sys
@@ -21,19 +21,19 @@ from gan_lightning.gan import GAN
 from gan_lightning.pixels import DEPTHS, in_depth
 
 SECONDS_PER_FRAME = 0.06
-LARGEST = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}  # pixels of a side
+LARGEST = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}  # pixels per side
 
 
 def to_device(gan: GAN, device: str) -> GAN:
-    """The GAN on a device of that name, or, for auto, on the accelerator where there is one.
+    """Move the GAN to a device; auto means the accelerator if there is one, else the CPU.
 
     Raises:
-        UsageError: there is no such device.
+        UsageError: the device does not exist.
     """
     if device == "auto":
         return gan.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
     try:
-        torch.zeros(1, device=device).item()  # which meta cannot: it has shapes alone
+        torch.zeros(1, device=device).item()  # fails on meta, which has only shapes
         return gan.to(device)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"device={device} cannot be used ({one_line(error)}): give auto, cpu or cuda.") from error
@@ -42,9 +42,9 @@ def to_device(gan: GAN, device: str) -> GAN:
 def generate(
     gan: GAN, latents: Tensor, batch_size: int, raw: bool = False, labels: Tensor | None = None
 ) -> Iterator[Tensor]:
-    """The samples of latents (N, size) and their labels in batches (batch_size, *sample_shape), float32, on the CPU.
+    """Generate samples from latents (N, size) and labels, in batches (batch_size, *sample_shape), float32, on the CPU.
 
-    In evaluation mode a sample follows from its own latent and label alone. A terminal sees how far it is.
+    In evaluation mode, each sample depends only on its own latent and label. A terminal shows a progress bar.
     """
     batches = Batches(Batch(latents, labels), batch_size)
     console = Console(stderr=True)
@@ -53,16 +53,16 @@ def generate(
 
 
 def value_range(data: RealData) -> tuple[float, float]:
-    """What the data's values lie in, in their own units: images have bounds, points have none."""
+    """The range of the data's values, in the data's own units: bounded for images, unbounded for points."""
     return data.units_range or (-math.inf, math.inf)
 
 
 def write_arrays(
     path: Path, samples: Tensor, latents: Tensor, labels: Tensor | None, seed: int, data: RealData
 ) -> None:
-    """``samples``, ``latents``, any ``labels``, ``seed`` and ``value_range`` in one .npz or, as tensors, .pt file.
+    """Write ``samples``, ``latents``, any ``labels``, ``seed`` and ``value_range`` to an .npz or .pt (tensors) file.
 
-    A .npy has the samples alone. They are in the data's own units.
+    A .npy file has only the samples. Samples are in the data's own units.
     """
     samples = data.in_units(samples)
     arrays = {"samples": samples, "latents": latents, "value_range": torch.tensor(value_range(data))}
@@ -78,16 +78,16 @@ def write_arrays(
 
 
 def write_records(path: Path, samples: Tensor, data: RealData) -> None:
-    """Samples as the rows of a CSV file, in the data's own columns."""
+    """Write samples as the rows of a CSV file, in the data's own columns."""
     with written_aside(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
         data.write_csv(file, samples)
 
 
 def write_picture(path: Path, picture: Tensor) -> None:
-    """A uint8 picture (3, height, width), in the format of its name's ending.
+    """Write a uint8 picture (3, height, width) in the format given by the file extension.
 
     Raises:
-        UsageError: that format has no pictures as large.
+        UsageError: the picture is too large for the format.
     """
     with written_aside(path) as aside:
         try:
@@ -96,39 +96,39 @@ def write_picture(path: Path, picture: Tensor) -> None:
             size = picture.shape[2], picture.shape[1]
             if max(size) <= LARGEST.get(path.suffix.lower(), math.inf):
                 raise
-            raise UsageError(f"{path} cannot hold {size[0]} x {size[1]} pixels: end its name in .png.") from error
+            raise UsageError(f"{path} cannot hold {size[0]} x {size[1]} pixels: use .png.") from error
 
 
 def write_images(folder: Path, batches: Iterable[Tensor], data: RealData) -> None:
-    """Images (N, channels, height, width) as 00000.png, 00001.png, ... in a new folder, each as large as it is.
+    """Write images (N, channels, height, width) as 00000.png, 00001.png, ... to a new folder, at their own size.
 
-    Those that are deeper than 8 bits, or have more than four channels, are TIFFs of the data's depth.
+    Images with more than 8 bits or more than four channels are written as TIFFs of the data's depth.
 
     Raises:
-        UsageError: the samples are no images, or the folder is not empty, or the current one.
+        UsageError: the samples are not images, or the folder is not empty or is the current folder.
     """
     if data.value_range is None:
-        raise UsageError(f"{folder} has no ending, so it means a folder of images: for points give .png, .npz or .pt.")
+        raise UsageError(f"{folder} has no ending, which means a folder of images: for points give .png, .npz or .pt.")
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty: choose a new folder.")
     if folder.exists() and folder.samefile("."):
-        raise UsageError(f"{folder} is the current folder, whose place a new one takes: choose another.")
+        raise UsageError(f"{folder} is the current folder, which cannot be replaced: choose another.")
     with written_aside(folder) as aside:
         aside.mkdir()
         deep = (in_depth(images, data.value_range, DEPTHS[data.depth]) for images in batches)
         for i, image in enumerate(image for images in deep for image in images.permute(0, 2, 3, 1).numpy()):
             if image.dtype == np.uint8 and image.shape[2] <= 4:
-                # of one channel without its dimension, which Pillow takes for gray
+                # Pillow takes an array without a channel dimension as grayscale
                 Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).save(aside / f"{i:05d}.png")
             else:
                 write_tiff(aside / f"{i:05d}.tif", image)
 
 
 def write_tiff(path: Path, pixels: np.ndarray) -> None:
-    """Pixels (height, width, channels) of any type as a TIFF of one strip: Pillow has no colour of more than 8 bits.
+    """Write pixels (height, width, channels) of any type as a TIFF; Pillow has no color of more than 8 bits.
 
-    White is one; channels after the first, or after the first three, are extra samples of no stated meaning, but the
-    last of two or four, which is alpha.
+    The file has one strip, and 1 is white. Channels after the first one or three are extra samples of unspecified
+    meaning, except that the last of two or four is alpha.
     """
     height, width, channels = pixels.shape
     colours = 3 if channels >= 3 else 1
@@ -153,7 +153,7 @@ def write_tiff(path: Path, pixels: np.ndarray) -> None:
 
 
 def write_gif(path: Path, frames: Iterable[Tensor], data: RealData) -> None:
-    """Frames (n, *sample_shape), each drawn as one picture, as an endless GIF."""
+    """Write frames (n, *sample_shape), each drawn as one picture, as an endless GIF."""
     images = [Image.fromarray(data.picture(Batch(samples)).permute(1, 2, 0).numpy()) for samples in frames]
     duration = round(1000 * SECONDS_PER_FRAME)
     with written_aside(path) as aside:

@@ -1,4 +1,4 @@
-"""Means over seeds, and which setting is best where the differences stand out of the errors; no import here is slow."""
+"""Means over seeds, and which settings are significantly best; imports only fast modules."""
 
 import math
 from collections.abc import Sequence
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import mean, stdev
 
-LEVEL = 0.05  # the chance, at most, that settings which are all equal are told apart
+LEVEL = 0.05  # upper bound on the probability that any equal settings are found to differ
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The mean of n values and its standard error s / sqrt(n), s^2 with n - 1 below; nan for one value."""
+    """The mean of n values and its standard error s / sqrt(n), with s^2 divided by n - 1; nan for one value."""
 
     n: int
     mean: float
@@ -24,11 +24,11 @@ class Sample:
 
 
 def welch(a: Sample, b: Sample) -> float:
-    """Two-sided p-value of equal means under unequal variances, for two or more values each (Welch 1947).
+    """Two-sided p-value for equal means under unequal variances, with at least two values per sample (Welch 1947).
 
     t = (mean_a - mean_b) / e, e^2 = e_a^2 + e_b^2, with e^4 / (e_a^4 / (n_a - 1) + e_b^4 / (n_b - 1)) degrees of
-    freedom, e_a and e_b the standard errors. Where neither sample varies, 1 for equal means; for others the least that
-    a permutation test reaches, 2 over the ways of choosing n_a of n_a + n_b: a count may be the same by chance.
+    freedom, where e_a and e_b are the standard errors. If neither sample varies, the p-value is 1 for equal means and
+    otherwise the smallest that a permutation test can reach, 2 / C(n_a + n_b, n_a), since counts may agree by chance.
     """
     difference, error = a.mean - b.mean, math.hypot(a.error, b.error)
     if error == 0:
@@ -40,9 +40,9 @@ def welch(a: Sample, b: Sample) -> float:
 
 
 def holm(p_values: Sequence[float], level: float = LEVEL) -> list[bool]:
-    """Which of m hypotheses are rejected, with a chance of ``level`` that a true one is among them (Holm 1979).
+    """Which of m hypotheses are rejected, with a probability of at most ``level`` of rejecting a true one (Holm 1979).
 
-    In ascending order p_(k) has to be below level / (m - k + 1), up to the first that is not.
+    In ascending order, p_(k) must be below level / (m - k + 1), up to the first that is not.
     """
     rejected = [False] * len(p_values)
     for k, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
@@ -53,12 +53,12 @@ def holm(p_values: Sequence[float], level: float = LEVEL) -> list[bool]:
 
 
 def best(samples: Sequence[Sample], larger: bool, complete: Sequence[bool]) -> list[bool]:
-    """Mark the best mean and those that do not differ from it; nothing where no sample differs from the best.
+    """Mark the best mean and those that do not differ from it; mark nothing if no sample differs from the best.
 
-    Welch's test with Holm's correction over all pairs tells which differ: the numbers that choose the best are those
-    that it is tested by, so its own pairs are not all that count. What is no better than a sample that differs is not
-    marked either, however wide its errors. A sample of one value, or one that is not ``complete``, cannot be told from
-    any: it is not marked, and nothing is where its mean is the best.
+    Which samples differ is decided by Welch's test with Holm's correction over all pairs, not only those with the
+    best, because the same values also select the best. A sample that is no better than one that differs is not marked
+    either, however large its error. A sample of one value, or one that is not ``complete``, cannot be compared: it is
+    not marked, and if its mean is the best, nothing is.
     """
     able = [sample.n > 1 and whole for sample, whole in zip(samples, complete, strict=True)]
     pairs = [pair for pair in combinations(range(len(samples)), 2) if all(able[i] for i in pair)]

@@ -1,4 +1,4 @@
-"""A sweep as a whole: how many jobs it has, and the worst end of any, whatever process each runs in."""
+"""A sweep as a whole: its number of jobs, and the worst exit status of any, in whatever process each runs."""
 
 import os
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ from omegaconf import DictConfig
 
 from gan_lightning.errors import FINISHED, severity
 
-# in the environment, which jobs in processes of their own get
+# environment variables, which jobs in separate processes inherit
 PLACE, JOBS, SHARED = (f"GAN_LIGHTNING_SWEEP{name}" for name in ("", "_JOBS", "_SHARED"))
 
-BEGUN: set[int] = set()  # this process, where it has begun a sweep; a job's own has the environment alone
+BEGUN: set[int] = set()  # this process, if it started a sweep; a job's separate process has only the environment
 STATUSES: list[int] = []  # of the jobs in this process
 
 
 class Outcome(Callback):
-    """Of a sweep: tells its jobs, before the first, how many they are and where to say how they ended."""
+    """Hydra's callback that tells the jobs of a sweep how many they are and where to record their exit statuses."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         typed = [str(line) for line in config.hydra.overrides.task]
@@ -32,36 +32,36 @@ class Outcome(Callback):
         shared = " ".join(key_of(str(o.input_line)) for o in overrides if not o.is_sweep_override())
         BEGUN.add(os.getpid())
         os.environ.update({PLACE: os.path.abspath(config.hydra.sweep.dir), JOBS: str(jobs), SHARED: shared})
-        with suppress(OSError):  # there is none, but for a sweep that was killed
+        with suppress(OSError):  # exists only if a sweep was killed
             _file().unlink()
 
 
 def size(swept: list[Override]) -> int | str:
-    """How many runs a sweep over these options has."""
+    """The number of runs in a sweep over these options."""
     if any(o.is_interval_sweep() or isinstance(o.value(), Glob) for o in swept):
-        return "?"  # which depends on files, or has no end
+        return "?"  # depends on files, or is unlimited
     return prod(sum(1 for _ in o.sweep_iterator()) for o in swept)
 
 
 def announcement() -> str:
-    """This job among the sweep's: 2 of 6: loss=hinge seed=0."""
+    """This job's place in the sweep, such as 2 of 6: loss=hinge seed=0."""
     job = HydraConfig.get()
     return f"{job.job.num + 1} of {os.environ.get(JOBS, '?')}: {' '.join(differing(job.overrides.task))}"
 
 
 def differing(options: Sequence[str]) -> list[str]:
-    """Of a job's options those that its sweep does not have in common; all where there are none."""
+    """The options of a job that its sweep's jobs do not share; all options if there are none."""
     shared = os.environ.get(SHARED, "").split()
     return [line for line in options if key_of(line) not in shared] or list(options)
 
 
 def key_of(override: str) -> str:
-    """What an override sets, as it was typed."""
+    """The name of the option that an override sets, as typed."""
     return override.partition("=")[0]
 
 
 def record(status: int) -> None:
-    """How a job of the sweep has ended; of one in a process of its own by a file, where the disk takes it."""
+    """Record a job's exit status, in a file if it runs in a separate process and the disk allows it."""
     if is_beginner():
         STATUSES.append(status)
         return
@@ -70,7 +70,7 @@ def record(status: int) -> None:
 
 
 def worst_status(own: int = FINISHED) -> int:
-    """The worst of how this process ends and what the jobs of its sweep have recorded, which is then forgotten."""
+    """The worst of this process's exit status and those that its sweep's jobs have recorded; clears the record."""
     if not is_beginner():
         return own
     statuses = [own, *STATUSES]
@@ -82,7 +82,7 @@ def worst_status(own: int = FINISHED) -> int:
 
 
 def is_beginner() -> bool:
-    """Whether this process has begun a sweep, and not the one that it was forked from."""
+    """Whether this process started a sweep itself, and not the process that it was forked from."""
     return os.getpid() in BEGUN
 
 

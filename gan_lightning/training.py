@@ -1,4 +1,4 @@
-"""A run from its beginning to its end."""
+"""Train a run from start to finish."""
 
 import logging
 import math
@@ -50,7 +50,7 @@ from gan_lightning.rules import PLACES
 from gan_lightning.runs import read_mapping
 from gan_lightning.warm_start import start_from
 
-WORTH_SHARING = 10**8  # multiply-adds of a batch: the toys have a few millions, an MLP on MNIST 500 million
+WORTH_SHARING = 10**8  # multiply-adds per batch: toy problems take a few million, an MLP on MNIST 500 million
 
 
 def train(
@@ -59,13 +59,13 @@ def train(
     extra_callbacks: Sequence[Callback] = (),
     options: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, float]:
-    """Train what the configuration says in a run folder, from the beginning or on from its last checkpoint.
+    """Train a configuration in a run folder, from the start or from its last checkpoint.
 
-    ``options`` are what loggers get to know of the configuration besides the seed and the learning rates.
+    ``options`` are logged as hyperparameters, together with the seed and the learning rates.
     Returns the final metrics by name.
 
     Raises:
-        UsageError: before training, where the configuration, the data or the checkpoint cannot be used.
+        UsageError: before training, if the configuration, the data or the checkpoint cannot be used.
         Diverged: a loss or a weight is no longer finite.
     """
     quiet()
@@ -76,7 +76,7 @@ def train(
 def _train(
     config: DictConfig, folder: Path, extra_callbacks: Sequence[Callback], options: Mapping[str, Any]
 ) -> dict[str, float]:
-    """The same, in a folder that belongs to this run."""
+    """Train in a folder that this run has locked."""
     tidy(folder)
     checkpoint = last_checkpoint(folder) if config.resume else None
     check_folder(config, folder)
@@ -108,7 +108,7 @@ def _train(
         say_changes(changed, saved, data.fingerprint, data.joint_batch)
     if trainer.is_global_zero:
         loggers.claim(trainer.loggers, folder, is_new=not config.resume)
-    if trainer.is_global_zero and not is_idle:  # a change would stand there that no step has followed
+    if trainer.is_global_zero and not is_idle:  # else it would state changes that no step was trained with
         write_config(config, folder)
     with together(trainer):
         metrics = _fit(config, folder, trainer, gan, data, throughput, saved)
@@ -117,10 +117,10 @@ def _train(
 
 
 def data_and_gan(config: DictConfig) -> tuple[RealData, GAN]:
-    """The data and the untrained GAN of a configuration, in a process that is made ready for them."""
+    """Prepare the process, and build the data and the untrained GAN of a configuration."""
     prepare_process(config)
     data = build_data(config)
-    classes = called(data.__getattribute__, "classes")  # which reads the names of folders
+    classes = called(data.__getattribute__, "classes")  # may read the names of folders
     gan = build_gan(config, data.sample_shape, classes, data.blocks)
     lay_out(gan, config)
     return data, gan
@@ -135,7 +135,7 @@ def _fit(
     throughput: Throughput,
     saved: Mapping[str, Any],
 ) -> dict[str, float]:
-    """Train and measure, from a checkpoint's content on where there is one; what the run has then is written."""
+    """Train, from a checkpoint if there is one, then compute the final metrics and write them."""
     checkpoint = checkpoints(folder) / "last.ckpt" if saved else None
     if trainer.is_global_zero and config.resume:
         loggers.go_on(trainer.loggers, saved, was_done=(folder / METRICS).exists())
@@ -155,23 +155,23 @@ def _fit(
 
 
 def rehearse(trainer: Trainer, gan: GAN, data: RealData) -> None:
-    """Try once what a run does again and again, before anything is written.
+    """Try networks, optimizers and pictures once, before anything is written.
 
     Raises:
-        UsageError: networks, optimizers or pictures are impossible.
+        UsageError: one of them does not work.
     """
     check_networks(gan, data)
     check_optimizers(gan, trainer, data)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, GamePictures):
             callback.rehearse(gan, data)
-    if gan.game.is_conditional and data.class_names and trainer.is_global_zero:  # pix2pix has images instead
+    if gan.game.is_conditional and data.class_names and trainer.is_global_zero:  # pix2pix is conditioned on images
         print(said(data.class_names))
 
 
 @contextmanager
 def told_where(trainer: Trainer, folder: Path) -> Iterator[None]:
-    """A run that a signal stops says at which step of how many, and how to go on."""
+    """When a signal stops the run, say at which step and how to resume it."""
     try:
         yield
     except Stopped as stopped:
@@ -181,15 +181,15 @@ def told_where(trainer: Trainer, folder: Path) -> Iterator[None]:
         raise Stopped(
             stopped.signum,
             f"Stopped by {signal_name(stopped.signum)} at step {trainer.global_step:,}{length}, with a checkpoint: "
-            f"go on by python train.py resume={place}, or with a sweep by its own command.",
+            f"resume with python train.py resume={place}, or repeat the command of a sweep.",
         ) from None
 
 
 def nothing_left(folder: Path, step: int) -> dict[str, float]:
-    """Say that a run was done, and how to train longer; returns the metrics that it ended with."""
+    """Say that a run has finished and how to train longer; returns its final metrics."""
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         print(
-            f"Nothing is left to train: the run is done, at step {step:,}; for longer give more, such as "
+            f"Nothing is left to train: the run finished at step {step:,}; to train longer, run "
             f"python train.py resume={shlex.quote(os.path.relpath(folder))} trainer.max_steps={2 * step}"
         )
     metrics = read_mapping(folder / METRICS) or {}
@@ -197,7 +197,7 @@ def nothing_left(folder: Path, step: int) -> dict[str, float]:
 
 
 def requeue(trainer: Trainer, signum: int) -> None:
-    """Ask SLURM to start this job again where it has announced the end of its time."""
+    """Ask SLURM to requeue this job if it has announced the end of the job's time."""
     slurm: Any = trainer._accelerator_connector.cluster_environment
     if not isinstance(slurm, SLURMEnvironment) or not slurm.auto_requeue or not trainer.is_global_zero:
         return
@@ -208,16 +208,16 @@ def requeue(trainer: Trainer, signum: int) -> None:
 
 
 def planned_steps(trainer: Any) -> int | None:
-    """The generator updates of the whole run, by a Trainer's limits; None where only a time ends it."""
+    """The number of generator updates in the whole run, by a Trainer's limits; None if only a time limit ends it."""
     epochs = -1 if trainer.max_epochs is None else trainer.max_epochs
     return total_steps(trainer) if trainer.max_steps >= 0 or epochs >= 0 else None
 
 
 def check_signals(trainer: Trainer) -> None:
-    """Where a signal has come while the last batch was trained, what follows the run must not begin.
+    """Start nothing after the run if a signal arrived during its last batch.
 
     Raises:
-        Stopped: it has.
+        Stopped: a signal arrived.
     """
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, RunCheckpoint) and callback.signum is not None:
@@ -225,12 +225,12 @@ def check_signals(trainer: Trainer) -> None:
 
 
 def check_folder(config: DictConfig, folder: Path) -> None:
-    """Refuse a folder that holds a run already.
+    """Refuse a folder that already holds a run.
 
     Raises:
-        UsageError: it does.
+        UsageError: the folder holds a run.
     """
-    # the other processes of a run start when the first has written its configuration
+    # the other processes of a run start after the first one has written the configuration
     is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
     if not config.resume and is_first and (folder / "config.yaml").exists():
         raise UsageError(
@@ -239,7 +239,7 @@ def check_folder(config: DictConfig, folder: Path) -> None:
 
 
 def prepare_process(config: DictConfig) -> None:
-    """What holds for the whole process: the seed, how matrices are multiplied, absolute places of data."""
+    """Set the seed and the precision of matrix products for the whole process, and make paths of data absolute."""
     if not torch.cuda.is_available():
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # else torch's Adam looks for a driver at every step
     for place in PLACES:
@@ -252,26 +252,26 @@ def prepare_process(config: DictConfig) -> None:
 
 
 def absolute(path: str) -> str:
-    """A path from anywhere, of the home folder too."""
+    """The absolute path, with ~ expanded."""
     return os.path.abspath(os.path.expanduser(path))
 
 
 def lay_out(gan: GAN, config: DictConfig) -> None:
-    """Lay out in memory the networks that say how, and compile them where that is asked for."""
+    """Apply the memory formats that networks ask for, and compile the networks if requested."""
     for module in gan.modules():
         if layout := getattr(module, "memory_format", None):
             module.to(memory_format=layout)
     if config.trainer.get("compile"):
-        print("The networks are compiled while they first run, which may take some minutes")
+        print("The networks are compiled during the first steps, which may take a few minutes")
         gan.game.compile_networks()
 
 
 @contextmanager
 def threads_for(gan: GAN, data: RealData, threads: int | None) -> Iterator[None]:
-    """Inside, torch has so many threads of the CPU; for None one where a batch is little work, unless OMP_NUM_THREADS.
+    """Set torch's number of CPU threads; None means one if batches are little work and OMP_NUM_THREADS is not set.
 
-    On a busy machine two threads that wait for each other at every small product are many times as slow as one. Results
-    depend on their number in the last bits only.
+    On a busy machine, two threads that wait for each other at every small product are many times slower than one. The
+    number of threads affects only the last bits of the results.
     """
     before = torch.get_num_threads()
     if threads is None and "OMP_NUM_THREADS" not in os.environ and multiply_adds(gan, data) < WORTH_SHARING:
@@ -284,44 +284,44 @@ def threads_for(gan: GAN, data: RealData, threads: int | None) -> Iterator[None]
 
 
 def multiply_adds(gan: GAN, data: RealData) -> int:
-    """Of a forward pass of a batch through all networks, at most: as though convolutions kept the images' size."""
+    """Upper bound for a forward pass of a batch through all networks, as if convolutions kept the images' size."""
     pixels = math.prod(data.sample_shape[1:])
     weights = gan.game.parameters()
     return data.batch_size * sum(w.numel() * (pixels if w.dim() == 4 else 1) for w in weights)
 
 
 def set_up(data: RealData, trainer: Trainer, gan: GAN) -> None:
-    """Get and read the data, and see that it is enough, before anything is written."""
+    """Download and read the data, and check that there is enough, before anything is written."""
     data.trainer = trainer
     called(data.prepare_data)
     called(data.setup, "fit")
-    trainer.strategy.connect(gan)  # which tells the data how many samples a round takes
+    trainer.strategy.connect(gan)  # tells the data how many samples a round takes
     called(data.check_size)
     check_validation(data, trainer)
     if trainer.world_size > 1 and trainer.is_global_zero:
         n, k = data.batch_size, trainer.world_size
-        print(f"data.batch_size={n} is each device's: an update sees {n * k} samples on {k} devices")
+        print(f"data.batch_size={n} is per device: an update uses {n * k} samples on {k} devices")
 
 
 def check_validation(data: RealData, trainer: Trainer) -> None:
-    """Refuse validations that would never come, which Lightning does only when a run has begun.
+    """Refuse a validation interval that is never reached; Lightning would do so only after the run has started.
 
     Raises:
-        UsageError: they are further apart than an epoch's batches, which they are counted in.
+        UsageError: the interval is counted within epochs and longer than an epoch.
     """
     interval, batches = trainer.val_check_interval, -(-data.rounds_in_epoch() // data.rounds_per_batch)
     within_epochs = trainer.check_val_every_n_epoch is not None
     overfits = trainer.overfit_batches  # type: ignore[attr-defined]
     if isinstance(interval, int) and interval > batches and within_epochs and not overfits:
         raise UsageError(
-            f"trainer.val_check_interval is {interval}, but an epoch has {batches} batches: give at most as many, or "
+            f"trainer.val_check_interval is {interval}, but an epoch has {batches} batches: give at most that many, or "
             "trainer.check_val_every_n_epoch=null to count the batches of all epochs."
         )
 
 
 @contextmanager
 def monitors_checked(trainer: Trainer) -> Iterator[None]:
-    """One sentence where a callback of Lightning's monitors what is not there, which Lightning sees only then."""
+    """Report in one sentence that a callback monitors a metric that does not exist, which Lightning finds out late."""
     try:
         yield
     except (RuntimeError, MisconfigurationException) as error:
@@ -338,7 +338,7 @@ def monitors_checked(trainer: Trainer) -> Iterator[None]:
 
 
 def final_metrics(trainer: Trainer, gan: GAN, data: RealData) -> dict[str, float]:
-    """The metrics of the weights that the run ended with."""
+    """Compute the metrics of the run's final weights."""
     if data.monitor is None:
         return {}
     if gan.validated_step != trainer.global_step:
@@ -347,7 +347,7 @@ def final_metrics(trainer: Trainer, gan: GAN, data: RealData) -> dict[str, float
 
 
 def report(folder: Path, trainer: Trainer, gan: GAN, metrics: dict[str, float], reason: str = "") -> None:
-    """The metrics, where everything is, how to look at it, of what the run has written; first why it stopped early."""
+    """Print why the run stopped early, if it did, its metrics, and where its files are and how to view them."""
     folder = Path(os.path.relpath(folder))
     if reason:
         print(reason)
@@ -365,23 +365,23 @@ def report(folder: Path, trainer: Trainer, gan: GAN, metrics: dict[str, float], 
 
 
 def write_config(config: DictConfig, folder: Path) -> None:
-    """``config.yaml``, resolved."""
+    """Write the resolved configuration to ``config.yaml``."""
     path = folder / "config.yaml"
     with needed(path), written_aside(path) as aside:
         OmegaConf.save(OmegaConf.create(plain(config)), aside)
 
 
 def hyperparameters(config: DictConfig, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes this run another than its neighbours, by the options' names."""
+    """The options that distinguish this run from others, by name."""
     rates = {f"{group}.lr": config[group].lr for group in OPTIMIZERS if "lr" in config[group]}
     return {"seed": config.seed, **rates, **options}
 
 
 def quiet() -> None:
-    """Lightning's greetings and advice that does not hold here."""
+    """Silence Lightning's greetings and advice that does not apply here."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    # torch deprecated what this release of Lightning calls
+    # this release of Lightning uses a class that torch has deprecated
     warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")
     warnings.filterwarnings("ignore", "You defined a `validation_step` but have no `val_dataloader`")
     warnings.filterwarnings("ignore", "The number of training batches .* is smaller than the logging interval")

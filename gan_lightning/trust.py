@@ -1,4 +1,4 @@
-"""What a configuration that comes from a file may make: a list of kinds, not anything that can be imported."""
+"""What a configuration from a file may instantiate: an allowlist, not anything that can be imported."""
 
 import re
 import sys
@@ -18,8 +18,8 @@ PACKAGE = "gan_lightning"
 CLASSES = (
     *("augment", "callbacks", "data", "diversity", "game", "games", "gan", "loggers", "losses", "networks"),
     *("priors", "regularizers", "finite_difference"),
-)  # the package's rooms whose classes are parts of a run
-FACTORIES = ("distributions", "optim", "schedules")  # those whose functions are, too
+)  # modules of the package whose classes are parts of a run
+FACTORIES = ("distributions", "optim", "schedules")  # modules whose functions are parts of a run too
 FUNCTIONS = ("gan_lightning.callbacks.progress.progress",)
 OUTSIDE = re.compile(
     r"torch\.nn\.[A-Z]\w*|torch\.optim\.(lr_scheduler\.)?[A-Z]\w*|torch\.distributions\.[A-Z]\w*|"
@@ -27,13 +27,13 @@ OUTSIDE = re.compile(
     re.ASCII,
 )
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
-NEVER = {*sys.stdlib_module_names, PACKAGE, "hydra", "omegaconf", "yaml"}  # what nobody is advised to trust
+NEVER = {*sys.stdlib_module_names, PACKAGE, "hydra", "omegaconf", "yaml"}  # never suggested for trust
 LARGEST = 2**18  # bytes of a config.yaml
-MOST, DEEPEST = 100_000, 40  # values, and levels of them
+MOST, DEEPEST = 100_000, 40  # values, and levels of nesting
 
 
 class _PlainLoader(get_yaml_loader()):  # type: ignore[misc]
-    """OmegaConf's own, without aliases, whose repetitions can fill any memory."""
+    """OmegaConf's YAML loader without aliases, which could expand to fill all memory."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -42,10 +42,10 @@ class _PlainLoader(get_yaml_loader()):  # type: ignore[misc]
 
 
 def read_yaml(path: Path) -> Any:
-    """The plain content of a YAML file that may be anybody's.
+    """Read the plain content of an untrusted YAML file.
 
     Raises:
-        ValueError: it is none, or larger than any configuration of a run.
+        ValueError: the file is not YAML, or is larger than any configuration of a run.
     """
     try:
         if path.stat().st_size > LARGEST:
@@ -56,15 +56,15 @@ def read_yaml(path: Path) -> Any:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The plain content of a run's config.yaml; nothing in it is resolved or made.
+    """Read the plain content of a run's config.yaml, without resolving or instantiating anything.
 
     Raises:
-        UsageError: it is not a configuration that a run has written.
+        UsageError: it is not a configuration that a run wrote.
     """
     try:
         content = read_yaml(path)
     except ValueError as error:
-        raise UsageError(f"{path} cannot be read: put back the config.yaml that the run wrote.") from error
+        raise UsageError(f"{path} cannot be read: restore the config.yaml that the run wrote.") from error
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
     if not isinstance(content, dict) or not all(isinstance(content.get(k), dict) for k in ("model", "data", "trainer")):
@@ -73,10 +73,10 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def check_file(content: Any, path: str | Path, trust: Sequence[str] = ()) -> None:
-    """Walk the plain configuration that a file holds and let it make parts of a run and what is trusted, no more.
+    """Check that a plain configuration from a file instantiates only parts of a run and trusted packages.
 
     Raises:
-        UsageError: it makes something else, reads outside itself, or is no plain data.
+        UsageError: it instantiates something else, refers to something outside itself, or is not plain data.
     """
     packages = _packages(trust)
     if not isinstance(content, dict):
@@ -93,13 +93,13 @@ def check_file(content: Any, path: str | Path, trust: Sequence[str] = ()) -> Non
 
 
 def foreign_packages(config: Any) -> list[str]:
-    """The packages outside the kinds that a configuration makes parts of."""
+    """The packages outside the allowlist that a configuration uses."""
     targets = [value for _, key, value in _nodes(OmegaConf.to_container(config, resolve=True), "") if key == "_target_"]
     return sorted({target.partition(".")[0] for target in map(str, targets) if not _may_make(target, ())})
 
 
 def is_defined(target: str) -> bool | None:
-    """Whether a module's source defines what a dotted name says, or takes it from its own package; None without it.
+    """Whether a module's source defines a dotted name or imports it from its own package; None without a source.
 
     Nothing is imported.
     """
@@ -115,7 +115,7 @@ def is_defined(target: str) -> bool | None:
 
 
 def find_source(target: str) -> tuple[Path | None, list[str]]:
-    """The file of the longest beginning of a dotted name that is a module, and the names that are left."""
+    """The source file of the longest prefix of a dotted name that is a module, and the remaining names."""
     top, *names = target.split(".")
     try:
         spec = find_spec(top)
@@ -153,9 +153,9 @@ def _text(path: Path) -> str:
 def _nodes(
     value: Any, path: str | Path, name: str = "", key: Any = None, depth: int = 0
 ) -> Iterator[tuple[str, Any, Any]]:
-    """Dotted name, last key and value of everything in plain data, of lists too, and keys as values."""
+    """Dotted name, last key and value of every node in plain data, including list items and keys."""
     if depth > DEEPEST:
-        raise UsageError(f"{path} is nested more than {DEEPEST} deep: give a file that train.py wrote.")
+        raise UsageError(f"{path} is nested more than {DEEPEST} levels deep: give a file that train.py wrote.")
     if isinstance(value, dict):
         for inner, content in value.items():
             if not isinstance(inner, str | int):
@@ -187,7 +187,7 @@ def _may_make(target: Any, packages: Sequence[str]) -> bool:
 
 
 def _is_part(target: str) -> bool:
-    """Whether it is one of the package's own kinds of parts, defined where it says."""
+    """Whether the package defines a part of a run under this name."""
     if target in FUNCTIONS:
         return True
     source, names = find_source(target)
@@ -210,10 +210,10 @@ def _packages(trust: Sequence[str]) -> tuple[str, ...]:
 def _advice(target: Any, packages: Sequence[str]) -> str:
     top = target.partition(".")[0] if isinstance(target, str) and DOTTED.fullmatch(target) else None
     if top is None or top in NEVER:
-        return "which is no part of a run: do not use a file that you do not know."
+        return "which is not a part of a run: do not use a file that you do not trust."
     if top in packages or any(package.startswith(f"{top}.") for package in packages):
-        return f"which is not found in {top} from here: install it, start where it lies, or correct the name."
-    return f"which is no part of {PACKAGE}: if you know the file and {top}, give trust=[{top}]."
+        return f"which was not found in {top}: install it, run in the folder that contains it, or correct the name."
+    return f"which is not part of {PACKAGE}: if you trust the file and {top}, give trust=[{top}]."
 
 
 def _short(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""A run that begins with the weights of another."""
+"""Initialize a run with the weights of another."""
 
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,12 @@ AVERAGE = "average.network."
 
 
 def start_from(gan: GAN, path: str | Path) -> None:
-    """Take the players' networks, and the averaged ones, of a checkpoint or of a run folder's last one.
+    """Load the players' networks and their averages from a checkpoint, or from a run folder's last checkpoint.
 
-    Where only this GAN has an average, it begins with the live networks.
+    If only this GAN has an average, the average is initialized with the live networks.
 
     Raises:
-        UsageError: it is no checkpoint, or a weight is absent on one side or has another shape.
+        UsageError: the file is not a checkpoint, or a weight is missing on one side or has another shape.
     """
     place = Path(path)
     saved = read_checkpoint(checkpoints(place) / "last.ckpt" if place.is_dir() else place)["state_dict"]
@@ -33,14 +33,14 @@ def start_from(gan: GAN, path: str | Path) -> None:
         shapes = [tuple(side[name].shape) if name in side else "absent" for side in (given, own)]
         if shapes[0] != shapes[1]:
             raise UsageError(
-                f"start_from={path} does not fit: its {name} is {shapes[0]}, and this run's is {shapes[1]}: choose the "
-                "model and the data that it was trained with, or leave start_from out."
+                f"start_from={path} does not fit: its {name} is {shapes[0]}, but this run's is {shapes[1]}: choose the "
+                "model and data that it was trained with, or leave out start_from."
             )
     gan.load_state_dict(given, strict=False)
 
 
 def _networks(state: dict[str, Any], gan: GAN) -> dict[str, Tensor]:
-    """Of a state what belongs to the players' networks, live or averaged."""
+    """The entries of a state that belong to the players' networks, live or averaged."""
     played = {network for networks in gan.game.players().values() for network in networks}
     names = [name for name, part in gan.game.named_children() if part in played]
     beginnings = tuple(f"{place}{name}." for place in ("game.", AVERAGE) for name in names)

@@ -1,30 +1,30 @@
-"""Speed, memory, start and time to quality of training, against two hand-written loops of the same updates.
+"""Benchmark speed, memory, startup and time to quality of training against two hand-written loops.
 
     python scripts/benchmark.py data=FOLDER_WITH_MNIST cifar=FOLDER [json=FILE memory=true start=true quality=true]
     python scripts/benchmark.py 'workloads=[ring,gaussian_mlp]' rounds=3
 
-complete  this package as it comes: Trainer.fit with all that an experiment draws and validates;
-ours      the same with progress bar, logging, averaging and checkpoints, but no pictures and no validation, which
-          the loops below have none of either;
-tutorial  the loop that tutorials write: a DataLoader with ToTensor or new samples at every step, optimizers as they
-          come, D's weight gradients in G's step too, item() of both losses;
-limit     the leanest loop of the same updates: data in memory, fused optimizers, no graph for the samples of D's step,
-          no gradient of D's weights in G's step, nothing else.
+complete  this package as is: Trainer.fit with all pictures and validations of an experiment;
+ours      the same with progress bar, logging, EMA and checkpoints, but without pictures and validation, which the
+          loops below do not have either;
+tutorial  the loop in most tutorials: a DataLoader with ToTensor or new samples at every step, optimizers that are not
+          fused, D's weight gradients computed in G's step too, item() of both losses;
+limit     the leanest loop of the same updates: data in memory, fused optimizers, no graph for the samples in D's step,
+          no gradients of D's weights in G's step, nothing else.
 
-All of them train the same networks with the same loss, batch size and rates, in turn, in one process. A speed is
-generator updates a second, after a warm-up of a quarter of the measured seconds. Prints every round, and tables of
-medians; a ratio is the median of the rounds' own ratios, with the smallest and the largest.
+All four train the same networks with the same loss, batch size and learning rates, in turn, in one process. Speed is
+measured in generator updates per second, after a warm-up of a quarter of the measured time. Prints every round and
+tables of medians. Ratios are medians of the ratios per round, with the smallest and the largest.
 
-speed    of all four, round by round;
-memory   peak resident memory of each, in a process of its own;
-start    train.py --help, and train.py to its first update, as processes;
-quality  seconds and updates of ours to a validation that is good enough, over seeds.
+speed    updates per second of all four, round by round;
+memory   peak resident memory of each, in a separate process;
+start    seconds of train.py --help, and of train.py to its first update, in new processes;
+quality  seconds and updates that ours needs to reach a goal in validation, over seeds.
 """
 
 from gan_lightning.interruption import end_at_once, listen
 
 if __name__ == "__main__":
-    listen(end_at_once)  # before what takes seconds to import
+    listen(end_at_once)  # before the slow imports
 
 import json
 import math
@@ -61,21 +61,21 @@ ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("complete", "ours", "tutorial", "limit")
 SPARED = ("progress", "checkpoint", "diagnosis")  # the callbacks that ours keeps
 RATIOS = (("ours", "tutorial"), ("ours", "limit"), ("complete", "tutorial"))
-WARM_UP = 0.25  # of the seconds that are measured
+WARM_UP = 0.25  # as a share of the measured seconds
 ENDLESS = 10**9  # updates
 OFFICIAL = "cifar-10-batches-py"
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What is trained: the options of train.py, and the data's name in scripts/loops.py."""
+    """What to train: the options of train.py, and the name of the data in scripts/loops.py."""
 
     overrides: tuple[str, ...]
     data: str
     place: str = ""  # the option that names the folder of images
 
     def located(self, options: "Options") -> list[str]:
-        """The options of train.py, with the place of the data."""
+        """The options of train.py, including the folder of the data."""
         if not self.place:
             return list(self.overrides)
         folder = Path(getattr(options, self.place)).resolve()
@@ -99,7 +99,7 @@ WORKLOADS = {
 
 @dataclass(frozen=True)
 class Goal:
-    """A training, and when its validation is good enough."""
+    """What to train, and the goal that its validation must reach."""
 
     overrides: tuple[str, ...]
     words: str
@@ -119,14 +119,14 @@ GOALS = {
 @dataclass
 class Options:
     workloads: Annotated[list[str], f"[] for all; {', '.join(WORKLOADS)}"] = field(default_factory=list)
-    data: Annotated[Path | None, "folder that holds MNIST/raw"] = None
-    cifar: Annotated[Path | None, f"folder that holds {OFFICIAL}, or images in a folder for each class"] = None
-    rounds: Annotated[int, "of every measurement; of quality, seeds"] = 5
-    seconds: Annotated[float, "of one measurement, after its warm-up"] = 4.0
-    json: Annotated[Path | None, "file for every number"] = None
+    data: Annotated[Path | None, "folder that contains MNIST/raw"] = None
+    cifar: Annotated[Path | None, f"folder that contains {OFFICIAL}, or images in one folder per class"] = None
+    rounds: Annotated[int, "number of measurements; for quality, of seeds"] = 5
+    seconds: Annotated[float, "length of one measurement, after its warm-up"] = 4.0
+    json: Annotated[Path | None, "output file for all numbers"] = None
     speed: Annotated[bool, "measure speed"] = True
     memory: Annotated[bool, "measure peak resident memory"] = False
-    start: Annotated[bool, "measure the start of train.py"] = False
+    start: Annotated[bool, "measure the startup of train.py"] = False
     quality: Annotated[bool, "measure the time to quality"] = False
 
     def __post_init__(self) -> None:
@@ -135,18 +135,18 @@ class Options:
             if name not in WORKLOADS:
                 raise UsageError(f"workloads has {name!r}: choose from {', '.join(WORKLOADS)}.")
         if self.data is not None and not (self.data / "MNIST" / "raw").is_dir():
-            raise UsageError(f"data={self.data} has no MNIST/raw: give the folder that holds it.")
+            raise UsageError(f"data={self.data} has no MNIST/raw: give the folder that contains it.")
         if self.cifar is not None and not self.cifar.is_dir():
-            raise UsageError(f"cifar={self.cifar} is not a folder: give one that holds {OFFICIAL} or images.")
+            raise UsageError(f"cifar={self.cifar} is not a folder: give one that contains {OFFICIAL} or images.")
         if self.json is not None and not self.json.absolute().parent.is_dir():
-            raise UsageError(f"json={self.json} cannot be written: there is no such folder.")
+            raise UsageError(f"json={self.json} cannot be written: its folder does not exist.")
 
 
 # ------------------------------------------------------------------------------------------------------------ running
 
 
 class Stopwatch:
-    """Updates a second, from the first tick after the warm-up to the first one ``seconds`` later."""
+    """Measures updates per second, from the first tick after the warm-up to the first one ``seconds`` later."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -155,7 +155,7 @@ class Stopwatch:
         self._start: tuple[int, float] | None = None
 
     def is_over(self, updates: int) -> bool:
-        """A tick, when so many updates are done: whether the time is over."""
+        """Tick after ``updates`` updates; returns whether the time is over."""
         time_now = time.perf_counter()
         if self._begun is None:
             self._begun = time_now
@@ -170,7 +170,7 @@ class Stopwatch:
 
 
 def now() -> float:
-    """Seconds, once a GPU has done all that it was asked."""
+    """The time in seconds, after all queued work of a GPU."""
     import torch
 
     if torch.cuda.is_available():
@@ -179,7 +179,7 @@ def now() -> float:
 
 
 class Terminal(StringIO):
-    """Takes what ours prints, so that it draws the bar that a user sees."""
+    """A terminal for the output of ours, which then draws the progress bar as for a user."""
 
     def isatty(self) -> bool:
         return True
@@ -196,7 +196,7 @@ def composed(overrides: Sequence[str]) -> "DictConfig":
 
 
 def train_ours(config: "DictConfig", **hooks: Callable[..., None]) -> None:
-    """Train a configuration in a folder that is forgotten, with a callback of these hooks."""
+    """Train a configuration in a temporary folder, with a callback made of these hooks."""
     from lightning.pytorch.callbacks import LambdaCallback
 
     from gan_lightning.training import train
@@ -204,12 +204,12 @@ def train_ours(config: "DictConfig", **hooks: Callable[..., None]) -> None:
     try:
         with tempfile.TemporaryDirectory() as folder, redirect_stdout(Terminal()):
             train(config, Path(folder), extra_callbacks=[LambdaCallback(**hooks)])
-    except Stopped as stopped:  # which says how to go on, in a folder that is gone
+    except Stopped as stopped:  # its message says how to resume, but the folder is gone
         end_at_once(stopped.signum, None)
 
 
 def ours(kind: str, overrides: Sequence[str], watch: Stopwatch) -> None:
-    """Train as a user does until the watch is over, with pictures and validations where that is ``complete``."""
+    """Train as a user would until the time is over, with pictures and validation if ``kind`` is complete."""
     config = composed([*overrides, f"trainer.max_steps={ENDLESS}"])
     if kind == "ours":
         config.callbacks = {name: config.callbacks[name] for name in SPARED}
@@ -222,7 +222,7 @@ def ours(kind: str, overrides: Sequence[str], watch: Stopwatch) -> None:
 
 
 def build_system(workload: Workload, options: Options) -> "System":
-    """The package's own networks, loss, prior and optimizers of a workload, and its data, for hand-written loops."""
+    """Build the package's networks, loss, prior, optimizers and data of a workload for the hand-written loops."""
     from loops import IMAGES, TOYS, System
 
     from gan_lightning.build import build_data, build_gan
@@ -255,13 +255,13 @@ def build_system(workload: Workload, options: Options) -> "System":
 
 
 def measure_speed(name: str, options: Options) -> dict[str, list[float]]:
-    """Updates a second of each kind, round by round."""
+    """Measure updates per second of each kind, round by round."""
     from loops import LOOPS
 
     system = build_system(WORKLOADS[name], options)
     speeds: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for i in range(options.rounds):
-        for kind in (*KINDS[i % len(KINDS) :], *KINDS[: i % len(KINDS)]):  # none always runs after the same
+        for kind in (*KINDS[i % len(KINDS) :], *KINDS[: i % len(KINDS)]):  # in rotating order
             watch = Stopwatch(options.seconds)
             if kind in LOOPS:
                 LOOPS[kind](system).train(watch.is_over)
@@ -274,9 +274,9 @@ def measure_speed(name: str, options: Options) -> dict[str, list[float]]:
 
 
 def measure_memory(name: str, options: Options) -> dict[str, float]:
-    """Peak resident memory of each kind, MiB."""
+    """Measure the peak resident memory of each kind, in MiB."""
     system = build_system(WORKLOADS[name], options)
-    # each hand-written loop gets its own form of the images
+    # each hand-written loop gets only its own form of the images
     parts = {"tutorial": replace(system, images=None), "limit": replace(system, dataset=None)}
     peaks = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -290,7 +290,7 @@ def measure_memory(name: str, options: Options) -> dict[str, float]:
 
 
 def peak_of(kind: str, overrides: Sequence[str], file: Path, seconds: float) -> float:
-    """Train in this process, which imports what that needs and no more; its peak resident memory, MiB."""
+    """Train in this process with only the imports that it needs; returns its peak resident memory in MiB."""
     watch = Stopwatch(seconds)
     if kind in ("complete", "ours"):
         ours(kind, overrides, watch)
@@ -304,18 +304,18 @@ def peak_of(kind: str, overrides: Sequence[str], file: Path, seconds: float) -> 
 
 
 def peak_resident() -> float:
-    """The largest resident set that this process has had, MiB."""
+    """The peak resident set of this process, in MiB."""
     status = Path("/proc/self/status")
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    # Linux hands a parent's ru_maxrss down to its children
+    # on Linux, children inherit their parent's ru_maxrss
     found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
     assert found is not None
     return int(found[1]) / 2**10
 
 
 def measure_start() -> dict[str, float]:
-    """Seconds of train.py --help to its end, and of train.py to the line that follows its first update."""
+    """Measure the seconds of train.py --help, and of train.py until it prints its first update."""
     program = [sys.executable, str(ROOT / "train.py")]
     began = time.perf_counter()
     subprocess.run([*program, "--help"], check=True, stdout=subprocess.DEVNULL)
@@ -334,7 +334,7 @@ def measure_start() -> dict[str, float]:
 
 
 def measure_quality(goal: Goal, seed: int) -> dict[str, float | None]:
-    """Seconds and updates of ours to the first validation that meets the goal; null where none does."""
+    """Measure seconds and updates of ours until a validation meets the goal; None if none does."""
     reached: dict[str, float | None] = {"seconds": None, "updates": None}
     began: list[float] = []
 
@@ -354,7 +354,7 @@ def measure_quality(goal: Goal, seed: int) -> dict[str, float | None]:
 
 
 def machine() -> dict[str, Any]:
-    """Where and with what is measured."""
+    """The machine and the versions used."""
     import lightning
     import torch
 
@@ -381,7 +381,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown."""
+    """Format a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -418,7 +418,7 @@ def quality_table(results: dict[str, list[dict[str, float | None]]]) -> str:
 
 
 def chosen(options: Options) -> list[str]:
-    """The workloads whose data is there; a line for each of the others."""
+    """The workloads whose data is given; prints a line for each of the others."""
     names = options.workloads or list(WORKLOADS)
     for name in names:
         place = WORKLOADS[name].place
@@ -428,7 +428,7 @@ def chosen(options: Options) -> list[str]:
 
 
 def benchmark(options: Options) -> dict[str, Any]:
-    """All that the options ask for, printed part by part."""
+    """Run the requested measurements and print them part by part."""
     results: dict[str, Any] = {"machine": machine(), "seconds": options.seconds}
     print(", ".join(f"{name} {value}" for name, value in results["machine"].items()))
     names = chosen(options) if options.speed or options.memory else []

@@ -1,14 +1,15 @@
-"""How the two smallest adversarial games move: the real GAN on the game xy and on the Dirac-GAN, in one figure.
+"""Draw the training dynamics of the two smallest adversarial games, the game xy and the Dirac-GAN, in one figure.
 
     python scripts/dynamics.py [out=docs/images/dynamics.png]
 
-Extragradient and optimistic descent are simulated; everything else is trained. The factors are closed forms.
+Extragradient and optimistic descent are simulated; all other trajectories come from training with the package's GAN.
+The factors are closed forms.
 """
 
 from gan_lightning.interruption import end_at_once, listen
 
 if __name__ == "__main__":
-    listen(end_at_once)  # before what takes seconds to import
+    listen(end_at_once)  # before the slow imports
 
 import warnings
 from dataclasses import dataclass
@@ -29,13 +30,13 @@ if TYPE_CHECKING:
 
 STEPS, ETA, H, GAMMA = 500, 0.1, 0.2, 0.3
 OSCILLATION_STEPS = 250
-REACH = 2.45  # of every phase plane: what leaves it has diverged
+REACH = 2.45  # of every phase plane; trajectories that leave it have diverged
 COLORS = {"converges": "#1f77b4", "circles": "#d98200", "diverges": "#c0392b"}
 
 
 @dataclass
 class Options:
-    out: Annotated[Path, "picture, as .png, .jpg, .webp, .pdf or .svg"] = Path("dynamics.png")
+    out: Annotated[Path, "output picture: .png, .jpg, .webp, .pdf or .svg"] = Path("dynamics.png")
 
     def __post_init__(self) -> None:
         check_picture(self.out)
@@ -43,7 +44,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Panel:
-    """One trajectory (steps + 1, 2) and what is known of it."""
+    """A trajectory (steps + 1, 2) and a known fact about it."""
 
     title: str
     fact: str
@@ -58,7 +59,7 @@ class Panel:
 
 
 def xy_panels() -> list[Panel]:
-    """The game xy with x = psi, y = theta: descent by the GAN, then two methods that look ahead."""
+    """The game xy with x = psi, y = theta: descent by the GAN, then two methods with lookahead."""
     from gan_lightning import dynamics
     from gan_lightning.dynamics import trajectory
     from gan_lightning.losses import Wasserstein
@@ -97,7 +98,7 @@ def bare_panels() -> list[Panel]:
 
 
 def penalty_panels() -> list[Panel]:
-    """The Dirac-GAN with a penalty, by simultaneous descent, whose factors are known."""
+    """The Dirac-GAN with a penalty under simultaneous descent, whose factors are known."""
     from gan_lightning import dynamics
     from gan_lightning.losses import Minimax, Wasserstein
     from gan_lightning.regularizers import R1, R2, GradientPenalty
@@ -122,7 +123,7 @@ def by(factor: float) -> str:
 
 
 def draw_oscillation(axes: "Axes", path: "Tensor") -> None:
-    """x, y and xy over the steps of simultaneous descent."""
+    """Draw x, y and xy over the steps of simultaneous descent."""
     x, y = path[: OSCILLATION_STEPS + 1].T
     axes.plot(x * y, color="0.75", linewidth=1.2, label="$xy$")
     axes.plot(x, color=COLORS["diverges"], label="$x$")
@@ -135,7 +136,7 @@ def draw_oscillation(axes: "Axes", path: "Tensor") -> None:
 
 
 def draw_panel(axes: "Axes", panel: Panel) -> None:
-    """The phase plane of one trajectory."""
+    """Draw the phase plane of one trajectory."""
     color = COLORS[panel.outcome]
     axes.plot(*panel.path.T, color=color, linewidth=1.1)
     axes.plot(*panel.path[0], "o", color="white", markeredgecolor="black", markersize=6)
@@ -147,7 +148,7 @@ def draw_panel(axes: "Axes", panel: Panel) -> None:
 
 
 def draw() -> "Figure":
-    """The oscillation of simultaneous descent, over a phase plane for each way to train."""
+    """Draw the oscillation of simultaneous descent above one phase plane per training method."""
     from matplotlib.figure import Figure
 
     from gan_lightning.training import quiet

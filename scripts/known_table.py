@@ -1,16 +1,17 @@
-"""A table of known law, five numeric and three categorical columns, as CSV; and how near other rows come to that law.
+"""Write a table with a known distribution as CSV, or measure how close other rows are to that distribution.
 
     python scripts/known_table.py out=law.csv [n=10000 seed=0]
     python scripts/known_table.py samples=samples.csv
 
-Prints of samples the KS distance of each numeric column, the largest error of a category's share in each other column,
-and the largest error of a correlation of two numeric columns, all against a million rows of the law.
+The table has five numeric and three categorical columns. For samples, prints the KS distance of each numeric column,
+the largest error of a category's share in each categorical column, and the largest error of a correlation between two
+numeric columns, all against a million rows of the distribution.
 """
 
 from gan_lightning.interruption import end_at_once, listen
 
 if __name__ == "__main__":
-    listen(end_at_once)  # before what takes seconds to import
+    listen(end_at_once)  # before the slow imports
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,31 +27,31 @@ if TYPE_CHECKING:
 
 NUMERIC = ("height", "weight", "age", "income", "score")
 CATEGORICAL = ("sex", "city", "plan")
-REFERENCE = 1_000_000  # rows, of a seed that no file of a smaller number has
+REFERENCE = 1_000_000  # rows, drawn with the largest seed
 REFERENCE_SEED = 2**32 - 1
 
 
 @dataclass
 class Options:
-    out: Annotated[Path | None, "CSV file for rows of the law"] = None
-    samples: Annotated[Path | None, "CSV file of rows to compare with the law"] = None
-    n: Annotated[int, "rows to write"] = 10_000
-    seed: Annotated[int, "of these rows"] = 0
+    out: Annotated[Path | None, "output CSV file for rows of the distribution"] = None
+    samples: Annotated[Path | None, "CSV file of rows to compare with the distribution"] = None
+    n: Annotated[int, "number of rows to write"] = 10_000
+    seed: Annotated[int, "seed of these rows"] = 0
 
     def __post_init__(self) -> None:
         check_values(self, n=SIZE, seed=SEED)
         if (self.out is None) == (self.samples is None):
-            raise UsageError("out and samples are two ways to call this: give one of them.")
+            raise UsageError("out and samples exclude each other: give one of them.")
         if self.samples is not None and not self.samples.is_file():
-            raise UsageError(f"{self.samples} is no file: give a CSV file of samples.")
+            raise UsageError(f"{self.samples} is not a file: give a CSV file of samples.")
 
 
 def law(n: int, seed: int) -> "DataFrame":
-    """n rows: of people their height, weight, age, income, score, sex, city and plan.
+    """Draw n rows with the columns height, weight, age, income, score, sex, city and plan.
 
-    height is bimodal by sex, and weight linear in it; age is of whole years, uniform from 18 to 79; log income is
-    normal about a line in age, and higher under plan a; score is bimodal, its lower mode that of the city Oslo. The
-    cities have the shares 0.5, 0.3, 0.15 and 0.05; plan a has 0.8 of the first two, and 0.3 of the others.
+    height is bimodal by sex, and weight is linear in height plus noise; age is uniform in whole years from 18 to 79;
+    log income is normal around a line in age and higher under plan a; score is bimodal, with Oslo as the lower mode.
+    The cities have the shares 0.5, 0.3, 0.15 and 0.05; plan a has a share of 0.8 in the first two, else of 0.3.
     """
     import numpy as np
     import pandas as pd
@@ -79,10 +80,10 @@ def law(n: int, seed: int) -> "DataFrame":
 
 
 def errors(samples: "DataFrame") -> dict[str, float]:
-    """By name: ks of each numeric column, share of each other one, and correlation, the largest error of a pair.
+    """Errors by name: ks per numeric column, share per categorical one, and correlation, the largest over all pairs.
 
     Raises:
-        UsageError: the samples have other columns.
+        UsageError: the samples lack a column.
     """
     from scipy.stats import ks_2samp
 

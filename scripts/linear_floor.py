@@ -1,15 +1,16 @@
-"""How close one linear layer with leaky ReLU can come to N(0, 1) from U(0, 1)^10, whatever trains it.
+"""Find how close a single linear layer with leaky ReLU can map U(0, 1)^10 to N(0, 1), however it is trained.
 
     python scripts/linear_floor.py [seed=0]
 
-Minimizes the Kolmogorov-Smirnov distance and, separately, the Wasserstein distance over the layer's eleven numbers,
-by Nelder and Mead from several starts, on 10,000 fixed samples. No adversarial training of that layer can do better.
+Minimizes the Kolmogorov-Smirnov distance and, separately, the Wasserstein distance over the layer's eleven parameters
+with the Nelder-Mead method from several starting points, on 10,000 fixed samples. These are estimates of the best that
+adversarial training of such a layer could reach.
 """
 
 from gan_lightning.interruption import end_at_once, listen
 
 if __name__ == "__main__":
-    listen(end_at_once)  # before what takes seconds to import
+    listen(end_at_once)  # before the slow imports
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ SIZE, SAMPLES, STARTS, ITERATIONS = 10, 10_000, 6, 1500
 
 @dataclass
 class Options:
-    seed: Annotated[int, "of the samples and the starts"] = 0
+    seed: Annotated[int, "seed of the samples and the starting points"] = 0
 
     def __post_init__(self) -> None:
         check_values(self, seed=SEED)

@@ -1,6 +1,6 @@
-"""Two hand-written loops of a GAN's updates, which scripts/benchmark.py compares with the package's own.
+"""Two hand-written training loops of GANs, which scripts/benchmark.py compares with the package.
 
-Nothing of Lightning or Hydra is imported here: the loops' memory is measured too.
+Lightning and Hydra are not imported here, because the memory of the loops is measured too.
 """
 
 import math
@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from gan_lightning.losses import Loss, Minimax, Relativistic
 from gan_lightning.priors import Prior
 
-BLOCK = 10  # rounds of samples and latents that the limit draws at once
+BLOCK = 10  # rounds of samples and latents that Limit draws at once
 
 
 def gaussian(n: int) -> Tensor:
@@ -60,7 +60,7 @@ IMAGES = {"mnist": mnist, "cifar": cifar}
 
 @dataclass(frozen=True)
 class System:
-    """What the loops train: a GAN's parts, and its data as a toy's ``draw`` or as images in both forms."""
+    """What the loops train: the parts of a GAN, and its data as a function ``draw`` or as images in both forms."""
 
     generator: nn.Module
     discriminator: nn.Module
@@ -74,14 +74,14 @@ class System:
     r1: float = 0.0  # weights of the penalties
     r2: float = 0.0
     draw: Callable[[int], Tensor] | None = None
-    images: Tensor | None = None  # uint8, (images, channels, height, width), for the limit
-    dataset: Dataset | None = None  # of images in [0, 1] and labels, for the tutorial
+    images: Tensor | None = None  # uint8, (images, channels, height, width), for Limit
+    dataset: Dataset | None = None  # of images in [0, 1] and labels, for Tutorial
 
 
 class Loop(ABC):
     """A hand-written loop over copies of a system's networks."""
 
-    fused: bool | None  # optimizers
+    fused: bool | None  # whether the optimizers are fused
     block: int  # rounds drawn at once
 
     def __init__(self, system: System) -> None:
@@ -96,7 +96,7 @@ class Loop(ABC):
         self.updates = {"discriminator_first": updates, "generator_first": updates[::-1]}[system.order]
 
     def train(self, is_over: Callable[[int], bool]) -> None:
-        """Round after round until ``is_over``, called with the rounds done."""
+        """Train round after round until ``is_over``, which is called with the number of rounds."""
         noise = torch.Generator(self.device)
         latents = self.drawn(lambda n: self.system.prior.sample(n, noise))
         reals = self.images() if self.system.draw is None else self.drawn(self.system.draw)
@@ -106,13 +106,13 @@ class Loop(ABC):
             rounds += 1
 
     def drawn(self, draw: Callable[[int], Tensor]) -> Iterator[Tensor]:
-        """Batches without end, (N, ...)."""
+        """Endless batches, (N, ...)."""
         n = self.system.batch_size
         while True:
             yield from draw(n * self.block).to(self.device).split(n)
 
     def round(self, real: Tensor, latents: Iterator[Tensor]) -> None:
-        """One update of each network on real samples, (N, *sample_shape), and on as many latents as it needs."""
+        """Update each network once, on real samples (N, *sample_shape) and as many latents as needed."""
         shared = self.generator(next(latents)) if self.system.reuse_fakes else None
 
         def fake() -> Tensor:
@@ -133,7 +133,7 @@ class Loop(ABC):
 
 
 class Tutorial(Loop):
-    """What tutorials write."""
+    """The loop of most tutorials."""
 
     fused = None
     block = 1
@@ -193,7 +193,7 @@ class Tutorial(Loop):
 
 
 class Limit(Loop):
-    """The same updates, as lean as they can be written."""
+    """The same updates, as lean as possible."""
 
     fused = True
     block = BLOCK
@@ -229,14 +229,14 @@ class Limit(Loop):
 
     @staticmethod
     def step(optimizer: Optimizer, loss: Tensor, weights: list[nn.Parameter]) -> None:
-        """A step on the gradient in these weights, by backward(), which is faster than autograd.grad."""
+        """Step on the gradients of these weights, by backward(), which is faster than autograd.grad."""
         for weight in weights:
             weight.grad = None
         loss.backward()
         optimizer.step()
 
     def penalties(self, logits: tuple[Tensor, Tensor], inputs: tuple[Tensor, Tensor]) -> Tensor:
-        """R1 on real and R2 on generated samples, (N,), from one differentiation."""
+        """R1 on real and R2 on generated samples, (N,), from one backward pass."""
         real, fake = torch.autograd.grad([one.sum() for one in logits], inputs, create_graph=True)
         r1, r2 = real.flatten(1).square().sum(1), fake.flatten(1).square().sum(1)
         return 0.5 * (self.system.r1 * r1 + self.system.r2 * r2)

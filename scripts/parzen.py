@@ -1,15 +1,15 @@
-"""Parzen-window log-likelihood of MNIST's test images under a trained generator, as Goodfellow et al. 2014 measure it.
+"""Estimate the Parzen-window log-likelihood of MNIST's test images under a trained generator (Goodfellow et al. 2014).
 
     python scripts/parzen.py checkpoint=RUN_FOLDER [n=10000 root=FOLDER_WITH_MNIST]
 
-The width is chosen on the last 10,000 training images' first 1,000; prints the mean over the 10,000 test images and its
-standard error, in nats. The paper has 225 +- 2 for its MNIST network.
+The width of the window is chosen on the first 1,000 of the last 10,000 training images. Prints the mean over the 10,000
+test images and its standard error, in nats. The paper reports 225 +- 2 for its MNIST network.
 """
 
 from gan_lightning.interruption import end_at_once, listen
 
 if __name__ == "__main__":
-    listen(end_at_once)  # before what takes seconds to import
+    listen(end_at_once)  # before the slow imports
 
 import math
 from dataclasses import dataclass, field
@@ -33,10 +33,10 @@ MNIST_SHAPE = (1, 28, 28)
 @dataclass
 class Options:
     checkpoint: Annotated[Path, CHECKPOINT] = MISSING
-    n: Annotated[int, "samples"] = 10_000
-    seed: Annotated[int, "of the latents"] = 0
-    root: Annotated[Path | None, "folder that holds MNIST/raw; null for where the run had it"] = None
-    trust: Annotated[list[str], "packages whose parts the checkpoint may use"] = field(default_factory=list)
+    n: Annotated[int, "number of samples"] = 10_000
+    seed: Annotated[int, "seed of the latents"] = 0
+    root: Annotated[Path | None, "folder that contains MNIST/raw; null for the run's"] = None
+    trust: Annotated[list[str], "further packages that the checkpoint may import"] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         check_values(self, n=SIZE, seed=SEED)
@@ -44,10 +44,10 @@ class Options:
 
 
 def read(options: Options, gan: "GAN") -> tuple["Tensor", "Tensor", tuple[float, float]]:
-    """The training and the test images as rows in [0, 1], and the range of the generator's pixels.
+    """Read the training and test images as rows in [0, 1], and the range of the generator's pixels.
 
     Raises:
-        UsageError: the run is not on MNIST, or its images are not there.
+        UsageError: the run was not trained on MNIST, or the images do not exist.
     """
     from gan_lightning.build import build_data
 
@@ -56,7 +56,7 @@ def read(options: Options, gan: "GAN") -> tuple["Tensor", "Tensor", tuple[float,
         config.data.root = str(options.root.absolute())
     data = build_data(config)
     if tuple(data.sample_shape) != MNIST_SHAPE:
-        raise UsageError(f"{options.checkpoint} makes no images of 28 by 28 pixels: give a run on MNIST.")
+        raise UsageError(f"{options.checkpoint} does not generate 28 by 28 images: give a run on MNIST.")
     try:
         train, test = (data.read(train=train)[0].flatten(1) / 255 for train in (True, False))  # type: ignore[attr-defined]
     except (ValueError, OSError) as error:
@@ -66,7 +66,7 @@ def read(options: Options, gan: "GAN") -> tuple["Tensor", "Tensor", tuple[float,
 
 
 def log_likelihoods(options: Options) -> tuple["Tensor", float]:
-    """The nats of every test image, and the window's width.
+    """The log-likelihood of every test image in nats, and the window's width.
 
     Raises:
         UsageError: the checkpoint or the images cannot be used.

@@ -1,19 +1,19 @@
-"""Quality after the same seconds of training: one table of runs that were trained with callbacks=race, and its curves.
+"""Compare runs after the same seconds of training: a table and curves of runs trained with callbacks=race.
 
     python scripts/race.py runs=multirun/race [at=[60,180,600] n=10000 out=race.png csv=race.csv]
     python scripts/race.py runs=multirun/A runs=multirun/B 'metrics=[fid,coverage]'
 
-Evaluates by evaluate.py every checkpoint that the runs have kept. A run that ended by its own length before a time goes
-in with what it ended with. What is found is written beside the checkpoint, checkpoints/at_60s.json, so that a further
-call measures only what is new. Prints Markdown as report.py does: mean and standard error over seeds, the best of each
-column in bold by the same test. csv has a row for each setting and column, with seconds, updates (step) and images too.
-out draws each metric over seconds and over images seen, with a band of one standard error over seeds.
+Evaluates every checkpoint that the runs have kept, as evaluate.py does. A run that ended before one of the times counts
+with its last checkpoint. Results are written beside the checkpoints, such as checkpoints/at_60s.json, so that another
+call evaluates only new ones. Prints a Markdown table like report.py: mean and standard error over seeds, with the best
+of each column in bold by the same test. csv has a row for each setting and column, also for seconds, updates (step) and
+images. out draws each metric over seconds and over images seen, with a band of one standard error over seeds.
 """
 
 from gan_lightning.interruption import end_at_once, listen
 
 if __name__ == "__main__":
-    listen(end_at_once)  # before what takes seconds to import
+    listen(end_at_once)  # before the slow imports
 
 import hashlib
 import json
@@ -37,31 +37,31 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-PROGRESS = {"seconds": "seconds of training", "images_seen": "real images seen"}  # what a race is run in
+PROGRESS = {"seconds": "seconds of training", "images_seen": "real images seen"}  # the x-axes
 WITHOUT = "Without a checkpoint of these times (train with callbacks=race)"
 
 
 @dataclass
 class Options:
-    runs: Annotated[list[Path], "folder of runs; once for each folder"] = MISSING
-    at: Annotated[list[float], "seconds, of those that the runs have kept"] = field(
+    runs: Annotated[list[Path], "folder of runs; repeat for several folders"] = MISSING
+    at: Annotated[list[float], "times in seconds at which the runs kept checkpoints"] = field(
         default_factory=lambda: [60.0, 180.0, 600.0]
     )
-    metrics: Annotated[list[str], "names as evaluate.py prints them"] = field(
+    metrics: Annotated[list[str], "names of metrics, as evaluate.py prints them"] = field(
         default_factory=lambda: ["fid", "precision", "recall", "coverage"]
     )
-    n: Annotated[int, "samples"] = evaluate.IMAGES
-    root: Annotated[str | None, "folder of the data; null for where the runs had it"] = None
-    out: Annotated[Path | None, "picture of the curves, as .png, .jpg, .webp, .pdf or .svg"] = None
-    csv: Annotated[Path | None, "file for the table"] = None
-    trust: Annotated[list[str], "packages whose parts the checkpoints may use"] = field(default_factory=list)
+    n: Annotated[int, "number of samples"] = evaluate.IMAGES
+    root: Annotated[str | None, "folder of the data; null for the runs'"] = None
+    out: Annotated[Path | None, "output picture of the curves: .png, .jpg, .webp, .pdf or .svg"] = None
+    csv: Annotated[Path | None, "output file for the table"] = None
+    trust: Annotated[list[str], "further packages that the checkpoints may import"] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         check_values(self, n=SIZE)
         if not self.at or not all(map(POSITIVE[0], self.at)):
             raise UsageError(f"at is {self.at}: give a list of numbers above 0, such as at=[60,180,600].")
         if not self.metrics:
-            raise UsageError("metrics is empty: give names as evaluate.py prints them, such as metrics=[fid,recall].")
+            raise UsageError("metrics is empty: give names that evaluate.py prints, such as metrics=[fid,recall].")
         if self.out:
             check_picture(self.out)
 
@@ -70,7 +70,7 @@ class Options:
 
 
 def kept(run: Run, seconds: float) -> Path | None:
-    """The checkpoint of what a run had after so many seconds, by its own clock; None without."""
+    """The checkpoint of a run after this many seconds on its own clock; None without one."""
     config = read_mapping(run.folder / "config.yaml") or {}
     clock = (config.get("callbacks") or {}).get("clock") or {}
     if seconds not in (clock.get("at_seconds") or ()):
@@ -78,12 +78,12 @@ def kept(run: Run, seconds: float) -> Path | None:
     path = run.folder / "checkpoints" / f"at_{seconds:g}s.ckpt"
     if path.exists():
         return path
-    last = path.with_name("last.ckpt")  # of a run that was done before
+    last = path.with_name("last.ckpt")  # of a run that finished earlier
     return last if not run.missing and last.exists() else None
 
 
 def measure(path: Path, options: Options) -> dict[str, Any]:
-    """What evaluate.py finds, and the seconds and the images that the checkpoint has taken; read where it is known.
+    """Evaluate a checkpoint, with its seconds and images; read the result from its file if it is known.
 
     Raises:
         UsageError: the checkpoint or the data cannot be used.
@@ -107,7 +107,7 @@ def measure(path: Path, options: Options) -> dict[str, Any]:
 
 
 def measured(run: Run, options: Options) -> Run:
-    """The run with its metrics after each time, by names such as 60 s/fid; they do not count where there are none."""
+    """The run with its metrics after each time, under names such as 60 s/fid; without any, it does not count."""
     metrics: dict[str, float] = {}
     how: tuple[tuple[str, str], ...] = ()
     for seconds in options.at:
@@ -118,7 +118,7 @@ def measured(run: Run, options: Options) -> Run:
         values |= {name: result[name] for name in (*PROGRESS, "step")}
         metrics |= {column(seconds, name): value for name, value in values.items()}
         how = tuple((name, str(result[name])) for name in COMPARED)
-    # all are of the same time, at whatever step
+    # compared at equal times, not steps
     return replace(run, metrics=metrics, protocol=how, missing="" if metrics else WITHOUT, step=None)
 
 
@@ -130,7 +130,7 @@ def column(seconds: float, name: str) -> str:
 
 
 def draw(rows: list[report.Row], options: Options) -> "Figure":
-    """Two axes for each metric: its mean and a band of one standard error over seconds and over images seen."""
+    """Draw two axes per metric: its mean and a band of one standard error over seconds and over images seen."""
     height, margin = 2.3, (0.4, 0.4 + 0.18 * len(rows))
     figure, grid = report.panel_grid(2 * len(options.metrics), height, margin, columns=2)
     lines: dict[int, Line2D] = {}
@@ -147,7 +147,7 @@ def draw(rows: list[report.Row], options: Options) -> "Figure":
 
 
 def band(row: report.Row, metric: str, progress: str, times: list[float]) -> dict[float, Sample]:
-    """The metric of a setting by its mean progress at each of the times that all its runs have."""
+    """The metric of a setting by mean progress, at each time that all its runs have."""
     points = {}
     for seconds in sorted(times):
         names = column(seconds, metric), column(seconds, progress)
@@ -158,7 +158,7 @@ def band(row: report.Row, metric: str, progress: str, times: list[float]) -> dic
 
 
 def finish(axes: "Axes", metric: str, progress: str, times: list[float]) -> None:
-    """Titles and scales; seconds are marked at the times."""
+    """Set titles and scales; the seconds axis has its ticks at the times."""
     axes.set_title(report.title(metric), fontsize=10, loc="left")
     axes.set_xlabel(PROGRESS[progress], fontsize=8)
     axes.set_xscale("log")
@@ -172,7 +172,7 @@ def finish(axes: "Axes", metric: str, progress: str, times: list[float]) -> None
 
 
 def race(options: Options) -> None:
-    """Print the table and write what was asked for.
+    """Print the table and write the requested files.
 
     Raises:
         UsageError: there is nothing to tabulate, or a run cannot be read.

@@ -1,16 +1,16 @@
-"""The vanishing gradient: a generator far from the data against a discriminator that learns to tell them apart.
+"""Show the vanishing gradient of a generator far from the data while the discriminator learns to tell them apart.
 
     python scripts/vanishing_gradient.py [out=docs/images/vanishing_gradient.png]
 
-The generator makes N(0, 0.2^2) and does not move, the data are N(3, 0.2^2), and the discriminator trains to its
-optimum by the real GAN. With the logit l, d/dl log(1 - D) = -D and d/dl -log D = -(1 - D): the same slopes, weighted by
-D under the minimax loss and by 1 - D under the non-saturating one (Goodfellow et al. 2014, section 3).
+The generator is fixed and samples N(0, 0.2^2), the data are N(3, 0.2^2), and the package's GAN trains the discriminator
+to its optimum. With the logit l, d/dl log(1 - D) = -D and d/dl -log D = -(1 - D): the same slopes, weighted by D under
+the minimax loss and by 1 - D under the non-saturating one (Goodfellow et al. 2014, section 3).
 """
 
 from gan_lightning.interruption import end_at_once, listen
 
 if __name__ == "__main__":
-    listen(end_at_once)  # before what takes seconds to import
+    listen(end_at_once)  # before the slow imports
 
 import warnings
 from dataclasses import dataclass
@@ -35,14 +35,14 @@ DATA_MEAN, STD = 3.0, 0.2
 
 @dataclass
 class Options:
-    out: Annotated[Path, "picture, as .png, .jpg, .webp, .pdf or .svg"] = Path("vanishing_gradient.png")
+    out: Annotated[Path, "output picture: .png, .jpg, .webp, .pdf or .svg"] = Path("vanishing_gradient.png")
 
     def __post_init__(self) -> None:
         check_picture(self.out)
 
 
 def make_gan(loss: "Loss") -> "GAN":
-    """The generator N(0, STD^2), which does not move, and a discriminator."""
+    """A GAN with the fixed generator N(0, STD^2) and a discriminator."""
     import torch
 
     from gan_lightning.game import Game
@@ -62,7 +62,7 @@ def make_gan(loss: "Loss") -> "GAN":
 
 
 def train(loss: "Loss") -> tuple["GAN", "Tensor"]:
-    """The GAN after D's training, and (D(G(z)), gradient norm) at every update, (UPDATES, 2)."""
+    """Train D; returns the GAN and (D(G(z)), gradient norm) at every update, (UPDATES, 2)."""
     import lightning
     import torch
     from lightning.pytorch.callbacks import LambdaCallback
@@ -92,7 +92,7 @@ def train(loss: "Loss") -> tuple["GAN", "Tensor"]:
 
 
 def draw_densities(axes: "Axes", gan: "GAN") -> None:
-    """Both densities and the trained D."""
+    """Draw both densities and the trained D."""
     import torch
 
     from gan_lightning.distributions import gaussian
@@ -109,7 +109,7 @@ def draw_densities(axes: "Axes", gan: "GAN") -> None:
 
 
 def draw_gradients(axes: "Axes", minimax: "Tensor", non_saturating: "Tensor") -> None:
-    """The generator's gradient under both losses, over what the factors D and 1 - D make of their common slope."""
+    """Draw the generator's gradient under both losses, and the factors D and 1 - D times their common slope."""
     slope = minimax[:, 1] + non_saturating[:, 1]  # the factors add up to 1
     d = minimax[:, 0]
     updates = range(1, len(d) + 1)
@@ -125,7 +125,7 @@ def draw_gradients(axes: "Axes", minimax: "Tensor", non_saturating: "Tensor") ->
 
 
 def draw(gan: "GAN", minimax: "Tensor", non_saturating: "Tensor") -> "Figure":
-    """Densities and discriminator beside the gradients."""
+    """Draw densities and discriminator beside the gradients."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4), dpi=100, layout="constrained")
@@ -145,7 +145,7 @@ def run(out: Path) -> None:
     quiet()
     warnings.filterwarnings("ignore", module="lightning")  # advice on long runs
     gan, non_saturating = train(NonSaturating())
-    _, minimax = train(Minimax())  # the same D, since G stays where it is
+    _, minimax = train(Minimax())  # the same D, since G is fixed
     with written_aside(out) as aside:
         draw(gan, minimax, non_saturating).savefig(aside)
     d, norm = minimax[-1].tolist()

@@ -459,9 +459,9 @@ REFUSED = [
     (["seconds=0"], "seconds is 0.0: give a number above 0."),
     (["workloads=[ring,moon]"], "workloads has 'moon': choose from gaussian_tutorial, gaussian_mlp, mixture_tutorial,"),
     (["workloads=ring"], "workloads is 'ring': give a list, such as [a,b]."),
-    (["data=nowhere"], "data=nowhere has no MNIST/raw: give the folder that holds it."),
-    (["cifar=nowhere"], "cifar=nowhere is not a folder: give one that holds cifar-10-batches-py or images."),
-    (["json=nowhere/x.json"], "json=nowhere/x.json cannot be written: there is no such folder."),
+    (["data=nowhere"], "data=nowhere has no MNIST/raw: give the folder that contains it."),
+    (["cifar=nowhere"], "cifar=nowhere is not a folder: give one that contains cifar-10-batches-py or images."),
+    (["json=nowhere/x.json"], "json=nowhere/x.json cannot be written: its folder does not exist."),
 ]
 
 

@@ -162,7 +162,7 @@ def test_resuming_with_another_architecture_is_refused(checkpoint: Path) -> None
 def test_a_constructors_refusal_is_passed_on_in_its_own_words(configure: Configure, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"prior\.low is 5 and prior\.high is 1\.7.*low must be less than high\.$"):
         train(configure(*TINY, "prior=uniform", "prior.low=5"), tmp_path)
-    with pytest.raises(UsageError, match=r"^Hinge cannot be made: .*unexpected keyword argument 'margin'\.$"):
+    with pytest.raises(UsageError, match=r"^Hinge cannot be created: .*unexpected keyword argument 'margin'\.$"):
         train(configure(*TINY, "loss=hinge", "+loss.margin=2"), tmp_path)
     with pytest.raises(UsageError, match=r"accelerator.*'abacus'"):
         train(configure(*TINY, "trainer.accelerator=abacus"), tmp_path)

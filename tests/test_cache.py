@@ -62,7 +62,7 @@ def test_no_damage_is_accepted(tmp_path: Path, capsys: pytest.CaptureFixture[str
         path.write_bytes(damaged)
         before = len(made)
         assert same(cached(path, lambda: made.append(1) or CONTENT), CONTENT)
-        is_said = f"{path} is damaged: it is made again." in capsys.readouterr().out.replace("\n", "")
+        is_said = f"{path} is damaged: it is recreated." in capsys.readouterr().out.replace("\n", "")
         assert is_said == (len(made) > before)
     assert len(made) > len(cuts) + 100
 
@@ -88,14 +88,14 @@ def test_a_disk_that_is_full_costs_the_cache_alone(
 
     monkeypatch.setattr(torch, "save", full)
     assert cached(tmp_path / "a.pt", lambda: CONTENT) is CONTENT
-    assert "No space left on device): the next run makes it again." in capsys.readouterr().out.replace("\n", "")
+    assert "No space left on device): the next run will recreate it." in capsys.readouterr().out.replace("\n", "")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file" / "cache", tmp_path / "file", Path("/proc/cache")):
-        with pytest.raises(UsageError, match=rf"^data\.cache={folder} cannot be written \(.+\): give another folder"):
+        with pytest.raises(UsageError, match=rf"^data\.cache={folder} cannot be written \(.+\): give another "):
             cache_folder(folder)
     assert cache_folder(tmp_path / "a" / "b").is_dir()
 

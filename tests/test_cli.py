@@ -117,11 +117,11 @@ WRONG = [
     (["~data._target_"], "~data._target_ removes"),
     (["+regularizer.r1.weight=10"], "choose regularizer=r1"),
     (["trainer.plugins=slurm"], "trainer.plugins is 'slurm'"),
-    (["hydra.run.dir=/dev/null"], "/dev/null cannot be made"),
-    (["hydra.run.dir=/dev/null/x"], "/dev/null/x cannot be made"),
-    (["hydra.run.dir=/proc/x"], "/proc/x cannot be made"),
-    (["hydra.run.dir=" + "x" * 300], "cannot be made"),
-    (["-m", "seed=0,1", "hydra.sweep.dir=/dev/null/x"], "/dev/null/x cannot be made"),
+    (["hydra.run.dir=/dev/null"], "/dev/null cannot be created"),
+    (["hydra.run.dir=/dev/null/x"], "/dev/null/x cannot be created"),
+    (["hydra.run.dir=/proc/x"], "/proc/x cannot be created"),
+    (["hydra.run.dir=" + "x" * 300], "cannot be created"),
+    (["-m", "seed=0,1", "hydra.sweep.dir=/dev/null/x"], "/dev/null/x cannot be created"),
     (["resume=nowhere"], "resume=nowhere"),
     (["resume=nowhere", "data.root=x", "trainer.max_steps=7"], "resume=nowhere"),
     (["resume=nowhere/checkpoints/best.ckpt"], "best.ckpt does not exist"),
@@ -139,7 +139,7 @@ def test_what_is_not_utf_8_is_refused(tmp_path: Path, option: str) -> None:
     (tmp_path / name).mkdir()
     result = command(f"{option}={name}", cwd=tmp_path)
     assert without_torch(result) == ""
-    assert result.stderr == f"Error: {option}=caf\\udce9 is not UTF-8: rename what it names, or give a link to it.\n"
+    assert result.stderr == f"Error: {option}=caf\\udce9 is not UTF-8: rename the file, or give a link to it.\n"
     assert list(tmp_path.iterdir()) == [tmp_path / name]
 
 
@@ -160,9 +160,9 @@ def test_a_wrong_command_line_ends_in_one_sentence_at_once(tmp_path: Path, argum
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"a:\n\t b: 1\n", "no YAML (while scanning for the next token found character '\\t'"),
+        (b"a:\n\t b: 1\n", "not valid YAML (while scanning for the next token found character '\\t'"),
         (b"seed: 1\nseed: 2\n", "found duplicate key seed"),
-        (b"name: caf\xe9\n", "x.yaml is not UTF-8: save it as such."),
+        (b"name: caf\xe9\n", "x.yaml is not UTF-8: save it as UTF-8."),
         (b"name: \0\n", "unacceptable character #x0000"),
         (b"defaults: 3\n", "defaults must be a list"),
     ],
@@ -369,7 +369,7 @@ def test_a_run_goes_on_by_what_it_is_called_with_changes_of_its_own_options(tmp_
     assert (config.schedule.start, config.trainer.max_steps) == (0.25, 30)
     assert json.loads((run / "metrics.json").read_text())["step"] == 30
     third = trained(f"resume={run}", "trainer.max_steps=29", cwd=tmp_path)
-    assert third.stderr.startswith("Error: trainer.max_steps is 29, but the run is at step 30 already")
+    assert third.stderr.startswith("Error: trainer.max_steps is 29, but the run is already at step 30")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["moved", "runs"]
 
 

@@ -166,7 +166,7 @@ def test_what_does_not_go_with_resume_is_refused(folder: Path, others: list[str]
 def test_no_run_and_no_resume_are_refused() -> None:
     assert "resume=nowhere is not the folder of a run" in refusal(["resume=nowhere"])
     assert "resume= is not the folder of a run" in refusal(["resume="])
-    assert "give it with resume=" in refusal(["trust=[my_lab]"])
+    assert "give it together with resume=" in refusal(["trust=[my_lab]"])
 
 
 # ------------------------------------------------------------------------------------------------------- names

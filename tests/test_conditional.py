@@ -133,8 +133,8 @@ REFUSED = [
         ["data=gaussian", "model.conditional=true"],
         "model.conditional is true, but the data has no classes: choose data",
     ),
-    (["data=ring", "model=linear", "model.conditional=true"], "model=linear has no networks that take classes"),
-    (["data=ring", "model=mlp", "model.generator.conditional_norm=true"], "conditional_norm is for classes"),
+    (["data=ring", "model=linear", "model.conditional=true"], "the networks of model=linear do not take classes"),
+    (["data=ring", "model=mlp", "model.generator.conditional_norm=true"], "conditional_norm needs classes"),
     (["data=ring", "game=acgan"], "game=acgan needs a conditional generator"),
     (["data=ring", "model.discriminator.conditioning=sum"], "conditioning is 'sum': give one of projection, joined"),
     (["data=ring", "model.conditional=yes"], "model.conditional is 'yes': give true or false"),
@@ -231,7 +231,7 @@ def test_a_grid_of_samples_has_a_row_for_each_class(runs: Path, tmp_path: Path) 
         assert way.n_frames == 6 + 4  # there and back
     with pytest.raises(SystemExit, match="There is no class 'up': choose from across, along"):
         run(script, where, f"out={tmp_path / 'x.png'}", "classes=[up]")
-    with pytest.raises(SystemExit, match="mode=classes needs two classes or more, but there are 1"):
+    with pytest.raises(SystemExit, match="mode=classes needs at least two classes, but there are 1"):
         run(script, where, f"out={tmp_path / 'x.png'}", "classes=[along]", "mode=classes")
 
 

@@ -130,8 +130,8 @@ NO_TARGETS = [
     ("gan_lightning..losses.Hinge", "give the dotted name"),
     ("'gan_lightning.losses.Hinge '", "give the dotted name"),
     ("gan_lightning.losses.Hing", "did you mean gan_lightning.losses.Hinge?"),
-    ("gan_lightning.loses.Hinge", "which is not there: correct the name."),
-    ("gan_lightning.losses.hinge.Hinge", "which is not there"),
+    ("gan_lightning.loses.Hinge", "which does not exist: correct the name."),
+    ("gan_lightning.losses.hinge.Hinge", "which does not exist"),
     ("gan_lightning", "give the dotted name"),
     (
         "my_lab_that_is_not.nets.Net",
@@ -317,7 +317,7 @@ def test_options_of_a_part_that_only_an_experiment_names_are_refused_on_the_comm
         check_changes(changes(*others), configure(*chosen, *others), names)
     check_changes(changes("regularizer.r1.weight=1"), configure(chosen[0], "regularizer.r1.weight=1"), names)
     constant = ("experiment=r3gan_cifar10_published", "schedule=constant", "schedule.final=1")
-    with pytest.raises(UsageError, match=r"^schedule\.final=1 sets an option of a schedule, and none is chosen"):
+    with pytest.raises(UsageError, match=r"^schedule\.final=1 sets an option of a schedule, but none is chosen"):
         check_changes(changes(constant[-1]), configure(*constant), names)
 
 
@@ -382,7 +382,7 @@ def test_a_run_has_twenty_epochs_or_its_steps(configure: Configure) -> None:
             "optimizer is not an option here: did you mean optimizer@discriminator_optimizer, "
             "optimizer@generator_optimizer?",
         ),
-        ("+data=ring", "data has an option already: choose another with data=OPTION, without a plus sign."),
+        ("+data=ring", "data already has an option: choose another with data=OPTION, without a plus sign."),
         ("~model.foo", "~model.foo removes an option that does not exist: leave it out."),
         ("~trainer.logger", "~trainer.logger removes an option that does not exist: leave it out."),
         (
@@ -405,7 +405,7 @@ def test_a_mapping_in_the_place_of_another_says_how(configure: Configure) -> Non
         configure(other)
     sentence = explain(refused.value, lambda: ["data.distribution.mean", "data.distribution.std"])
     assert sentence == (
-        "data.distribution has no loc, and a mapping changes what is there: to put another in its place, give "
+        "data.distribution has no loc, and a mapping only updates existing options: to replace it, give "
         "~data.distribution and +data.distribution=VALUE."
     )
     assert set(configure("~data.distribution", f"+{other}").data.distribution) == {"_target_", "loc", "scale"}

@@ -56,7 +56,7 @@ def test_two_processes_are_one(tmp_path: Path, common: tuple[str, ...]) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     assert "data.batch_size" not in train(one, *common, "data.batch_size=64")
     printed = train(two, *common, "data.batch_size=32", "trainer.devices=2", "trainer=ddp")
-    assert printed.count("data.batch_size=32 is each device's: an update sees 64 samples on 2 devices\n") == 1
+    assert printed.count("data.batch_size=32 is per device: an update uses 64 samples on 2 devices\n") == 1
     single, first, second = (saved(path) for path in (one / "rank0.pt", two / "rank0.pt", two / "rank1.pt"))
     assert_close(first, second, rtol=0, atol=0)
     assert_close(first, single, rtol=1e-4, atol=1e-6)

@@ -42,16 +42,16 @@ def test_a_dry_run_shows_options_data_networks_and_cost(configure: Configure, tm
 
     rows = dict(re.split(r"  +", line) for line in data.splitlines()[:-1])
     assert (rows["shape"], rows["classes"]) == ("2", "8: 0, 1, 2, 3, 4, 5, 6, 7")
-    assert (rows["range"], rows["updates in an epoch"]) == ("unbounded", "20")
-    with Image.open(data.splitlines()[-1].removeprefix("Picture of them: ")) as picture:
+    assert (rows["range"], rows["updates per epoch"]) == ("unbounded", "20")
+    with Image.open(data.splitlines()[-1].removeprefix("Picture of real samples: ")) as picture:
         assert picture.size[0] > 100
     gan = build_gan(configure(*typed[:2], *typed[3:]), (2,), 8)
     for text, network in ((generator, gan.game.generator), (discriminator, gan.game.discriminator)):
         assert f": {type(network).__name__}, {sum(w.numel() for w in network.parameters()):,} parameters" in text
     assert re.split(r"  +", discriminator.splitlines()[1].strip()) == ["layers.0", "Linear", "8", "24"]
     assert re.fullmatch(
-        r"4,000 updates take about 0:\d\d:\d\d, without validations and pictures: [\d.]+ ms an update, "
-        r"\d\.\d\d GiB of memory, by 5 updates",
+        r"4,000 updates take about 0:\d\d:\d\d, not counting validation and pictures: [\d.]+ ms per update, "
+        r"\d\.\d\d GiB of memory, measured over 5 updates",
         spent,
     )
 
@@ -84,9 +84,9 @@ def test_every_parameter_is_in_the_tables(configure: Configure, options: list[st
 
 
 def test_a_run_without_a_length_has_its_speed() -> None:
-    assert cost(0.0125, None, 2**31) == "12.5 ms an update, 2.00 GiB of memory, by 5 updates"
+    assert cost(0.0125, None, 2**31) == "12.5 ms per update, 2.00 GiB of memory, measured over 5 updates"
     assert cost(None, 100, 2**31) == "2.00 GiB of memory"
-    assert cost(0.5, 100_000, 2**30).startswith("100,000 updates take about 13:53:20, without")
+    assert cost(0.5, 100_000, 2**30).startswith("100,000 updates take about 13:53:20, not counting")
 
 
 def test_a_dry_run_is_of_one_new_run() -> None:

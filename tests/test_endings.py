@@ -83,7 +83,7 @@ def test_a_stopped_run_says_where_it_is_and_goes_on(
     assert {s: signal.getsignal(s) for s in interruption.ENDING} == before
     assert stopped.value.status == 128 + signum
     name = "Ctrl-C" if signum == signal.SIGINT else signum.name
-    assert str(stopped.value).startswith(f"Stopped by {name} at step {step} of 40, with a checkpoint: go on by ")
+    assert str(stopped.value).startswith(f"Stopped by {name} at step {step} of 40, with a checkpoint: resume with ")
     assert f"resume='{os.path.relpath(run)}'" in str(stopped.value)
     assert not (run / "metrics.json").exists()
     assert checkpoint(run)["global_step"] == step
@@ -160,9 +160,9 @@ def test_a_change_that_no_step_would_follow_is_refused_and_not_written(
         (run / "metrics.json").unlink()
     before = content(run)
     for change, says in (
-        ("generator_optimizer.lr=0.5", r"generator_optimizer\.lr=0\.5 would change nothing, since the run finished"),
-        ("trainer.max_epochs=1", "trainer.max_epochs is 1, but the run is at epoch 2 already"),
-        ("trainer.max_steps=39", "trainer.max_steps is 39, but the run is at step 40 already"),
+        ("generator_optimizer.lr=0.5", r"generator_optimizer\.lr=0\.5 would have no effect, since the run finished"),
+        ("trainer.max_epochs=1", "trainer.max_epochs is 1, but the run is already at epoch 2"),
+        ("trainer.max_steps=39", "trainer.max_steps is 39, but the run is already at step 40"),
     ):
         with pytest.raises(UsageError, match=says):
             train(resumption.resume(run, [change]), run)
@@ -176,7 +176,7 @@ def test_a_finished_run_without_a_checkpoint_is_not_trained_again(configure: Con
     run = tmp_path / "run"
     train(configure(*(option for option in SMALL if "callbacks" not in option), "callbacks=none"), run)
     before = content(run)
-    with pytest.raises(UsageError, match=r"is done and has no last\.ckpt to go on from"):
+    with pytest.raises(UsageError, match=r"has finished and has no last\.ckpt to continue from"):
         train(resumption.resume(run), run)
     assert content(run) == before
 
@@ -189,7 +189,7 @@ def test_a_finished_run_says_that_nothing_is_left(configure: Configure, tmp_path
         capsys.readouterr()
         assert train(resumption.resume(run, changes), run) == pytest.approx(metrics)
         (line,) = capsys.readouterr().out.splitlines()
-        assert line.startswith("Nothing is left to train: the run is done, at step 40; ")
+        assert line.startswith("Nothing is left to train: the run finished at step 40; ")
         assert line.endswith("trainer.max_steps=80")
         assert content(run) == before
     (run / "metrics.json").unlink()  # as after a kill at the very end
@@ -542,7 +542,7 @@ def test_a_damaged_cache_is_named_and_made_again(
     damaged[len(damaged) // 2] ^= 0x40
     path.write_bytes(damaged)
     assert torch.equal(cached(path, lambda: content), content)
-    assert capsys.readouterr().out == f"{path} is damaged: it is made again.\n"
+    assert capsys.readouterr().out == f"{path} is damaged: it is recreated.\n"
     path.write_text("no archive")
     assert torch.equal(cached(path, lambda: content), content)
     assert torch.equal(cached(path, fail), content)

@@ -299,7 +299,7 @@ def test_what_images_cannot_give_is_one_sentence(
     assert f"MNIST is not in root={tmp_path}/gone" in refusal(script, run, f"root={tmp_path}/gone")
     assert "held_out is not an option of this run's data" in refusal(script, run, "held_out=here")
     (tmp_path / "file").touch()
-    sentence = f"Error: cache={tmp_path / 'file'} cannot be written (File exists): give another folder by cache=FOLDER."
+    sentence = f"Error: cache={tmp_path / 'file'} cannot be written (File exists): give another cache=FOLDER."
     assert refusal(script, run, f"cache={tmp_path / 'file'}") == sentence
     assert "features is 'other': give one of own, inception or null" in refusal(script, run, "features=other")
     monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)

@@ -173,7 +173,7 @@ def test_without_onnx_runtime_the_file_is_not_checked(
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     run(script, f"checkpoint={runs / 'points'}", f"out={tmp_path / 'generator.onnx'}")
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.endswith("not checked, for want of ONNX Runtime: pip install 'gan-lightning[export]'")
+    assert line.endswith("not checked, because ONNX Runtime is not installed: pip install 'gan-lightning[export]'")
     assert (tmp_path / "generator.onnx").exists()
 
 

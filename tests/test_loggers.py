@@ -318,10 +318,10 @@ def test_a_folder_for_curves_is_one_runs_alone(configure: Configure, tmp_path: P
     train(configure(*options, "callbacks=default"), tmp_path / "a")
     train(configure(*BARE, f"logger={name}", "callbacks=default"), tmp_path / "b")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(UsageError, match="holds a run's curves already: give each run a save_dir of its own"):
+    with pytest.raises(UsageError, match="already holds a run's curves: give each run its own save_dir"):
         train(configure(*options), tmp_path / "c")
     changes = [f"logger.{name}.save_dir={place}", "trainer.max_steps=20"]
-    with pytest.raises(UsageError, match=rf"save_dir={place} is another run's, {tmp_path / 'a'}: "):
+    with pytest.raises(UsageError, match=rf"save_dir={place} belongs to another run, {tmp_path / 'a'}: "):
         train(resumption.resume(tmp_path / "b", changes), tmp_path / "b")
     with pytest.raises(UsageError, match="is the folder of another run"):
         train(configure(*BARE, f"logger={name}", f"logger.{name}.save_dir={tmp_path / 'b'}"), tmp_path / "c")
@@ -340,7 +340,7 @@ def test_of_two_runs_that_begin_at_once_one_has_the_folder(tmp_path: Path) -> No
     both = [CSVFile(str(tmp_path / "curves")), EventFile(str(tmp_path / "curves"))]
     claim(both, runs[0], is_new=True)
     claim(both, runs[0], is_new=True)
-    with pytest.raises(UsageError, match="is another run's"):
+    with pytest.raises(UsageError, match="belongs to another run"):
         claim(both, runs[1], is_new=True)
     runs[0].rmdir()
     claim(both, runs[1], is_new=True)

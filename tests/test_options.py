@@ -89,7 +89,7 @@ def test_null_is_none_only_where_there_may_be_none() -> None:
 
 REFUSED = [
     ([], "checkpoint is not set: give checkpoint=VALUE"),
-    (["checkpoint="], "checkpoint is '': give a text."),
+    (["checkpoint="], "checkpoint is '': give a string."),
     (["out="], "out is '': give a path or null."),
     (["folders="], "folders is '': give a path."),
     (["limit="], "limit is '': give a number or null."),
@@ -147,5 +147,5 @@ def test_help_has_the_document_and_every_default(
         "out=null",
         "folders=[]",
     ]
-    assert lines[4].split() == ["checkpoint=(must", "be", "given)", "where", "it", "is"]
+    assert lines[4].split() == ["checkpoint=(required)", "where", "it", "is"]
     assert lines[5].endswith("  how many")

@@ -182,7 +182,7 @@ def test_what_the_file_does_not_hold_is_told(toy: Path) -> None:
         with pytest.raises(SystemExit) as ended:
             run(script, "checkpoint=ring", "weights=raw")
         needs = (
-            f"{find('ring')} holds the averaged generator alone, and this needs game.generator: give the run's folder."
+            f"{find('ring')} holds only the averaged generator, but this needs game.generator: give the run's folder."
         )
         assert ended.value.code == f"Error: {needs}"
 
@@ -201,13 +201,13 @@ def test_what_is_no_such_file_is_one_sentence() -> None:
     damaged = [b"", b"PK", whole[:-1], whole[: 8 + header], b"\xff" * 40, save({"w": torch.zeros(2)})]
     for content in [*damaged, changed({"config": 3})[:-5]]:
         Path("x.safetensors").write_bytes(content)
-        with pytest.raises(UsageError, match=r"x\.safetensors is damaged, or no file of export\.py: give one"):
+        with pytest.raises(UsageError, match=r"x\.safetensors is damaged or not a file of export\.py: give a file"):
             load("x.safetensors")
     config = read(find("ring"))["gan"]["config"]
     foreign = config | {"loss": {"_target_": "os.system"}}
     Path("x.safetensors").write_bytes(changed({"config": foreign}))
     with pytest.raises(
-        UsageError, match=r"loss\._target_ is 'os\.system' in x\.safetensors, which is no part of a run"
+        UsageError, match=r"loss\._target_ is 'os\.system' in x\.safetensors, which is not a part of a run"
     ):
         load("x.safetensors")
     Path("x.safetensors").write_bytes(changed({}, {"generator.layers.0.weight": torch.zeros(2, 2)}))

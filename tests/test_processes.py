@@ -80,7 +80,7 @@ def test_a_process_that_is_killed_ends_the_others(tmp_path: Path, rank: int) -> 
         assert line.startswith(f"Error: Process 1 of 2 (pid {pids[1]}) was killed by SIGKILL: the others ")
     else:
         assert ended.returncode == -signal.SIGKILL
-        assert line.startswith("Error: The first process of the run was killed: the others end too")
+        assert line.startswith("Error: The first process was killed: the others end too")
     assert "Traceback" not in ended.stderr
 
 
@@ -108,7 +108,7 @@ def test_an_interrupted_sweep_goes_on_by_its_own_command(tmp_path: Path) -> None
     sweep = ("-m", "seed=0,1", *TINY, *at(tmp_path, signal.SIGINT), "hydra.sweep.dir=sweep")
     ended = run(tmp_path, *sweep)
     assert ended.returncode == 130
-    assert re.search(r"^Stopped by Ctrl-C at step 12 of 40, with a checkpoint: go on by ", ended.stderr, re.MULTILINE)
+    assert re.search(r"^Stopped by Ctrl-C at step 12 of 40, with a checkpoint: resume ", ended.stderr, re.MULTILINE)
     assert "2 of 2" not in ended.stdout
     told = run(tmp_path, "runs=sweep", program="scripts/report.py")
     assert (told.returncode, told.stderr.count("\n")) == (1, 1)

@@ -36,9 +36,9 @@ def test_good_networks_pass() -> None:
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"discriminator": nn.Sequential(nn.Linear(2, 3), nn.Flatten(0))}, r"gives \(12,\) where \(4,\) is expected"),
-    ({"discriminator": nn.Unflatten(1, (1, 2))}, r"gives \(4, 1, 2\) where"),
-    ({"generator": nn.Linear(3, 5)}, r"makes samples of shape \(4, 5\) where the data's are \(4, 2\)"),
+    ({"discriminator": nn.Sequential(nn.Linear(2, 3), nn.Flatten(0))}, r"gives \(12,\), but \(4,\), one logit"),
+    ({"discriminator": nn.Unflatten(1, (1, 2))}, r"gives \(4, 1, 2\), but"),
+    ({"generator": nn.Linear(3, 5)}, r"makes samples of shape \(4, 5\), but the data's have shape \(4, 2\)"),
     ({"discriminator": discriminator(nn.Sigmoid(), nn.Flatten(0))}, "ends in a sigmoid"),
     ({"discriminator": discriminator(nn.Flatten(0), nn.Sigmoid())}, "ends in a sigmoid"),
 ]
@@ -69,7 +69,7 @@ def test_of_a_large_batch_a_part_is_played(batch_size: int, played: int) -> None
 def test_what_is_not_finite_is_refused(network: str) -> None:
     gan = small_gan()
     nn.init.constant_(getattr(gan.game, network)[0].weight, float("nan"))
-    with pytest.raises(UsageError, match=rf"model\.{network} gives values that are not finite"):
+    with pytest.raises(UsageError, match=rf"model\.{network} gives non-finite values"):
         check_networks(gan, data())
 
 
@@ -121,7 +121,7 @@ def test_pairs_are_translated_and_nothing_else_is() -> None:
     class Translating(Game):
         translates = True
 
-    with pytest.raises(UsageError, match="no pairs of them: choose data=paired_folder"):
+    with pytest.raises(UsageError, match="not pairs of images: choose data=paired_folder"):
         check_networks(small_gan(Translating), GivenData(torch.randn(4, 4, 2), 4))
 
 

@@ -404,9 +404,9 @@ def test_broken_numbers_are_left_out_and_named(report: Script, tmp_path: Path) -
         ["2", "nan (0 of 2)"],
         ["3", "9.600 ± 0.058"],
     ]
-    (line,) = (note for note in printed.notes if note.startswith("No finite number"))
+    (line,) = (note for note in printed.notes if note.startswith("Left out because not finite"))
     named = [f"val/ks of {tmp_path / run}" for run in ("a/1", "b/2", "c/0", "c/1")]
-    assert line == f"No finite number, and so left out: {', '.join(named)}."
+    assert line == f"Left out because not finite: {', '.join(named)}."
 
 
 def test_a_run_that_lacks_a_metric_is_named(report: Script, tmp_path: Path) -> None:
@@ -424,7 +424,7 @@ def test_runs_without_metrics_are_counted_and_named(report: Script, tmp_path: Pa
     (tmp_path / "a" / "1" / "metrics.json").unlink()
     printed = report(tmp_path)
     assert [row[1:3] for row in printed.rows] == [["2 of 3", "0.110 ± 0.010 (2 of 3)"], ["3", "9.200 ± 0.058"]]
-    assert printed.notes[1] == f"Without metrics.json (stopped, diverged or not done yet): {tmp_path / 'a' / '1'}."
+    assert printed.notes[1] == f"Without metrics.json (stopped, diverged or not finished): {tmp_path / 'a' / '1'}."
 
 
 def test_a_config_that_is_no_runs_is_passed_over(report: Script, runs: Path) -> None:
@@ -439,7 +439,7 @@ def test_twins_are_named_and_the_first_counts(report: Script, tmp_path: Path) ->
     printed = report(tmp_path)
     assert printed.rows == [["ring", "1", "0.25"]]
     assert printed.notes[1:] == [
-        f"{tmp_path / 'a'} and {tmp_path / 'b'} have one setting and one seed: the first is counted."
+        f"{tmp_path / 'a'} and {tmp_path / 'b'} have the same setting and seed: only the first is counted."
     ]
 
 
@@ -553,7 +553,7 @@ def test_an_evaluation_from_before_the_run_went_on_is_left_out(report: Script, t
     assert printed.rows == [["a", "2 of 4", "2.0 ± 1.0 (2 of 4)"]]
     left_out = ", ".join(str(tmp_path / "a" / seed) for seed in "23")
     assert printed.notes[1:] == [
-        f"Evaluated at another step than the run ended with, and so left out (evaluate again): {left_out}."
+        f"Left out because evaluated at a step other than the run's last (evaluate again): {left_out}."
     ]
 
 
@@ -562,7 +562,7 @@ def test_an_evaluation_that_does_not_say_of_what_is_one_sentence(report: Script,
     evaluate(runs / "Hinge" / "0", "cnn", 100, fid=1.0)
     path = runs / "Hinge" / "0" / "evaluation.json"
     path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != lost}))
-    assert f"{path} lacks what is compared: make it again with" in refusal(report, runs, "evaluation=true")
+    assert f"{path} lacks values to compare: run python" in refusal(report, runs, "evaluation=true")
 
 
 def test_evaluations_of_one_kind_are_ranked(report: Script, runs: Path) -> None:
@@ -727,8 +727,8 @@ def test_curves_are_chosen_and_their_gaps_named(report: Script, drawn: dict[str,
     assert printed.header == ["setting", "seeds", "ks ↓"]
     assert [axes.get_title(loc="left") for axes in drawn["c.png"].axes] == ["loss/generator"]
     assert printed.notes[1:] == [
-        "The curve of loss/generator of a is of 1 of 2 seeds.",
-        "The curve of loss/generator of b is empty: its seeds share no step.",
+        "The curve of loss/generator for a is of 1 of 2 seeds.",
+        "The curve of loss/generator for b is empty: its seeds share no step.",
     ]
 
 

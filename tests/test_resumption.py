@@ -204,11 +204,11 @@ def saved(step: int, started: int, processed: int) -> dict[str, Any]:
 def test_a_run_cannot_end_before_what_it_has_reached(folder: Path) -> None:
     config = resume(folder, ["trainer.max_steps=50"])
     message = refusal(lambda: check_length(config, saved(51, 9, 9)))
-    assert "trainer.max_steps is 50, but the run is at step 51" in message
+    assert "trainer.max_steps is 50, but the run is already at step 51" in message
     check_length(config, saved(50, 9, 9))
     shorter = resume(folder, ["trainer.max_epochs=1"])
     message = refusal(lambda: check_length(shorter, saved(9, 2, 1)))
-    assert "trainer.max_epochs is 1, but the run is at epoch 2" in message
+    assert "trainer.max_epochs is 1, but the run is already at epoch 2" in message
     check_length(shorter, saved(1000, 1, 1))
     check_length(shorter, {})
 

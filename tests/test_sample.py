@@ -215,7 +215,7 @@ def test_arrays_may_end_in_capitals(script: ModuleType, gray: Path, tmp_path: Pa
 
 
 def test_a_format_without_pictures_as_large_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"a\.webp cannot hold 16384 x 1 pixels: end its name in \.png\."):
+    with pytest.raises(UsageError, match=r"a\.webp cannot hold 16384 x 1 pixels: use \.png\."):
         write_picture(tmp_path / "a.webp", torch.zeros(3, 1, 16384, dtype=torch.uint8))
     assert not list(tmp_path.iterdir())
 
@@ -238,7 +238,7 @@ def test_without_an_average_the_raw_generator_is_announced(
 ) -> None:
     written = arrays(script, tmp_path, color, "n=5")
     note, summary = capsys.readouterr().out.splitlines()
-    assert note == f"{color} keeps no averaged generator: these are samples of the raw one."
+    assert note == f"{color} has no averaged generator: these are samples of the raw one."
     assert summary == f"5 samples of step 12, raw generator, in {tmp_path / 'arrays.npz'}"
     np.testing.assert_allclose(written["samples"], evaluate(load(color).game.generator, written["latents"]), atol=1e-6)
     arrays(script, tmp_path, color, "n=5", "weights=raw")
@@ -346,7 +346,7 @@ REFUSED = [
     (["mode=walk", "n=1"], "n is 1: a walk visits at least 2 latents."),
     (
         ["out=x.bmp"],
-        "out is x.bmp: end it in .png, .jpg, .jpeg, .webp, .gif, .npz, .npy, .csv, .pt, or in nothing for a folder.",
+        "out is x.bmp: end it in .png, .jpg, .jpeg, .webp, .gif, .npz, .npy, .csv, .pt, or nothing for a folder.",
     ),
     (["out=x.GIF"], "out is x.GIF: an animation needs mode=interpolation, mode=walk or mode=classes."),
     (["out=x.gif"], "out is x.gif: an animation needs mode=interpolation, mode=walk or mode=classes."),

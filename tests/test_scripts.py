@@ -45,7 +45,7 @@ REFUSED = [
     (
         "report.py",
         ["runs=."],
-        "no run with metrics.json below .: give a folder of runs that train.py has been through.",
+        "no run with metrics.json below .: give a folder of runs processed by train.py.",
     ),
     ("report.py", ["runs=nowhere"], "nowhere is not a folder: give a folder of runs, such as multirun/TIME."),
     ("parzen.py", ["checkpoint=nowhere"], programs.NOWHERE),
@@ -53,8 +53,8 @@ REFUSED = [
     ("parzen.py", ["checkpoint=.", "seed=-1"], "seed is -1: give a whole number from 0 to 4294967295."),
     ("linear_floor.py", ["seed=-1"], "seed is -1: give a whole number from 0 to 4294967295."),
     ("linear_floor.py", ["--seed", "1"], "--seed is not an option: give name=value, such as seed=VALUE."),
-    ("known_table.py", [], "out and samples are two ways to call this: give one of them."),
-    ("known_table.py", ["samples=a.csv"], "a.csv is no file: give a CSV file of samples."),
+    ("known_table.py", [], "out and samples exclude each other: give one of them."),
+    ("known_table.py", ["samples=a.csv"], "a.csv is not a file: give a CSV file of samples."),
     *(
         (
             name,
@@ -226,7 +226,7 @@ def test_parzen_prints_mean_error_and_width(digits: Path, capsys: pytest.Capture
 def test_what_parzen_cannot_measure_is_one_sentence(digits: Path, tmp_path: Path) -> None:
     script = load_script("parzen")
     trained(tmp_path / "ring", "data=ring", "data.rounds_per_epoch=6")
-    with pytest.raises(SystemExit, match=r"^Error: .*ring makes no images of 28 by 28 pixels: give a run on MNIST\.$"):
+    with pytest.raises(SystemExit, match=r"^Error: .*ring does not generate 28 by 28 images: give a run on MNIST\.$"):
         run(script, f"checkpoint={tmp_path / 'ring'}")
     with pytest.raises(SystemExit, match=r"^Error: MNIST is not in root=.*nowhere and was not downloaded"):
         run(script, f"checkpoint={digits / 'run'}", f"root={tmp_path / 'nowhere'}")

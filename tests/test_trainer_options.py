@@ -174,7 +174,7 @@ OF_THE_GAN = {
 }
 OF_THE_RUN = {"threads", "compile", "float32_matmul_precision"}
 REFUSED = {
-    "barebones": ("true", "leave out what takes time by logger=none and callbacks=none"),
+    "barebones": ("true", "use logger=none and callbacks=none to save time"),
     "model_registry": ("mine", "a run uploads nothing"),
     "log_every_n_steps": ("0", "give a whole number, at least 1"),
     "profiler": ("xla", "one of simple, advanced, pytorch"),

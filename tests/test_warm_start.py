@@ -69,12 +69,12 @@ def test_an_average_that_the_earlier_run_has_not_begins_with_the_live_generator(
 @pytest.mark.parametrize(
     ("options", "name"),
     [
-        (["model.generator.widths=[9]"], "game.generator.layers.0.weight is (8, 4), and this run's is (9, 4)"),
+        (["model.generator.widths=[9]"], "game.generator.layers.0.weight is (8, 4), but this run's is (9, 4)"),
         (
             ["model.discriminator.widths=[8,8]"],
-            "game.discriminator.layers.2.weight is (1, 8), and this run's is (8, 8)",
+            "game.discriminator.layers.2.weight is (1, 8), but this run's is (8, 8)",
         ),
-        (["model.discriminator.widths=[]"], "game.discriminator.layers.0.weight is (8, 1), and this run's is (1, 1)"),
+        (["model.discriminator.widths=[]"], "game.discriminator.layers.0.weight is (8, 1), but this run's is (1, 1)"),
         (["model=linear"], "game.generator.layer"),
     ],
 )
@@ -85,7 +85,7 @@ def test_networks_that_do_not_fit_are_refused_by_the_first_parameter(
     gan = build_gan(configure(*kept, *options), (1,), 0)
     before = {key: value.clone() for key, value in gan.state_dict().items()}
     with pytest.raises(
-        UsageError, match=r"^start_from=.*run does not fit: its [^\n]*leave start_from out\.$"
+        UsageError, match=r"^start_from=.*run does not fit: its [^\n]*leave out start_from\.$"
     ) as refused:
         start_from(gan, run)
     assert name in str(refused.value)

@@ -1,4 +1,4 @@
-"""Training as a film of fixed latent points."""
+"""An animation of the samples at fixed latents during training."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from gan_lightning.files import spared, written_aside
 
 
 class Animation(Callback):
-    """``samples.gif`` at the end, of at most ``frames`` of the pictures of fixed latents in ``samples``."""
+    """Writes ``samples.gif`` at the end, from at most ``frames`` of the pictures in ``samples``."""
 
     def __init__(self, frames: int = 60, seconds: float = 6.0) -> None:
         self.frames = frames
@@ -24,7 +24,7 @@ class Animation(Callback):
 
 
 def animate(pictures: list[Path], path: Path, frames: int, seconds: float) -> None:
-    """Evenly chosen pictures, the first and the last among them, as an endless GIF that rests on the last."""
+    """Write evenly spaced pictures, including the first and last, as an endless GIF that pauses on the last."""
     n = min(frames, len(pictures))
     chosen = [pictures[round(i * (len(pictures) - 1) / max(n - 1, 1))] for i in range(n)]
     images = [Image.open(picture).convert("P", palette=Image.Palette.ADAPTIVE) for picture in chosen]

@@ -1,4 +1,4 @@
-"""Checkpoints that a kill, a full disk or a divergence cannot spoil."""
+"""Checkpoints that a kill, a full disk or divergence cannot corrupt."""
 
 import math
 import os
@@ -28,13 +28,13 @@ def checkpoints(run: str | Path) -> Path:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it: the place holds the former or the new one, whole.
+    """Writes a checkpoint to a temporary file and renames it, so that the old or the new one is always complete.
 
-    Of ``last.ckpt`` the former one stays as ``previous.ckpt``.
+    The former ``last.ckpt`` is kept as ``previous.ckpt``.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        with needed(path), written_aside(path) as aside:  # whichever callback asks for it
+        with needed(path), written_aside(path) as aside:  # for any callback
             with aside.open("wb") as file:
                 torch.save(checkpoint, file)
             if Path(path).name == "last.ckpt":
@@ -42,45 +42,45 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def keep(last: Path) -> None:
-    """Let the present last checkpoint be the previous one too; a kill leaves either, whole."""
+    """Keep the current last checkpoint as the previous one; after a kill, at least one is complete."""
     if not last.is_file():
         return
     with written_aside(last.with_name("previous.ckpt")) as aside:
         try:
             os.link(last, aside)
-        except OSError:  # some file systems cannot
+        except OSError:  # some file systems do not support it
             shutil.copyfile(last, aside)
 
 
 def write(trainer: Trainer, name: str) -> None:
-    """Write a checkpoint of that name into the run's folder.
+    """Write a checkpoint with this name to the run's folder.
 
     Raises:
-        Fault: the folder has gone.
+        Fault: the folder was moved or deleted.
     """
     if not is_in_place(Path(trainer.default_root_dir)):
-        raise Fault(f"{trainer.default_root_dir} has gone or was moved while it was trained in: resume it there.")
+        raise Fault(f"{trainer.default_root_dir} was moved or deleted during training: resume it in its new place.")
     trainer.save_checkpoint(checkpoints(trainer.default_root_dir) / name)
 
 
 class RunCheckpoint(Checkpoint):
-    """``last.ckpt`` every ``every_seconds`` and at the end, ``best.ckpt`` by the data's monitor.
+    """Writes ``last.ckpt`` every ``every_seconds`` and at the end, and ``best.ckpt`` by the data's monitor.
 
-    The first Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 lets the batch finish and the checkpoint be written, and stops the run;
-    the second stops at once.
+    The first Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 stops the run after the current batch, with a checkpoint; the second
+    stops it immediately.
     """
 
     def __init__(self, every_seconds: float = 60.0) -> None:
         if every_seconds < 0:
-            raise UsageError(f"callbacks.checkpoint.every_seconds is {every_seconds}: give a number of at least 0.")
+            raise UsageError(f"callbacks.checkpoint.every_seconds is {every_seconds}: give a number, at least 0.")
         self.every_seconds = every_seconds
         self.best: float | None = None
-        self.measured_by: list[Any] | None = None  # the best: features, number of samples, digest of the held-out
-        self.stopped = False  # whether the run ends here before its length
+        self.measured_by: list[Any] | None = None  # best's features, number of samples, digest of held-out ones
+        self.stopped = False  # whether the run ends early, at this checkpoint
         self._saved_at = 0.0
-        self._saved: tuple[int, float | None] | None = None  # the step and the best of the last checkpoint
-        self._began: int | None = None  # the step that training has started from
-        self.signum: int | None = None  # of the signal that asks to stop
+        self._saved: tuple[int, float | None] | None = None  # step and best of the last checkpoint
+        self._began: int | None = None  # the step that training started from
+        self.signum: int | None = None  # the signal that requested a stop
         self._former_handlers: dict[int, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -100,13 +100,13 @@ class RunCheckpoint(Checkpoint):
     ) -> None:
         stops = self._any_rank(trainer, self.signum is not None)
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            return  # the end of the epoch follows, with its validation: saved there, a resume does not forget it
+            return  # saved at the end of the epoch, after its validation, so that a resumed run does not lose that
         ends = trainer.should_stop or trainer.global_step == trainer.max_steps
         validates = trainer.val_check_batch is not None and (batch_idx + 1) % trainer.val_check_batch == 0
         if ends or ((self._is_due(trainer) or stops) and not validates):
             self._save(trainer)
         if stops and not validates and not ends:
-            self._stop()  # without the validation that Lightning adds where a run stops
+            self._stop()  # without the validation that Lightning adds when a run stops
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         is_of_the_run = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
@@ -115,7 +115,7 @@ class RunCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            # stopped within the epoch: saved there, and resumed there, unless a validation stopped it or followed
+            # stopped within the epoch: saved and resumed there, unless a validation stopped it or followed
             if self._saved != (trainer.global_step, self.best):
                 self._save(trainer)
             return
@@ -134,11 +134,11 @@ class RunCheckpoint(Checkpoint):
         self._restore_handlers()
         is_of_others = isinstance(exception, Exception) and not isinstance(exception, ENDINGS)
         is_new = self._began is not None and trainer.global_step > max(self._began, (self._saved or (0,))[0])
-        # the other processes of a run do not know that this one fails
+        # the other processes of the run do not know that this one has failed
         if is_of_others and is_new and getattr(module, "is_between_rounds", False) and trainer.world_size == 1:
             try:
                 self._save(trainer)
-            except Exception as error:  # the first is what has gone wrong
+            except Exception as error:  # the first exception is the cause
                 exception.add_note(f"No checkpoint could be written at step {trainer.global_step}: {error}")
 
     def _is_due(self, trainer: Trainer) -> bool:
@@ -152,10 +152,10 @@ class RunCheckpoint(Checkpoint):
         self.signum = signum
         self._restore_handlers()
         if is_first_process():
-            say("Stopping after this batch, with a checkpoint; once more stops at once.")
+            say("Stopping after this batch, with a checkpoint; repeat to stop immediately.")
 
     def _stop(self) -> None:
-        raise Stopped(self.signum or signal.SIGTERM)  # which another process has got
+        raise Stopped(self.signum or signal.SIGTERM)  # a signal that another process received
 
     def _improved(self, trainer: Trainer) -> bool:
         monitor = trainer.datamodule.monitor  # type: ignore[attr-defined]
@@ -164,7 +164,7 @@ class RunCheckpoint(Checkpoint):
         data = trainer.datamodule  # type: ignore[attr-defined]
         measured_by = [data.features_name, data.validation_samples, data.held_out_digest]
         if self.measured_by not in (None, measured_by):
-            self.best = None  # scores by other features, or of more or other samples, are not compared
+            self.best = None  # scores for other features or other samples are not comparable
         self.measured_by = measured_by
         name, mode = monitor
         value = trainer.callback_metrics[name].item()

@@ -1,4 +1,4 @@
-"""A race against the clock: what a run has after given seconds of training, and its end."""
+"""Checkpoints after given seconds of training, which also limit the length of the run."""
 
 import time
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from gan_lightning.rules import POSITIVE
 
 
 class Clock(Callback):
-    """Keeps ``checkpoints/at_60s.ckpt`` after each of so many seconds of training and ends the run after the last.
+    """Keeps a checkpoint such as ``at_60s.ckpt`` after each of ``at_seconds`` of training; ends the run after the last.
 
-    The clock runs while batches are trained, across resumes; it stands still in validation, pictures, checkpoints and
-    while data are read. It has to be the first of the callbacks, else it counts what those before it do. Several
-    processes go by the mean of theirs. A batch is not cut: ``seconds``, in the checkpoint, is the exact time.
+    The clock runs only while batches are trained, across resumes, and not during validation, pictures, checkpoints and
+    data loading. It must be the first callback, or it counts the time of those before it. Several processes use the
+    mean of their times. A batch is never cut short: ``seconds`` in the checkpoint is the exact time.
     """
 
     def __init__(self, at_seconds: Sequence[float]) -> None:
@@ -29,7 +29,7 @@ class Clock(Callback):
 
     @property
     def is_over(self) -> bool:
-        """Whether the last of the seconds have passed."""
+        """Whether the last of ``at_seconds`` has passed."""
         return self.seconds >= self.at_seconds[-1]
 
     def state_dict(self) -> dict[str, Any]:
@@ -54,13 +54,13 @@ class Clock(Callback):
 
 
 def at(seconds: float) -> str:
-    """The name of the checkpoint that is kept after so many seconds."""
+    """The name of the checkpoint that is kept after this time."""
     return f"at_{seconds:g}s.ckpt"
 
 
 def mean_over_ranks(trainer: Trainer, module: LightningModule, seconds: float) -> float:
-    """The same number in all processes."""
+    """The mean over all processes."""
     if trainer.world_size == 1:
-        return seconds  # without a tensor, which on a GPU would have to be waited for
+        return seconds  # without a tensor, which would synchronize a GPU
     mean = trainer.strategy.reduce(torch.tensor(seconds, device=module.device), reduce_op="mean")
     return float(mean)

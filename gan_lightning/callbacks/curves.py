@@ -1,4 +1,4 @@
-"""Both losses of a run as one picture."""
+"""A picture of both losses of a run."""
 
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ LOSSES = ("loss/discriminator", "loss/generator")
 
 
 class LossCurves(Callback):
-    """``losses.png`` at the end: L_D and L_G over generator updates, across resumes.
+    """Draws ``losses.png`` at the end: L_D and L_G over generator updates, across resumes.
 
-    A point is a line of the log, the last one where a batch of several rounds has many.
+    Each point is a line of the log, or the last line if a batch of several rounds has many.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class LossCurves(Callback):
 
 
 def draw_losses(steps: list[int], losses: dict[str, list[float]], path: Path) -> None:
-    """Draw curves over generator updates, named by the last part of their names."""
+    """Draw curves over generator updates, labeled with the last part of their names."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.0, 4.0), layout="constrained", dpi=100)

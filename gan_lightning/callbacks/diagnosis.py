@@ -1,4 +1,4 @@
-"""The two failures that the losses alone do not show, told once, in words."""
+"""Warn of two failures that the losses alone do not show."""
 
 from typing import Any
 
@@ -12,16 +12,16 @@ CONFIDENT = 0.95
 VANISHED = 0.01  # of the largest gradient norm so far
 
 WHAT_TO_DO = (
-    "People lower the discriminator's learning rate, smooth its labels (loss.label_smoothing=0.1), add a penalty "
-    "(regularizer=r1), or choose loss=non_saturating where it was minimax."
+    "Common remedies are a lower learning rate of the discriminator, smoothed labels (loss.label_smoothing=0.1), "
+    "a penalty (regularizer=r1), or loss=non_saturating instead of minimax."
 )
 
 
 class Diagnosis(Callback):
-    """Warns of a generator whose gradient has all but vanished and a discriminator perfect for ``lines`` log lines.
+    """Warns once if the generator's gradient nearly vanishes or the discriminator is perfect for ``lines`` log lines.
 
-    A small gradient alone is no failure: at the equilibrium it is small too, but there the discriminator is unsure.
-    Where only differences of logits count there is no right and wrong, and so nothing to tell.
+    A small gradient alone is not a failure: it is also small at the equilibrium, but there the discriminator is unsure.
+    If only differences of logits matter, accuracy is undefined and there are no warnings.
     """
 
     def __init__(self, lines: int = 20) -> None:
@@ -45,7 +45,7 @@ class Diagnosis(Callback):
         if self._perfect == self.lines:
             self._tell(f"The discriminator has been right on {accuracy:.1%} of samples for {self.lines} log lines")
         if accuracy >= CONFIDENT and gradient < VANISHED * self._largest:
-            self._tell(f"The generator's gradient has all but vanished ({gradient:.2g}, once {self._largest:.2g})")
+            self._tell(f"The generator's gradient has almost vanished ({gradient:.2g}, once {self._largest:.2g})")
 
     def state_dict(self) -> dict[str, Any]:
         return {"line": self._line, "perfect": self._perfect, "largest": self._largest, "told": sorted(self._told)}

@@ -1,4 +1,4 @@
-"""Pictures of what is particular to a game: codes varied one by one, reconstructions, translations."""
+"""Pictures specific to a game: codes varied one by one, reconstructions, translations."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from gan_lightning.pictures import write_png
 
 
 class GamePictures(Periodic):
-    """``NAME/STEP.png``: the rows in which a game shows itself, from the same n latents and n held-out samples."""
+    """Draws ``NAME/STEP.png``: the rows of ``Game.illustrate``, from the same n latents and n held-out samples."""
 
     def __init__(self, name: str, every_n_steps: int = 500, n: int = 16) -> None:
         super().__init__(every_n_steps)
@@ -27,15 +27,15 @@ class GamePictures(Periodic):
         self._real = Batch(torch.empty(0))
 
     def rehearse(self, module: GAN, data: RealData) -> None:
-        """Make the rows once, before anything is trained or written.
+        """Generate the rows once, before anything is trained or written.
 
         Raises:
-            UsageError: the game has none, or the data no samples for them.
+            UsageError: the game has no such rows, or the data has no samples for them.
         """
         if type(module.game).illustrate is Game.illustrate:
             raise UsageError(
-                f"callbacks.{self.name} shows what is particular to a game, and {type(module.game).__name__} has "
-                f"nothing of the kind: leave it out by ~callbacks.{self.name}."
+                f"callbacks.{self.name} draws pictures specific to a game, but {type(module.game).__name__} has "
+                f"none: remove it with ~callbacks.{self.name}."
             )
         self._begin(module, data)
         self._rows(module)
@@ -52,7 +52,7 @@ class GamePictures(Periodic):
 
     @torch.no_grad()
     def _rows(self, module: GAN) -> Tensor:
-        """(rows, columns, *sample_shape), of the averaged networks."""
+        """The rows, (rows, columns, *sample_shape), from the averaged networks."""
         z = self._latents.to(module.device).to(module.dtype)
         real = apply(lambda part: part.to(z) if part.is_floating_point() else part.to(z.device), self._real)
         with module.sampling():
@@ -62,7 +62,7 @@ class GamePictures(Periodic):
         assert isinstance(module, GAN)
         rows = self._rows(module)
         if not rows.isfinite().all():
-            return  # the generator has diverged, which the next line of the log or checkpoint says
+            return  # the generator has diverged; the next line of the log or checkpoint reports it
         picture = trainer.datamodule.picture(Batch(rows.flatten(0, 1)), rows.shape[1])  # type: ignore[attr-defined]
         write_png(picture, Path(trainer.default_root_dir) / self.name / f"{trainer.global_step:07d}.png")
         log_picture(trainer.loggers, self.name, picture, trainer.global_step)

@@ -1,4 +1,4 @@
-"""The options of a run, for every logger."""
+"""Log a run's options to every logger."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from gan_lightning.loggers import log_options, marks, show_hparams
 
 
 class HyperParameters(Callback):
-    """Logs the options at the run's start, and in TensorBoard's HPARAMS as soon as the metrics' names are known.
+    """Logs the options at the start, and in TensorBoard's HPARAMS tab as soon as the metrics' names are known.
 
-    Its state carries the loggers' versions, by which a resumed run goes on with theirs, and where each of them was.
+    Its state has the loggers' versions and the extent of their files, which a resumed run continues.
     """
 
     def __init__(self, options: dict[str, Any]) -> None:
@@ -30,7 +30,7 @@ class HyperParameters(Callback):
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.datamodule.monitor is None or trainer.limit_val_batches == 0:  # type: ignore[attr-defined]
-            self._show(trainer, ["loss/generator"])  # else a validation follows, if none has been
+            self._show(trainer, ["loss/generator"])  # else a validation follows, if there was none
 
     def state_dict(self) -> dict[str, Any]:
         versions = {type(logger).__name__: logger.version for logger in self._loggers}

@@ -1,4 +1,4 @@
-"""Goodfellow et al. 2014, figure 1, from the live run: p_data, p_g, D and the optimal D* on one axis."""
+"""Figure 1 of Goodfellow et al. 2014 from the live run: p_data, p_g, D and the optimal D* on one axis."""
 
 import math
 from functools import lru_cache
@@ -21,11 +21,11 @@ from gan_lightning.pictures import write_png
 
 
 class OptimalDiscriminator(Periodic):
-    """``discriminator/STEP.png`` every ``every_n_steps``, and the curve ``theory/discriminator_gap``, for 1-D data.
+    """Draws ``discriminator/STEP.png`` and logs ``theory/discriminator_gap`` every ``every_n_steps``, for 1-D data.
 
-    D*(x) = p_data(x) / (p_data(x) + p_g(x)) (equation 2), with p_g by a kernel estimate from ``samples`` of the
-    generator that is being trained; the gap is E_{p_data} |D - D*|. Only for data of known density, losses whose D is a
-    probability, and a D of single samples that is given no classes, by each of which D* would be another.
+    D*(x) = p_data(x) / (p_data(x) + p_g(x)) (equation 2), where p_g is a kernel density estimate from ``samples``
+    samples of the live generator; the gap is E_{p_data} |D - D*|. Requires data of known density, a loss whose D is a
+    probability, and a D of single samples without classes, since D* differs between classes.
     """
 
     def __init__(self, every_n_steps: int = 500, samples: int = 10_000) -> None:
@@ -43,7 +43,7 @@ class OptimalDiscriminator(Periodic):
         noise = torch.Generator(module.device).manual_seed(trainer.global_step)
         generated = module.sample(self.samples, noise, raw=True).float().cpu().flatten()
         if not generated.isfinite().all():
-            return  # the generator has diverged, which the next line of the log or checkpoint says
+            return  # the generator has diverged; the next line of the log or checkpoint reports it
         x = support(distribution, generated)
         p_data = density(distribution, x)
         p_g = kernel_density(generated, x)
@@ -61,24 +61,24 @@ class OptimalDiscriminator(Periodic):
 
 
 def support(distribution: Distribution, samples: Tensor) -> Tensor:
-    """500 points over where either density lies."""
+    """500 points over the support of both densities."""
     low, high = extent(distribution)
     return torch.linspace(min(samples.min().item(), low), max(samples.max().item(), high), 500)
 
 
 def kernel_density(samples: Tensor, x: Tensor) -> Tensor:
-    """Gaussian kernel estimate at x from samples (N,), bandwidth .9 min(std, IQR/1.34) N^(-1/5) (Silverman 1986)."""
+    """Gaussian kernel estimate at x from samples (N,), bandwidth 0.9 min(std, IQR/1.34) N^(-1/5) (Silverman 1986)."""
     quartiles = torch.quantile(samples, torch.tensor([0.25, 0.75]))
     spread = min(samples.std().item(), ((quartiles[1] - quartiles[0]) / 1.34).item())
     width = max(0.9 * spread * len(samples) ** -0.2, 1e-6)
     scale = 1 / (width * math.sqrt(2 * math.pi))
-    # few places at a time, and in place: the distances of all would leave the processor's cache
+    # a few points at a time and in place, since all distances at once would not fit into the processor's cache
     kernels = [((part[:, None] - samples) / width).square_().mul_(-0.5).exp_().mean(1) for part in x.split(20)]
     return scale * torch.cat(kernels)
 
 
 def figure(x: Tensor, p_data: Tensor, p_g: Tensor, d: Tensor, optimal: Tensor) -> Tensor:
-    """Densities as areas, D and D* as lines, uint8 (3, height, width); probability and density share the axis."""
+    """Draw densities as areas, D and D* as lines, uint8 (3, height, width); probability and density share the axis."""
     plot, areas, lines = _figure()
     for area, density_ in zip(areas, (p_data, p_g), strict=True):
         area.set_verts([torch.stack([torch.cat([x[:1], x, x[-1:]]), F.pad(density_, (1, 1))], 1).numpy()])

@@ -1,4 +1,4 @@
-"""What is drawn at steps: the cadence that pictures share."""
+"""A base class of callbacks that draw at regular steps."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ from gan_lightning.files import spared
 class Periodic(Callback):
     """Calls ``draw`` whenever training passes a multiple of ``every_n_steps`` generator updates, and at the end.
 
-    A batch of several rounds may step over the multiple itself; a resumed run goes on where it was.
+    A batch of several rounds may step over the exact multiple. A resumed run continues the schedule.
     """
 
     def __init__(self, every_n_steps: int) -> None:
         self.every_n_steps = every_n_steps
-        self._last = -1  # the step of the last drawing, or that training started from
+        self._last = -1  # the step of the last drawing, or the one that training started from
 
     def state_dict(self) -> dict[str, Any]:
         return {"last": self._last}

@@ -1,4 +1,4 @@
-"""Samples as words or numbers, for data that can be read aloud."""
+"""Print samples of data that decode to words or numbers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from gan_lightning.gan import GAN
 
 
 class PrintSamples(Callback):
-    """Prints ``samples`` samples of the generator ``at_steps`` and at the end, by the data's ``decode``."""
+    """Prints ``samples`` samples of the generator ``at_steps`` and at the end, decoded by the data's ``decode``."""
 
     def __init__(self, at_steps: Sequence[int] = (0,), samples: int = 10) -> None:
         self.at_steps = sorted(at_steps)
@@ -18,7 +18,7 @@ class PrintSamples(Callback):
         self._printed = -1
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self._printed = trainer.global_step or -1  # a resumed run has printed the step that it starts from
+        self._printed = trainer.global_step or -1  # a resumed run has already printed the step that it starts from
         self._print_if_due(trainer, module)
 
     def on_train_batch_end(

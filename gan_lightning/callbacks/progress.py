@@ -1,4 +1,4 @@
-"""Progress: one bar in a terminal, one line every few seconds elsewhere."""
+"""Show progress: a bar in a terminal, and a line every few seconds elsewhere."""
 
 import math
 import sys
@@ -19,18 +19,18 @@ SHORTEST, LONGEST = 8, 40  # columns of a bar
 
 
 def progress(every_seconds: float = 5.0) -> ProgressBar:
-    """What suits the place that the output goes to."""
+    """A bar if the output is a terminal, else lines every ``every_seconds``."""
     return TerminalProgress() if sys.stdout.isatty() else ProgressLines(every_seconds)
 
 
 def last_line(module: LightningModule) -> dict[str, Any]:
-    """What a bar shows of the last line of the log."""
+    """The values of the last log line that are shown."""
     assert isinstance(module, GAN)
     return {name: module.log_line[key] for name, key in SHOWN.items() if key in module.log_line}
 
 
 class TerminalProgress(ProgressBar):
-    """One bar over the whole run, counted in generator updates, in one line of whatever width the terminal has."""
+    """Shows one bar over the whole run, counted in generator updates, in one line that fits the terminal."""
 
     def __init__(self, every_seconds: float = 0.1) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class TerminalProgress(ProgressBar):
         self._enabled = True
         self._live: Live | None = None
         self._total: int | None = None
-        self._first = 0  # the step that this process began with
+        self._first = 0  # the step that this process started from
         self._began_at = self._drawn_at = 0.0
 
     def disable(self) -> None:
@@ -75,7 +75,7 @@ class TerminalProgress(ProgressBar):
 
     def _stop(self) -> None:
         if self._live is not None:
-            self._live.stop()  # which leaves the last line where it is
+            self._live.stop()  # leaves the last line in place
             self._live = None
 
     def _draw(self, trainer: Trainer, module: LightningModule, doing: str = "") -> None:
@@ -101,7 +101,7 @@ class TerminalProgress(ProgressBar):
 
 
 def bar(step: int, total: int | None, texts: Sequence[str], width: int) -> Table:
-    """One line: the steps, a bar, and of the texts as many as fit from the first on."""
+    """One line: the steps, a bar, and as many of the texts as fit."""
     steps = f"{step:,}" + ("" if total is None else f"/{total:,}")
     room, shown = width - len(steps) - 2 - SHORTEST, list[str]()
     for text in texts:
@@ -118,14 +118,14 @@ def bar(step: int, total: int | None, texts: Sequence[str], width: int) -> Table
 
 
 def _clock(seconds: float) -> str:
-    """Hours, minutes and seconds, without hours where there are none."""
+    """Format as [hours:]minutes:seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 class ProgressLines(ProgressBar):
-    """Prints the step, the losses and the metrics every ``every_seconds``, for where there is no terminal."""
+    """Prints the step, the losses and the metrics every ``every_seconds``, for output that is not a terminal."""
 
     def __init__(self, every_seconds: float = 5.0) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Pictures of the averaged generator's samples, from the same latents all through the run."""
+"""Pictures of the averaged generator's samples, from the same latents throughout the run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,25 +19,25 @@ from gan_lightning.loggers import log_picture, show_histograms
 
 
 class SamplePictures(Periodic):
-    """``samples/STEP.png`` at step 0, every ``every_n_steps`` generator updates and at the end; also in the loggers.
+    """Draws ``samples/STEP.png`` at step 0, every ``every_n_steps`` generator updates and at the end; also logs it.
 
-    A data module draws its own picture, of ``n`` samples or, for None, of as many as suit it. ``real.png`` shows as
-    many real samples of the first batch. TensorBoard gets the histograms of D's outputs on both. Of a conditional
-    generator each row of images is of one class.
+    The data module draws the picture, from ``n`` samples or, if None, as many as suit it. ``real.png`` shows the same
+    number of real samples from the first batch. TensorBoard also shows histograms of D's outputs on both. For a
+    conditional generator, each row of images has one class.
     """
 
     def __init__(self, every_n_steps: int = 500, n: int | None = None) -> None:
         super().__init__(every_n_steps)
         self.n = n
         self._latents = torch.empty(0)
-        self._labels: Tensor | None = None  # what a conditional generator is asked for
+        self._labels: Tensor | None = None  # conditions of a conditional generator
         self._real: Batch | None = None  # of the first batch
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, GAN)
         n = self.n or int(getattr(trainer.datamodule, "shown", pictures.IMAGES))  # type: ignore[attr-defined]
         n = whole_rows(n, len(module.class_names))
-        # from the run's seed, also in a resumed run, whose random state is restored only after this
+        # from the run's seed, since the random state of a resumed run is restored only later
         self._latents = module.game.prior.sample(n, torch.Generator().manual_seed(torch.initial_seed()))
         self._labels = conditions(trainer, module, n)
         self._real = None
@@ -62,7 +62,7 @@ class SamplePictures(Periodic):
         n = len(self._latents)
         samples = Batch(module.sample(n, latents=self._latents, labels=self._labels), self._labels)
         if not samples.x.isfinite().all():
-            return  # the generator has diverged, which the next line of the log or checkpoint says
+            return  # the generator has diverged; the next line of the log or checkpoint reports it
         step, real = trainer.global_step, self._real
         picture = drawn(trainer, samples, f"step {step:,}")
         pictures.write_png(picture, Path(trainer.default_root_dir) / "samples" / f"{step:07d}.png")
@@ -72,20 +72,20 @@ class SamplePictures(Periodic):
 
 
 def real_samples(module: GAN, batch: Any, n: int) -> Batch:
-    """The first n real samples of a batch, or all that it has."""
+    """The first n real samples of a batch, or all if it has fewer."""
     rounds = as_rounds(batch, module.critic_steps, module.accumulate_grad_batches)
     return Batch(*(None if part is None else part.flatten(0, 3)[:n].clone() for part in rounds))  # type: ignore[arg-type]
 
 
 def drawn(trainer: Trainer, samples: Batch, caption: str) -> Tensor:
-    """Samples as the data module draws them, with a caption where that is a figure and no grid of images."""
+    """Draw samples as the data module does; figures other than grids of images get a caption."""
     data, x, y = trainer.datamodule, samples.x.float().cpu(), None if samples.y is None else samples.y.cpu()  # type: ignore[attr-defined]
     picture: Tensor = data.picture(Batch(x, y)) if hasattr(data, "picture") else pictures.draw(x, labels=y)
     return picture if x.dim() == 4 else pictures.captioned(picture, caption)
 
 
 def conditions(trainer: Trainer, module: GAN, n: int) -> Tensor | None:
-    """What a conditional generator is asked for in a picture of n samples: the data's own choice, where it has one."""
+    """The conditions for a picture of n samples, chosen by the data if it can; None for unconditional generators."""
     if not module.game.is_conditional:
         return None
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -94,7 +94,7 @@ def conditions(trainer: Trainer, module: GAN, n: int) -> Tensor | None:
 
 @torch.no_grad()
 def outputs(module: GAN, real: Batch, latents: Tensor) -> Mapping[str, Tensor]:
-    """D(x) and D(G(z)) of the networks that are being trained, in evaluation mode."""
+    """D(x) and D(G(z)) of the live networks in evaluation mode."""
     z = latents[: len(real.x)].to(real.x)
     with evaluating(module.game):
         fake = module.game.generate(z, real.y)

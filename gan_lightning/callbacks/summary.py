@@ -1,4 +1,4 @@
-"""What a run was: its speed while it runs, ``metrics.json`` and three lines at its end."""
+"""Summaries of a run: its speed during training, and ``metrics.json`` at the end."""
 
 import json
 import resource
@@ -15,11 +15,11 @@ from gan_lightning.callbacks.clock import Clock
 from gan_lightning.files import written_aside
 from gan_lightning.gan import GAN
 
-METRICS = "metrics.json"  # which is there when a run is done, and not before
+METRICS = "metrics.json"  # exists only once a run has finished
 
 
 class Throughput(Callback):
-    """Real images a second, on all devices, at every line of the log; the run's seconds, across resumes."""
+    """Logs real images per second on all devices, and counts the run's seconds across resumes."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -37,7 +37,7 @@ class Throughput(Callback):
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self._clock = time.monotonic()
         self._mark(trainer, module)
-        if trainer.is_global_zero:  # of a run that was done, and goes on
+        if trainer.is_global_zero:  # of a finished run that is extended
             (Path(trainer.default_root_dir) / METRICS).unlink(missing_ok=True)
 
     def on_train_batch_end(
@@ -67,10 +67,10 @@ class Throughput(Callback):
 
 
 def write_metrics(path: Path, trainer: Trainer, module: GAN, seconds: float, metrics: dict[str, float]) -> None:
-    """``metrics.json``: step, images_seen, seconds, images_per_second, peak_memory_bytes, the final ``val/...``.
+    """Write ``metrics.json``: step, images_seen, seconds, images_per_second, peak_memory_bytes and final ``val/...``.
 
-    ``monitor`` names the metric by which runs are compared; image metrics bring ``features``, the name of the network
-    whose features they compare.
+    ``monitor`` names the metric by which runs are compared. With image metrics, ``features`` names the network whose
+    features they compare.
     """
     images = int(module.images_seen)
     data = trainer.datamodule  # type: ignore[attr-defined]
@@ -89,7 +89,7 @@ def write_metrics(path: Path, trainer: Trainer, module: GAN, seconds: float, met
 
 
 def why_stopped(trainer: Trainer) -> str:
-    """What ended the run before its length, in a sentence; nothing where that was another callback."""
+    """Say in a sentence what stopped the run early; empty for other callbacks than these."""
     if not trainer.should_stop:
         return ""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -103,7 +103,7 @@ def why_stopped(trainer: Trainer) -> str:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: the GPU's peak allocation where one trains, else this process's peak resident set."""
+    """Peak memory in bytes: allocated on the GPU if it is used, else the resident set of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

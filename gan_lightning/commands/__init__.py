@@ -1,4 +1,4 @@
-"""The programs of the package: gan-train, which train.py is in a checkout, and others, which are in scripts/ there."""
+"""The package's programs: gan-train, train.py in a checkout, and others, which are in scripts/ there."""
 
 from functools import partial
 from importlib import import_module
@@ -7,7 +7,7 @@ from gan_lightning.interruption import end_at_once, listen
 
 
 def begin(name: str) -> None:
-    """Run one of them on the command line's arguments; Ctrl-C is answered in one line from the first import on."""
+    """Run a program with the command line's arguments; Ctrl-C ends it with one line even during imports."""
     listen(end_at_once)
     import_module(f"gan_lightning.commands.{name}").main()
 

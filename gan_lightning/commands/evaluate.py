@@ -12,7 +12,7 @@ Image metrics (FID, KID, Inception Score, precision, recall, density, coverage, 
 images, by the features of a classifier of the data, which is trained on first use, or of Inception. Scores by different
 features are not comparable, so the table names the features. For Stacked MNIST, 25,600 samples are counted and the
 accuracy is that of whole triples. For a conditional generator, the table also has the share of samples in the class
-asked for, and the FID within each class.
+requested, and the FID within each class.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ OF_DATA = ("root", "path", "held_out", "features", "inception_weights", "cache")
 
 
 class FeatureNetwork(Enum):
-    """Whose features image metrics compare."""
+    """The network whose features image metrics compare."""
 
     own = "own"
     inception = "inception"
@@ -72,10 +72,10 @@ class Options:
 
 
 def prepare(options: Options, config: DictConfig) -> "RealData":
-    """The run's data module, with what the options change in it.
+    """Build the run's data module with the changes that the options ask for.
 
     Raises:
-        UsageError: the data does not have what the options ask for.
+        UsageError: the data does not have an option, or too few images are requested.
     """
     from hydra.utils import get_class
 
@@ -93,7 +93,7 @@ def prepare(options: Options, config: DictConfig) -> "RealData":
         "validation_samples": options.n or kind.evaluation_samples,
     }
     changed = {name: value for name, value in changed.items() if value is not None}
-    # not the configuration's keys: it may be from before there were some of them
+    # not the configuration's keys, since an older configuration may lack some
     known = {name for base in kind.__mro__ for name in inspect.signature(base.__init__).parameters}
     if others := changed.keys() - known:
         name = min(others).replace("validation_samples", "n")
@@ -109,7 +109,7 @@ def prepare(options: Options, config: DictConfig) -> "RealData":
 
 
 def evaluate(options: Options) -> dict[str, Any]:
-    """What evaluation.json has.
+    """Compute the content of evaluation.json.
 
     Raises:
         UsageError: the checkpoint or the data cannot be used.
@@ -124,7 +124,7 @@ def evaluate(options: Options) -> dict[str, Any]:
     gan = load(path, trust=options.trust)
     weights = Weights.raw if gan.average is None else options.weights
     if weights is Weights.raw:
-        gan.average = None  # validation takes the averaged generator where there is one
+        gan.average = None  # validation uses the averaged generator if there is one
     gan.validation_seed = seed = gan.seed if options.seed is None else options.seed
     trainer = trainer_of(gan)
     try:
@@ -151,7 +151,7 @@ def evaluate(options: Options) -> dict[str, Any]:
 
 
 def recorded(checkpoint: Path, result: dict[str, Any]) -> dict[str, float]:
-    """The metrics that a file of export.py says it has, where they are of the same samples and features."""
+    """The metrics recorded in a file of export.py, if they are for the same samples and features."""
     from gan_lightning.weights import ENDING, read
 
     path = find(checkpoint)
@@ -161,12 +161,12 @@ def recorded(checkpoint: Path, result: dict[str, Any]) -> dict[str, float]:
 
 
 def trainer_of(gan: "GAN") -> "Trainer":
-    """One device, and the run's precision."""
+    """A Trainer with one device and the run's precision."""
     from lightning import Trainer
 
     options = gan.config["trainer"]
     return Trainer(
-        # a run from a GPU is evaluated without one too; only the CPU repeats what the CPU logged
+        # a run trained on a GPU can be evaluated without one; only the CPU reproduces what the CPU logged
         accelerator="cpu" if options["accelerator"] == "cpu" else "auto",
         devices=1,
         precision=options["precision"],
@@ -178,10 +178,10 @@ def trainer_of(gan: "GAN") -> "Trainer":
 
 
 def held_out_data(options: Options, gan: "GAN", trainer: "Trainer") -> "RealData":
-    """The run's data, read as far as validation needs them.
+    """Read the run's data, as far as validation needs them.
 
     Raises:
-        UsageError: they cannot be used, or fewer samples are held out than are asked for.
+        UsageError: they cannot be used, or fewer samples are held out than requested.
     """
     data = prepare(options, OmegaConf.create(gan.config))
     data.trainer = trainer
@@ -189,17 +189,17 @@ def held_out_data(options: Options, gan: "GAN", trainer: "Trainer") -> "RealData
     data.prepare_data()
     data.setup("validate")
     if options.n is not None and data.validation_samples < options.n:
-        raise UsageError(f"n is {options.n}, but {data.validation_samples} samples are held out: give at most that")
+        raise UsageError(f"n is {options.n}, but {data.validation_samples} samples are held out: give at most those")
     data.measured_classes = data.class_names
     return data
 
 
 def held_out_digest(data: "RealData") -> str | None:
-    """A digest of the held-out images, whatever range they are scaled to; None for other data."""
+    """A digest of the held-out images, independent of their range; None for other data."""
     from gan_lightning.pixels import to_bytes
 
     if data.value_range is None:
-        return None  # its options tell what it is
+        return None  # identified by its options
     digest = hashlib.blake2b(digest_size=4)
     for images, others, _ in data.val_dataloader():
         digest.update(to_bytes(images, data.value_range).numpy().tobytes())
@@ -209,10 +209,10 @@ def held_out_digest(data: "RealData") -> str | None:
 
 
 def floor(data: "RealData", seed: int, by_class: bool = True) -> dict[str, float]:
-    """The metrics of real samples that are none of validation's, in the place of generated ones.
+    """Compute the metrics of real samples, none of them from validation, in place of generated ones.
 
-    Their own classes are those that were asked for where metrics are ``by_class``. What compares a sample with its own
-    target has no floor.
+    With ``by_class``, their own classes count as the requested ones. Metrics that compare a sample with its target have
+    no floor.
     """
     import torch
     from torchmetrics import MetricCollection
@@ -232,7 +232,7 @@ def floor(data: "RealData", seed: int, by_class: bool = True) -> dict[str, float
     samples, start = data.training_samples(data.validation_samples, seed), 0
     if not by_class:
         samples = samples._replace(y=None)
-    with torch.inference_mode():  # as in validation, whose metrics these may be
+    with torch.inference_mode():  # as in validation, which may share these metrics
         for held_out in data.val_dataloader():
             stop = start + len(held_out.x)
             metrics.update(on_device(samples, slice(start, stop)), on_device(held_out))
@@ -241,7 +241,7 @@ def floor(data: "RealData", seed: int, by_class: bool = True) -> dict[str, float
 
 
 def table(result: dict[str, Any]) -> str:
-    """The metrics in Markdown below a line that says of what."""
+    """Format the metrics as a Markdown table, below a line that says what was evaluated."""
     features = f", features {result['features']}" if result["features"] else ""
     if result["accuracy"] is not None:
         features += f" ({result['accuracy']:.2%} accurate)"
@@ -256,7 +256,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def run_folder(checkpoint: Path) -> Path:
-    """The run that a checkpoint belongs to, the folder in which a single one lies, or here for the package's own."""
+    """The folder of a checkpoint's run, else the checkpoint's own, or the current one for the package's generators."""
     if checkpoint.is_dir():
         return checkpoint
     if not checkpoint.exists():

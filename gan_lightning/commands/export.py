@@ -56,7 +56,7 @@ class Options:
 
 
 def write_program(gan: "GAN", weights: Weights, path: Path) -> None:
-    """The generator as a program, by the ending of the path."""
+    """Write the generator as a program in the format given by the file extension."""
     from gan_lightning.export import describe, trace, write_onnx, write_pt2
 
     write = write_pt2 if path.suffix.lower() == ".pt2" else write_onnx
@@ -64,7 +64,7 @@ def write_program(gan: "GAN", weights: Weights, path: Path) -> None:
 
 
 def write_weights(gan: "GAN", options: Options, weights: Weights, path: Path) -> None:
-    """The generator's weights, with the metrics of what was written where the options ask for them."""
+    """Write the generator's weights and, if requested, the metrics of the written file."""
     from gan_lightning.commands import evaluate
     from gan_lightning.weights import write
 
@@ -80,7 +80,7 @@ def export(options: Options) -> None:
     """Write the file and compare its samples with the checkpoint's.
 
     Raises:
-        UsageError: the checkpoint cannot be read, or the file's samples are others than the generator's.
+        UsageError: the checkpoint cannot be read, or the file's samples differ from the generator's.
     """
     from gan_lightning.checkpoints import load
     from gan_lightning.export import difference
@@ -94,11 +94,11 @@ def export(options: Options) -> None:
             write_program(gan, weights, aside)
         error = difference(aside, gan, weights is Weights.raw, options.trust)
         if error is not None and not (error <= TOLERANCE or options.quantize):
-            raise UsageError(f"The exported samples differ by {error:.1g} from the generator's: {out} is not written.")
+            raise UsageError(f"The exported samples differ by {error:.1g} from the generator's: {out} was not written.")
     if weights is not options.weights:
-        print(f"{options.checkpoint} keeps no averaged generator: this is the raw one.")
+        print(f"{options.checkpoint} has no averaged generator: this is the raw one.")
     checked = (
-        f"not checked, for want of ONNX Runtime: {INSTALL}"
+        f"not checked, because ONNX Runtime is not installed: {INSTALL}"
         if error is None
         else f"checked: differs by at most {error:.1g}"
     )

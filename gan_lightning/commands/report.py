@@ -45,13 +45,13 @@ LARGER = (
     *("precision", "recall", "density", "coverage"),
 )
 ARROWS = dict.fromkeys(SMALLER, "↓") | dict.fromkeys(LARGER, "↑")
-# options of the data that leave alone what the samples are compared with
+# data options that do not affect what samples are compared with
 TRAINING = {
     *("data.batch_size", "data.rounds_per_batch", "data.rounds_per_epoch", "data.horizontal_flips", "data.range"),
     *("data.workers", "data.memory_limit", "data.fixed_samples"),
 }
 TEST = "Welch's t-test at 5 %, Holm's correction over all pairs"
-DASHES = ("-", "--", ":", "-.")  # after ten colours each
+DASHES = ("-", "--", ":", "-.")  # one per ten colors
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Row:
-    """A setting: its finished runs, one a seed, and the seeds that were begun, finished or not."""
+    """A setting: its finished runs, one per seed, and the number of seeds that were started."""
 
     label: str
     setting: Setting
@@ -83,18 +83,18 @@ class Row:
 
     @property
     def is_of_one_length(self) -> bool:
-        """Whether all its runs ended at the same step; a mean over others compares what is not alike."""
+        """Whether all its runs ended at the same step; else their mean is not meaningful."""
         return len({run.step for run in self.runs}) < 2
 
     @property
     def task(self) -> Setting:
-        """The data and what is compared of it: numbers of different tasks are not ranked."""
+        """The data and how samples are compared with it; numbers of different tasks are not ranked."""
         return tuple((k, v) for k, v in self.setting if k in COMPARED or (k.startswith("data.") and k not in TRAINING))
 
 
 @dataclass
 class Cell:
-    """A metric's finite values in a setting; ``is_best`` is None where there is nothing to rank."""
+    """A metric's finite values in a setting; ``is_best`` is None if there is nothing to rank."""
 
     values: list[float]
     seeds: int
@@ -110,11 +110,11 @@ class Cell:
         return text if len(self.values) == self.seeds else f"{text} ({len(self.values)} of {self.seeds})"
 
 
-Table = dict[str, dict[int, Cell]]  # by metric and row, where a run of the row has the metric
+Table = dict[str, dict[int, Cell]]  # by metric and row, if a run of the row has the metric
 
 
 def make_rows(runs: list[Run]) -> tuple[list[Row], list[str]]:
-    """The settings in order of their labels, and a sentence for each run that has another's setting and seed."""
+    """The settings sorted by label, and a sentence for each run with the setting and seed of another."""
     groups: dict[Setting, dict[str, Run]] = defaultdict(dict)
     missing: dict[Setting, set[str]] = defaultdict(set)
     twins = []
@@ -124,7 +124,7 @@ def make_rows(runs: list[Run]) -> tuple[list[Row], list[str]]:
             continue
         first = groups[run.options + run.protocol].setdefault(run.seed, run)
         if first is not run:
-            twins.append(f"{first.folder} and {run.folder} have one setting and one seed: the first is counted.")
+            twins.append(f"{first.folder} and {run.folder} have the same setting and seed: only the first is counted.")
     rows = []
     choices = [next(iter(group.values())).choices for group in groups.values()]
     for label, (setting, group) in zip(labels(list(groups), choices), groups.items(), strict=True):
@@ -134,7 +134,7 @@ def make_rows(runs: list[Run]) -> tuple[list[Row], list[str]]:
 
 
 def tabulate(rows: list[Row], metrics: Iterable[str]) -> Table:
-    """Every metric's column, with the best of each task marked."""
+    """The column of every metric, with the best of each task marked."""
     table: Table = {}
     for metric in metrics:
         column = table[metric] = {}
@@ -156,12 +156,12 @@ def rank(rivals: list[Cell], metric: str) -> None:
 
 
 def arrow(metric: str) -> str:
-    """Which way is better, where that is known."""
+    """The direction that is better, if known."""
     return ARROWS.get(metric.rpartition("/")[2], "")
 
 
 def mean_and_error(sample: Sample) -> str:
-    """Mean and standard error to two figures of the error; a single value to four figures."""
+    """Mean and standard error to two significant digits of the error; a single value to four digits."""
     if sample.n < 2 or sample.error == 0:
         return f"{sample.mean:.4g}" + (" ± 0" if sample.n > 1 else "")
     digits = max(0, 1 - math.floor(math.log10(sample.error)))
@@ -171,7 +171,7 @@ def mean_and_error(sample: Sample) -> str:
 
 
 def markdown(rows: list[Row], table: Table) -> list[str]:
-    """The lines of the table; an arrow says which way is better."""
+    """The lines of the table; arrows show which direction is better."""
     header = ["setting", "seeds", *(title(metric) for metric in table)]
     lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
     for i, row in enumerate(rows):
@@ -187,16 +187,16 @@ def title(metric: str) -> str:
 
 
 def notes(rows: list[Row], table: Table, runs: list[Run]) -> list[str]:
-    """Sentences for below the table: what its numbers are, and what is not in them."""
+    """The sentences below the table: what its numbers mean, and what is left out."""
     lines = ["Mean ± standard error over the seeds."]
     marks = [cell.is_best for column in table.values() for cell in column.values() if cell.is_best is not None]
     if any(marks):
         lines[0] += (
-            " Bold: the best mean among the settings on the same data and those that do not differ from it, where any"
-            f" does ({TEST}; a setting of one seed, or one that lost a run, is never bold)."
+            " Bold: the best mean among the settings on the same data and those that do not differ from it, if any"
+            f" does ({TEST}; a setting with one seed or a failed run is never bold)."
         )
     elif marks:
-        lines[0] += f" Nothing is bold: no difference stands out of the errors, and one seed has none ({TEST})."
+        lines[0] += f" Nothing is bold: no difference is significant, and one seed has no error ({TEST})."
     if broken := [
         f"{metric} of {run.folder}"
         for metric, column in table.items()
@@ -204,7 +204,7 @@ def notes(rows: list[Row], table: Table, runs: list[Run]) -> list[str]:
         for run in rows[i].runs
         if not math.isfinite(run.metrics.get(metric, math.nan))
     ]:
-        lines.append(f"No finite number, and so left out: {', '.join(broken)}.")
+        lines.append(f"Left out because not finite: {', '.join(broken)}.")
     lines += [f"{row.label} has runs of different lengths: {lengths(row)}." for row in rows if not row.is_of_one_length]
     absent: dict[str, list[str]] = defaultdict(list)
     for run in runs:
@@ -213,12 +213,12 @@ def notes(rows: list[Row], table: Table, runs: list[Run]) -> list[str]:
 
 
 def lengths(row: Row) -> str:
-    """The step that each run has ended at."""
+    """The final step of each run."""
     return ", ".join(f"{run.folder} at step {run.step}" for run in row.runs)
 
 
 def write_csv(path: Path, rows: list[Row], table: Table) -> None:
-    """A line for each setting and metric; best is 1 or 0, and empty where nothing is ranked."""
+    """Write a line for each setting and metric; best is 1 or 0, or empty if nothing is ranked."""
     with written_aside(path) as aside, aside.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["setting", "metric", "seeds", "values", "mean", "standard_error", "best"])
@@ -232,11 +232,11 @@ def write_csv(path: Path, rows: list[Row], table: Table) -> None:
 
 
 def draw_table(rows: list[Row], table: Table) -> "Figure":
-    """An axes for each metric: every setting's mean with its standard error, and every seed as a small dot."""
+    """Draw one axes per metric, with each setting's mean and standard error and a small dot for each seed."""
     finite = {m: {i: cell for i, cell in column.items() if cell.values} for m, column in table.items()}
     panels = {metric: column for metric, column in finite.items() if column}
     if not panels:
-        raise UsageError("figure has nothing to draw, as no run has val/...: name its metrics by metrics=[...].")
+        raise UsageError("figure has nothing to draw, since no run has val/...: name its metrics with metrics=[...].")
     text_width = 0.08 * max(len(row.label) for row in rows)
     figure, grid = panel_grid(len(panels), 0.9 + 0.3 * len(rows), margin=(text_width, 0.2), share_y=True)
     for axes, (metric, column) in zip(grid, panels.items(), strict=True):
@@ -257,7 +257,7 @@ def draw_table(rows: list[Row], table: Table) -> "Figure":
 def panel_grid(
     panels: int, height: float, margin: tuple[float, float], share_y: bool = False, columns: int = 3
 ) -> tuple["Figure", list["Axes"]]:
-    """A figure and its axes, at most ``columns`` in a row; the height of one and the margin, both ways, in inches."""
+    """A figure and its axes, at most ``columns`` per row; ``height`` of an axes and ``margin`` (x, y) in inches."""
     from matplotlib.figure import Figure
 
     columns = min(columns, panels)
@@ -275,17 +275,17 @@ def panel_grid(
 
 
 def set_scale(set_: Any, metric: str, values: list[float]) -> None:
-    """Logarithmic for distances of several orders of magnitude."""
+    """Use a logarithmic scale for distances that span orders of magnitude."""
     if arrow(metric) == "↓" and values and 0 < 100 * min(values) < max(values):
         set_("log")
 
 
 Curve = dict[int, float]  # values by generator update
-Bands = dict[str, dict[int, dict[int, Sample]]]  # by metric, row and update, where all seeds have one
+Bands = dict[str, dict[int, dict[int, Sample]]]  # by metric, row and update, for updates that all seeds have
 
 
 def read_curves(folder: Path) -> dict[str, Curve]:
-    """Every scalar that TensorBoard's event files of a run hold."""
+    """Read all scalars from a run's TensorBoard event files."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     log = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
@@ -296,11 +296,11 @@ def read_curves(folder: Path) -> dict[str, Curve]:
 
 
 def make_bands(rows: list[Row], metrics: list[str]) -> Bands:
-    """Of the runs that have the curve; by default of all val/... and the losses."""
+    """Bands of the given metrics over the runs that have the curve; by default of all val/... and the losses."""
     read = [[read_curves(run.folder) for run in row.runs] for row in rows]
     names = {name for runs in read for run in runs for name in run}
     terms = Counter(name.rpartition("/")[0] for name in names)
-    # value_bound is a constant line for TensorBoard, and a player's only term is its loss
+    # value_bound is a constant line for TensorBoard; a player's only term equals its loss
     left_out = {"val/value_bound"} | {
         name for name in names if name.count("/") == 2 and terms[name.rpartition("/")[0]] == 1
     }
@@ -315,19 +315,19 @@ def make_bands(rows: list[Row], metrics: list[str]) -> Bands:
 
 
 def band_notes(rows: list[Row], bands: Bands) -> list[str]:
-    """A sentence for each curve that is of fewer seeds than the table's, or that is empty."""
+    """A sentence for each curve that has fewer seeds than the table, or is empty."""
     lines = []
     for metric, column in bands.items():
         for i, band in column.items():
             total, seeds = len(rows[i].runs), next((sample.n for sample in band.values()), 0)
             if seeds < total:
                 state = f"of {seeds} of {total} seeds" if band else "empty: its seeds share no step"
-                lines.append(f"The curve of {metric} of {rows[i].label} is {state}.")
+                lines.append(f"The curve of {metric} for {rows[i].label} is {state}.")
     return lines
 
 
 def draw_curves(rows: list[Row], bands: Bands) -> "Figure":
-    """An axes for each metric: the mean over seeds and a band of one standard error, over generator updates."""
+    """Draw one axes per metric: the mean over seeds and a band of one standard error, over generator updates."""
     if not bands:
         raise UsageError("curves has nothing to draw: TensorBoard's event files of the runs have no such curve.")
     figure, grid = panel_grid(len(bands), 2.5, margin=(0.4, 0.4 + 0.18 * len(rows)))
@@ -343,7 +343,7 @@ def draw_curves(rows: list[Row], bands: Bands) -> "Figure":
 
 
 def draw_band(axes: "Axes", band: Mapping[Any, Sample], i: int) -> "Line2D":
-    """The line of the i-th setting's means, in its colour, with their standard errors around it."""
+    """Draw the i-th setting's means as a line in its color, with a band of one standard error."""
     style = ("." if len(band) < 20 else "") + DASHES[i // 10 % len(DASHES)]
     means, errors = [s.mean for s in band.values()], [s.error for s in band.values()]
     (line,) = axes.plot(list(band), means, style, color=f"C{i}", linewidth=1.2)
@@ -354,7 +354,7 @@ def draw_band(axes: "Axes", band: Mapping[Any, Sample], i: int) -> "Line2D":
 
 
 def add_legend(figure: "Figure", rows: list[Row], lines: Mapping[int, "Line2D"]) -> None:
-    """The settings that have lines, below the axes."""
+    """Add a legend of the settings that have lines, below the axes."""
     settings = [f"{rows[i].label} ({len(rows[i].runs)})" for i in sorted(lines)]
     handles = [lines[i] for i in sorted(lines)]
     legend = figure.legend(handles, settings, loc="outside lower left", frameon=False, fontsize=8)
@@ -366,7 +366,7 @@ def add_legend(figure: "Figure", rows: list[Row], lines: Mapping[int, "Line2D"])
 
 
 def report(options: Options) -> None:
-    """Print the table and write what was asked for.
+    """Print the table and write the requested files.
 
     Raises:
         UsageError: there is nothing to tabulate, or a run cannot be read.
@@ -376,7 +376,7 @@ def report(options: Options) -> None:
     rows, twins = make_rows(runs)
     if not rows:
         where, makes = ", ".join(map(str, options.runs)), "evaluate" if options.evaluation else "train"
-        raise UsageError(f"no run with {name} below {where}: give a folder of runs that {makes}.py has been through.")
+        raise UsageError(f"no run with {name} below {where}: give a folder of runs processed by {makes}.py.")
     known = {metric for row in rows for run in row.runs for metric in run.metrics}
     bands = make_bands(rows, options.metrics) if options.curves else {}
     if unknown := [metric for metric in options.metrics if metric not in known | set(bands)]:

@@ -89,14 +89,14 @@ class Options:
             raise UsageError("n is 1: a walk visits at least 2 latents.")
         suffix = self.out.suffix.lower()
         if suffix not in ENDINGS:
-            raise UsageError(f"out is {self.out}: end it in {', '.join(ENDINGS[:-1])}, or in nothing for a folder.")
+            raise UsageError(f"out is {self.out}: end it in {', '.join(ENDINGS[:-1])}, or nothing for a folder.")
         if suffix == ".gif" and self.mode is Mode.samples:
             raise UsageError(f"out is {self.out}: an animation needs mode=interpolation, mode=walk or mode=classes.")
         check_checkpoint(self.checkpoint)
 
 
 def draw_latents(prior: "Prior", options: Options, n: int) -> "Tensor":
-    """(n, size) for samples, (n, frames, size) for interpolations, (n, frames - 1, size) for a walk."""
+    """Draw latents: (n, size) for samples, (n, frames, size) for interpolations, (n, frames - 1, size) for a walk."""
     import torch
 
     from gan_lightning.latents import between, closed_walk, truncated
@@ -113,13 +113,13 @@ def draw_latents(prior: "Prior", options: Options, n: int) -> "Tensor":
 
 
 def with_labels(gan: "GAN", options: Options, latents: "Tensor") -> "tuple[Tensor, Tensor | None]":
-    """The latents and their labels, of the same leading dimensions; for mode=classes (n, frames, size) and weights."""
+    """The latents and their labels, with equal leading dimensions; (n, frames, size) and weights for mode=classes."""
     from gan_lightning.labels import between
 
     names = options.classes or gan.class_names
     if options.mode is Mode.classes:
         if len(names) < 2:
-            raise UsageError(f"mode=classes needs two classes or more, but there are {len(names)}.")
+            raise UsageError(f"mode=classes needs at least two classes, but there are {len(names)}.")
         corners = gan.labels(len(names), names)
         assert corners is not None
         labels = between(corners.tolist(), options.frames, len(gan.class_names)).expand(len(latents), -1, -1)
@@ -132,10 +132,10 @@ def with_labels(gan: "GAN", options: Options, latents: "Tensor") -> "tuple[Tenso
 
 
 def images_of(options: Options, gan: "GAN", data: "RealData") -> "Tensor | None":
-    """What a generator that translates is given, (n, *sample_shape); None for the others.
+    """The images for a generator to translate, (n, *sample_shape); None for other generators.
 
     Raises:
-        UsageError: it is not given, or cannot be used.
+        UsageError: they are not given, or cannot be used.
     """
     from gan_lightning.data.folder import ImageFolder
     from gan_lightning.data.pairs import Pairs
@@ -143,10 +143,10 @@ def images_of(options: Options, gan: "GAN", data: "RealData") -> "Tensor | None"
 
     if not gan.game.translates:
         if options.inputs is not None:
-            raise UsageError("inputs is for generators that translate images, of game=pix2pix: leave it out.")
+            raise UsageError("inputs is only for generators of game=pix2pix, which translate images: leave it out.")
         return None
     if options.inputs is None or options.mode is not Mode.samples:
-        raise UsageError("This generator translates images: give inputs=FOLDER, and no mode.")
+        raise UsageError("This generator translates images: give inputs=FOLDER, without mode.")
     assert isinstance(data, Pairs)
     channels, *size = data.sample_shape
     form: dict[str, Any] = {"fit": data.fit, "depth": data.depth, "range": data.range}
@@ -160,14 +160,14 @@ def images_of(options: Options, gan: "GAN", data: "RealData") -> "Tensor | None"
 
 
 def how_many(gan: "GAN", options: Options, data: "RealData") -> int:
-    """Latents, where the options do not say."""
+    """The default number of latents."""
     classes = len(options.classes) or len(gan.class_names)
     is_grid = classes > 0 and len(data.sample_shape) == 3
     return DEFAULTS.get(options.mode) or (PER_CLASS * classes if is_grid else data.shown)
 
 
 def film(samples: "Tensor", mode: Mode) -> Iterable["Tensor"]:
-    """The frames of (rows, columns, *sample_shape): a walk one by one, interpolations all at once, there and back."""
+    """The frames of (rows, columns, *sample_shape): a walk one by one, interpolations all at once, back and forth."""
     if mode is Mode.walk:
         return samples.flatten(0, 1).split(1)
     forth = samples.unbind(1)
@@ -177,7 +177,7 @@ def film(samples: "Tensor", mode: Mode) -> Iterable["Tensor"]:
 def write(
     options: Options, latents: "Tensor", labels: "Tensor | None", batches: Iterator["Tensor"], data: "RealData"
 ) -> None:
-    """What the ending of ``out`` asks for, of the batches that belong to the latents and their labels."""
+    """Write the batches of samples in the format given by the extension of ``out``."""
     import torch
 
     from gan_lightning import sampling
@@ -202,10 +202,10 @@ def write(
 
 
 def sample(options: Options) -> None:
-    """Make the samples and write them.
+    """Generate the samples and write them.
 
     Raises:
-        UsageError: the checkpoint cannot be read, or does not go with the options.
+        UsageError: the checkpoint cannot be read, or does not fit the options.
     """
     from gan_lightning.build import build_data
     from gan_lightning.checkpoints import load
@@ -223,7 +223,7 @@ def sample(options: Options) -> None:
     batches = generate(gan, latents.flatten(0, -2), options.batch_size, weights is Weights.raw, each)
     write(options, latents, labels, batches, data)
     if weights is not options.weights:
-        print(f"{options.checkpoint} keeps no averaged generator: these are samples of the raw one.")
+        print(f"{options.checkpoint} has no averaged generator: these are samples of the raw one.")
     print(f"{latents[..., 0].numel()} samples of step {gan.loaded_step}, {weights.value} generator, in {options.out}")
 
 

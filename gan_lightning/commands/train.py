@@ -46,16 +46,16 @@ from gan_lightning.sweep import announcement, record, worst_status
 from gan_lightning.trust import foreign_packages
 
 PACKAGE = Path(__file__).resolve().parents[1]
-# within the package where that is installed, beside it in a checkout
+# inside the package if it is installed, beside it in a checkout
 CONF = next(place / "conf" for place in (PACKAGE, PACKAGE.parent) if (place / "conf" / "config.yaml").is_file())
 TYPED: list[str] = []  # the arguments, ready for Hydra
-ONLY_SHOWN: list[str] = []  # --dry-run, where it was given
+ONLY_SHOWN: list[str] = []  # --dry-run, if it was given
 MACHINERY = {"__main__", "gan_lightning", "hydra", "lightning", "torch", "contextlib", "functools"}
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def run(config: DictConfig) -> float | None:
-    """One run, of one set of options; returns what a sweeper optimises."""
+    """Train one run; returns the value that a sweeper optimizes."""
     context = HydraConfig.get()
     limit_threads(context.launcher)
     sweeps = context.mode == RunMode.MULTIRUN
@@ -73,20 +73,20 @@ def run(config: DictConfig) -> float | None:
             if (sweeps or config.resume == AUTO) and is_finished(config, place):
                 print(f"{place} has already finished")
             else:
-                # one job of a sweep, not the sweep again
+                # for one job of a sweep, not the sweep again
                 sys.argv[1:] = arguments_of(config, place, options_alone(TYPED) + task if sweeps else TYPED)
                 start(config, place, options_of(config, context.runtime.choices, task))
         if config.trainer.fast_dev_run or not is_first_process():
             return None
         return objective(place, config.objective, context.sweeper)
-    return worst(context.sweeper)  # one of a sweep, that has diverged
+    return worst(context.sweeper)  # a job of a sweep that has diverged
 
 
 def checked(config: DictConfig, context: HydraConf) -> list[str]:
-    """What was typed, once it is known to be good; the configuration gets the names of the chosen options.
+    """Check the configuration, add the names of the chosen options to it, and return the overrides as typed.
 
     Raises:
-        UsageError: an option cannot be used.
+        UsageError: an option is invalid.
     """
     task, choices = as_typed(context.overrides.task), context.runtime.choices  # type: ignore[arg-type]
     check(config, dict(choices))
@@ -100,9 +100,9 @@ def checked(config: DictConfig, context: HydraConf) -> list[str]:
 
 
 def only_show(config: DictConfig, folder: Path, context: HydraConf) -> None:
-    """Print what a run would be, and leave nothing of it."""
+    """Preview a run, and leave no folder behind."""
     print(differences(TYPED, CONF, config, context.runtime.choices))
-    from gan_lightning.dry_run import show  # which takes seconds to import
+    from gan_lightning.dry_run import show  # takes seconds to import
 
     try:
         show(config, folder)
@@ -111,14 +111,14 @@ def only_show(config: DictConfig, folder: Path, context: HydraConf) -> None:
 
 
 def arguments_of(config: DictConfig, folder: Path, typed: list[str]) -> list[str]:
-    """What Lightning starts further processes with, of what was typed for this run."""
+    """The arguments with which Lightning starts the other processes of this run."""
     if config.resume:
         return [f"resume={quoted_path(folder)}", f"trust=[{','.join(foreign_packages(config))}]"]
     return [*typed, f"hydra.run.dir={quoted_path(folder)}"]
 
 
 def is_finished(config: DictConfig, folder: Path) -> bool:
-    """Whether a job of a sweep, or a run with resume=auto, has ended before; one that was stopped goes on.
+    """Whether a job of a sweep, or a run with resume=auto, has already finished; one that was stopped is resumed.
 
     Raises:
         UsageError: the folder holds another run.
@@ -127,13 +127,13 @@ def is_finished(config: DictConfig, folder: Path) -> bool:
     if not (folder / "config.yaml").exists():
         return False
     if not is_same_run(config, folder):
-        raise UsageError(f"{folder} holds a run of other options: choose another hydra.sweep.dir or hydra.run.dir.")
+        raise UsageError(f"{folder} holds a run with other options: choose another hydra.sweep.dir or hydra.run.dir.")
     config.resume = str(folder)
     return (folder / "metrics.json").exists()
 
 
 def go_on(resumed: Resumption) -> None:
-    """An earlier run, whose options are its own and not what the command line would compose."""
+    """Resume an earlier run with its own options, not those that the command line would compose."""
     with refusals():
         config = resume(resumed.folder, resumed.changes, resumed.trust)
         check(config, {})
@@ -142,7 +142,7 @@ def go_on(resumed: Resumption) -> None:
 
 
 def start(config: DictConfig, folder: Path, options: dict[str, Any]) -> None:
-    """Train, once the configuration is known to be good: what this imports takes seconds."""
+    """Train with a checked configuration; the imports here take seconds."""
     defer_rarely_used(compiles=bool(config.trainer.get("compile")))
     from gan_lightning.training import train
 
@@ -151,9 +151,10 @@ def start(config: DictConfig, folder: Path, options: dict[str, Any]) -> None:
 
 @contextmanager
 def refusals(sweeps: bool = False, *folders: Path) -> Iterator[list[Path]]:
-    """End with one sentence and a status of its own where a run does not come to its end; without an empty folder.
+    """If a run does not finish, end with one sentence and its exit status, and remove empty folders.
 
-    Inside, folders that are made besides are added. A run of a sweep that has diverged lets the others go on.
+    Add folders created inside the context to the list that it yields. A diverged run of a sweep does not stop the
+    others.
     """
     made = [*folders]
     try:
@@ -166,7 +167,7 @@ def refusals(sweeps: bool = False, *folders: Path) -> Iterator[list[Path]]:
         for folder in made:
             remove_empty(folder)
         sys.stdout.flush()
-        say(str(error) if isinstance(error, Stopped) else f"Error: {error}")  # also where nobody reads: a sweep ends
+        say(str(error) if isinstance(error, Stopped) else f"Error: {error}")  # even if stderr is closed, a sweep ends
         if sweeps:
             record(error.status)
         if not sweeps or not isinstance(error, Diverged):
@@ -174,7 +175,7 @@ def refusals(sweeps: bool = False, *folders: Path) -> Iterator[list[Path]]:
 
 
 def is_lightnings(error: Exception) -> bool:
-    """Whether Lightning raised it, about an option, with no one else's code in between."""
+    """Whether Lightning raised the error about an option, with no other code in between."""
     frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
     packages = [name.partition(".")[0] for name in frames]
     is_about_options = isinstance(error, ValueError) or type(error).__name__ == "MisconfigurationException"
@@ -182,7 +183,7 @@ def is_lightnings(error: Exception) -> bool:
 
 
 def remove_empty(folder: Path) -> None:
-    """Remove what Hydra made for a run that is refused: its folder, and those around it in the current one."""
+    """Remove the empty folder of a refused run, and empty parent folders below the current folder."""
     for path in (folder, *folder.parents):
         if path != folder and Path.cwd() not in path.parents:
             return
@@ -193,40 +194,40 @@ def remove_empty(folder: Path) -> None:
 
 
 def limit_threads(launcher: DictConfig) -> None:
-    """One thread for a job beside others on this machine, or its cpus_per_task; set before torch is imported."""
+    """Limit a job beside others on this machine to one thread or its cpus_per_task, before torch is imported."""
     threads = launcher.get("cpus_per_task") or (1 if launcher._target_.endswith("LocalLauncher") else None)
     if threads:
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 
 def reason(error: Exception) -> str | None:
-    """One sentence for what goes wrong before a run starts; None for what happens in it, which is not Hydra's."""
+    """Explain in one sentence an error raised before a run starts; None for errors within a run."""
     own = run.__wrapped__.__code__
     if any(frame.f_code is own for frame, _ in traceback.walk_tb(error.__traceback__)):
         return None
     if isinstance(error, UnicodeDecodeError) and (path := undecodable(sys.argv[1:], CONF)):
-        return f"{path} is not UTF-8: save it as such."
+        return f"{path} is not UTF-8: save it as UTF-8."
     if isinstance(error, HydraException | OmegaConfBaseException | YAMLError) or is_hydras(error):
         return explain(error, partial(typed_option_names, sys.argv[1:], CONF))
     if isinstance(error, OSError) and str(error.filename).endswith(".yaml"):
         return f"{error.filename} cannot be read: {error.strerror}: change its permissions."
     if isinstance(error, OSError):
-        return f"{error.filename} cannot be made: {error.strerror}: choose another hydra.run.dir."
+        return f"{error.filename} cannot be created: {error.strerror}: choose another hydra.run.dir."
     if type(error).__module__.startswith("submitit"):
-        last = str(error).strip().splitlines()[-1]  # that the job said
+        last = str(error).strip().splitlines()[-1]  # printed by the job
         return last.removeprefix("Error: ") if last.startswith("Error: ") else None
     return None
 
 
 def is_hydras(error: Exception) -> bool:
-    """Whether Hydra refuses what it composes, as a group that is null, by an error of no kind of its own."""
+    """Whether Hydra raised a plain ValueError while composing, for example for a group that is null."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     return isinstance(error, ValueError) and str(frame.f_globals.get("__name__")).startswith("hydra.")
 
 
 def main() -> None:
-    """Print one sentence, not a traceback, for what the user can mend."""
-    sys.path.append(os.getcwd())  # one's own code may lie where the command is given
+    """Run the command line; errors that the user can fix are printed in one sentence, without a traceback."""
+    sys.path.append(os.getcwd())  # the user's own code may be in the current folder
     try:
         check_text(sys.argv[1:])
         ONLY_SHOWN[:], arguments = dry_run(sys.argv[1:])
@@ -240,7 +241,7 @@ def main() -> None:
     TYPED[:] = sys.argv[1:]
     if "HYDRA_FULL_ERROR" in os.environ:
         return run()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print several lines of its own and exit
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints several lines and exits
     try:
         run()
     except SystemExit as ended:

@@ -1,4 +1,4 @@
-"""Trained generators that come with the package, each a file of scripts/export.py; no import here is slow."""
+"""Trained generators that come with the package, written by scripts/export.py; imports only fast modules."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.safetensors"))
 
 
 def find(checkpoint: str | Path) -> Path:
-    """The file or folder of that path or, where there is none, the file of the generator of that name.
+    """The file or folder at a path or, if it does not exist, the file of the generator with that name.
 
     Raises:
-        UsageError: there is neither.
+        UsageError: neither exists.
     """
     path = Path(checkpoint)
     if path.exists():

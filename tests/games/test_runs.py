@@ -161,7 +161,7 @@ def test_a_picture_that_a_game_does_not_have_is_said() -> None:
 
 def test_a_picture_is_tried_before_training() -> None:
     gan = small_gan()
-    with pytest.raises(UsageError, match=r"Game has nothing of the kind: leave it out by ~callbacks\.codes\."):
+    with pytest.raises(UsageError, match=r"Game has none: remove it with ~callbacks\.codes\."):
         GamePictures("codes").rehearse(gan, GivenData(torch.randn(6, 4, 2), 4))
 
 
