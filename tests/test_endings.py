@@ -248,7 +248,7 @@ def owner(folder: Path) -> subprocess.Popen[str]:
 
 def test_a_folder_is_one_processs_as_long_as_it_lives(configure: Configure, tmp_path: Path, whole: Path) -> None:
     with owner(whole) as process:
-        with pytest.raises(UsageError, match=rf"trained by process {process.pid} on {HOST}: "):
+        with pytest.raises(UsageError, match=rf"in use by process {process.pid} on {HOST}: "):
             train(resumption.resume(whole, ["trainer.max_steps=80"]), whole)
         with pytest.raises(UsageError, match=f"process {process.pid}"), lock.claimed(whole, others=False):
             pass
@@ -477,7 +477,7 @@ def test_what_a_run_can_do_without_costs_one_warning_and_is_tried_again(
     told = [str(warning.message) for warning in warned]
     assert disk.refusals == 4
     assert len(told) == len(set(told)) == 4
-    assert all("no space left on device" in text and text.endswith("will try again.") for text in told)
+    assert all("no space left on device" in text and text.endswith("and will try again.") for text in told)
     printed = [warnings.formatwarning(w.message, w.category, w.filename, w.lineno) for w in warned]
     assert all(line.count("\n") == 1 for line in printed)
     assert sorted(path.stem for path in (run / "samples").iterdir()) == [f"{n:07}" for n in (16, 24, 32, 40)]
