@@ -271,7 +271,7 @@ def test_a_run_from_before_there_were_held_out_images(
     result = evaluate(script, run, f"held_out={pictures / 'test'}", "features=own")
     assert (result["n"], result["features"].split("-")[0]) == (40, "imagefolder")
     sentence = "held_out is not set: image metrics compare with images that are not trained on, so give a folder of"
-    assert refusal(script, run) == f"Error: {sentence} such."
+    assert refusal(script, run) == f"Error: {sentence} held-out images."
 
 
 # ------------------------------------------------------------------------------------------------- what is refused

@@ -420,7 +420,7 @@ def test_folders_are_classes(folder: Path, classes: list[str], count: int) -> No
 
 
 def test_a_class_without_a_folder_is_refused(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"data\.classes names 'cows': .* has the folders cats, dogs"):
+    with pytest.raises(ValueError, match=r"data\.classes names 'cows', but .* has the folders cats, dogs"):
         ready(image_folder(folder, classes=["cats", "cows"]))
 
 

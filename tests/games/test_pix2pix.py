@@ -180,5 +180,7 @@ def test_a_run_translates_folders_and_is_exported(tmp_path: Path, monkeypatch: p
         made = run_program(tmp_path / f"generator.{ending}", {"latents": latents, "labels": given})
         assert_close(made, gan.sample(4, latents=latents, labels=given), atol=1e-5, rtol=0)
     options = f"inputs={tmp_path / 'A'}", f"cache={tmp_path / 'out.npz'}"
-    command(monkeypatch, "sample", run, tmp_path / "b.npz", *options, refusal="Error: cache=.* by cache=FOLDER")
+    command(
+        monkeypatch, "sample", run, tmp_path / "b.npz", *options, refusal="Error: cache=.* give another cache=FOLDER"
+    )
     command(monkeypatch, "sample", run, tmp_path / "b.npz", "mode=walk", refusal="give inputs=FOLDER, without mode")
