@@ -59,6 +59,8 @@ class Round:
     def play(self, step: int, reals: Sequence[Sequence[Batch]], observes: bool = False) -> None:
         """Run G's update ``step``, from 0, and D's updates on reals[0], reals[1], ..., each a list of micro-batches."""
         self.streams.begin(step)
+        if self.game.replays_graphs:
+            torch.compiler.cudagraph_mark_step_begin()  # a graph may overwrite what it gave in the last round
         for ramp in self.ramps.values():
             ramp.step = step
         self.g.measures = self.d.measures = observes

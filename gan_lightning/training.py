@@ -160,6 +160,12 @@ def rehearse(trainer: Trainer, gan: GAN, data: RealData) -> None:
     Raises:
         UsageError: one of them does not work.
     """
+    device = trainer.strategy.root_device.type
+    if gan.game.replays_graphs and device != "cuda":
+        raise UsageError(
+            f"trainer.compile=reduce-overhead replays CUDA graphs, but this run trains on {device}: choose "
+            "trainer.compile=true, or leave it out."
+        )
     check_networks(gan, data)
     check_optimizers(gan, trainer, data)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -261,9 +267,9 @@ def lay_out(gan: GAN, config: DictConfig) -> None:
     for module in gan.modules():
         if layout := getattr(module, "memory_format", None):
             module.to(memory_format=layout)
-    if config.trainer.get("compile"):
+    if mode := config.trainer.get("compile"):
         print("The networks are compiled during the first steps, which may take a few minutes")
-        gan.game.compile_networks()
+        gan.game.compile_networks(None if mode is True else mode)
 
 
 @contextmanager

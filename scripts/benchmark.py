@@ -192,7 +192,7 @@ def composed(overrides: Sequence[str]) -> "DictConfig":
 
     accelerator = "gpu" if torch.cuda.is_available() else "cpu"
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("config", overrides=[*overrides, f"trainer.accelerator={accelerator}"])
+        return compose("config", overrides=[f"trainer.accelerator={accelerator}", *overrides])
 
 
 def train_ours(config: "DictConfig", **hooks: Callable[..., None]) -> None:
