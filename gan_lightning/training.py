@@ -263,11 +263,16 @@ def absolute(path: str) -> str:
 
 
 def lay_out(gan: GAN, config: DictConfig) -> None:
-    """Apply the memory formats that networks ask for, and compile the networks if requested."""
+    """Apply the memory formats that networks ask for, or compile the networks if requested.
+
+    The compiler chooses memory formats itself, and on a GPU it fails on transposed convolutions with weights in
+    channels-last format (torch 2.11).
+    """
+    mode = config.trainer.get("compile")
     for module in gan.modules():
-        if layout := getattr(module, "memory_format", None):
+        if (layout := getattr(module, "memory_format", None)) and not mode:
             module.to(memory_format=layout)
-    if mode := config.trainer.get("compile"):
+    if mode:
         print("The networks are compiled during the first steps, which may take a few minutes")
         gan.game.compile_networks(None if mode is True else mode)
 

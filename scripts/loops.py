@@ -250,4 +250,39 @@ class Limit(Loop):
                 yield images.index_select(0, index).float().mul_(2 / 255).sub_(1)
 
 
-LOOPS: dict[str, type[Loop]] = {"tutorial": Tutorial, "limit": Limit}
+class Graphed(Limit):
+    """The same updates on a GPU as a single CUDA graph, captured once and replayed on new samples and latents."""
+
+    def __init__(self, system: System) -> None:
+        super().__init__(system)
+        for optimizer in (self.optimizer_g, self.optimizer_d):
+            for group in optimizer.param_groups:
+                group["capturable"] = True
+
+    def train(self, is_over: Callable[[int], bool]) -> None:
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.rounds = 0
+        super().train(is_over)
+
+    def round(self, real: Tensor, latents: Iterator[Tensor]) -> None:
+        new = [real, *(next(latents) for _ in range(1 if self.system.reuse_fakes else 2))]
+        if self.graph is not None:
+            for place, tensor in zip(self.places, new, strict=True):
+                place.copy_(tensor)
+            self.graph.replay()
+            return
+        self.places = [tensor.clone() for tensor in new]
+        self.rounds += 1
+        if self.rounds <= 3:  # as torch.cuda.graph requires, on another stream before the capture
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                super().round(self.places[0], iter(self.places[1:]))
+            torch.cuda.current_stream().wait_stream(stream)
+            return
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            super().round(self.places[0], iter(self.places[1:]))
+
+
+LOOPS: dict[str, type[Loop]] = {"tutorial": Tutorial, "limit": Limit, "graphed": Graphed}
