@@ -379,7 +379,12 @@ def test_nothing_is_bold_where_all_tie_or_seeds_are_single(report: Script, runs:
     assert "Nothing is bold" in report(runs).notes[0]
     write(tmp_path / "single" / "a", options(0, "a"), val__ks=0.1)
     write(tmp_path / "single" / "b", options(0, "b"), val__ks=0.9)
-    assert bold(report(tmp_path / "single").column("ks ↓")) == [False, False]
+    single = report(tmp_path / "single")
+    assert bold(single.column("ks ↓")) == [False, False]
+    assert "and one seed has no error" in single.notes[0]
+    write_group(tmp_path, "double/a", [0.1, 0.9])
+    write_group(tmp_path, "double/b", [0.2, 0.8])
+    assert "no difference is significant (" in report(tmp_path / "double").notes[0]
 
 
 def test_only_settings_on_the_same_data_are_ranked(report: Script, tmp_path: Path) -> None:

@@ -196,7 +196,8 @@ def notes(rows: list[Row], table: Table, runs: list[Run]) -> list[str]:
             f" does ({TEST}; a setting with one seed or a failed run is never bold)."
         )
     elif marks:
-        lines[0] += f" Nothing is bold: no difference is significant, and one seed has no error ({TEST})."
+        single = ", and one seed has no error" if any(row.seeds == 1 for row in rows) else ""
+        lines[0] += f" Nothing is bold: no difference is significant{single} ({TEST})."
     if broken := [
         f"{metric} of {run.folder}"
         for metric, column in table.items()
