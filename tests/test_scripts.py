@@ -37,6 +37,20 @@ def test_help_shows_the_command_and_needs_no_torch(tmp_path: Path, name: str) ->
     assert result.stdout.endswith("imported:\n")
 
 
+@pytest.mark.parametrize("words", ["train.py --help", "train.py --dry-run", "train.py trainer.max_steps=4"])
+def test_a_reader_that_leaves_does_not_stop_a_program(words: str, tmp_path: Path) -> None:
+    """As in ``python train.py | head -1``."""
+    script, option = words.split()
+    reader, writer = os.pipe()
+    os.close(reader)
+    run = [sys.executable, str(ROOT / script), option, "hydra.run.dir=run"]
+    environment = programs.environment() | {"PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(run, stdout=writer, stderr=subprocess.PIPE, cwd=tmp_path, env=environment, check=False)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert (tmp_path / "run" / "metrics.json").exists() == ("max_steps" in option)
+
+
 REFUSED = [
     ("report.py", ["multirun"], "multirun is not an option: give name=value, such as runs=multirun."),
     ("report.py", ["runs=.", "--csv", "a.csv"], "--csv is not an option: give name=value, such as csv=VALUE."),
