@@ -149,8 +149,9 @@ class DRAGAN(Regularizer):
 
     def penalty(self, critic: CriticPass) -> Tensor:
         real = critic.real.x.detach()
-        uniform = joint(lambda n, generator: torch.rand(n, 1 + real[0].numel(), generator=generator), len(real))
-        a, u = uniform.to(real).split([1, real[0].numel()], 1)
+        size = real[0].numel()
+        uniform = joint(lambda n, generator: torch.rand(n, 1 + size, generator=generator), len(real), real.device)
+        a, u = uniform.to(real).split([1, size], 1)
         near = real + 0.5 * real.std(correction=0) * (a * u).view_as(real)
         return (_gradient_at(near, critic).norm(dim=1) - 1.0).square()
 
@@ -179,7 +180,7 @@ class WeightClipping(Regularizer):
 def _between(critic: CriticPass) -> Tensor:
     """Interpolate pairs of real and fake samples, with a uniform random weight per pair."""
     real, fake = critic.real.x.detach(), critic.fake.x.detach()
-    share = joint(_uniform, len(real)).to(real).view(-1, *[1] * (real.dim() - 1))
+    share = joint(_uniform, len(real), real.device).to(real).view(-1, *[1] * (real.dim() - 1))
     return torch.lerp(fake, real, share)
 
 

@@ -91,16 +91,55 @@ class Mark:
             generator.set_state(state)
 
 
-def joint(draw: Draw, n: int) -> Tensor:
-    """This process's n rows of one draw for all processes, so that k devices see the same numbers as one.
+def joint(draw: Draw, n: int, device: torch.device) -> Tensor:
+    """This process's n rows, on the device, of one draw for all processes, so that k devices see the same as one.
 
     Numbers are drawn on the CPU, so they do not depend on the device; outside a run, from torch's global stream.
     """
+    return to_device(_drawn(draw, n), device) if _tape is None else _tape.place(draw, n)
+
+
+def _drawn(draw: Draw, n: int) -> Tensor:
     if _running is None:
         return draw(n, None)
     if _running.world_size == 1:
         return draw(n, _running.generator)
     return draw(n * _running.world_size, _running.generator).narrow(0, _running.rank * n, n)
+
+
+class Tape:
+    """The draws of a computation that is captured once and replayed, each with its place on the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._draws: list[tuple[Draw, int, Tensor]] = []
+
+    def place(self, draw: Draw, n: int) -> Tensor:
+        """Memory for n rows of a draw, not filled yet."""
+        with own_stream(0):
+            like = draw(n, torch.Generator())
+        place = torch.empty(like.shape, dtype=like.dtype, device=self.device)
+        self._draws.append((draw, n, place))
+        return place
+
+    def fill(self) -> None:
+        """Draw new numbers, in the order of the computation."""
+        for draw, n, place in self._draws:
+            place.copy_(to_device(_drawn(draw, n), self.device))
+
+
+@contextmanager
+def taped(tape: Tape) -> Iterator[None]:
+    """Make ``joint`` return places of the tape inside the context."""
+    global _tape
+    former, _tape = _tape, tape
+    try:
+        yield
+    finally:
+        _tape = former
+
+
+_tape: Tape | None = None
 
 
 def joint_sum(tensor: Tensor) -> Tensor:

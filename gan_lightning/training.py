@@ -32,6 +32,7 @@ from gan_lightning.data.loader import RealData
 from gan_lightning.errors import Stopped, UsageError, signal_name
 from gan_lightning.files import needed, written_aside
 from gan_lightning.gan import GAN, measured, total_steps
+from gan_lightning.graphs import check_graphs
 from gan_lightning.labels import said
 from gan_lightning.launcher import together
 from gan_lightning.lock import locked
@@ -160,12 +161,8 @@ def rehearse(trainer: Trainer, gan: GAN, data: RealData) -> None:
     Raises:
         UsageError: one of them does not work.
     """
-    device = trainer.strategy.root_device.type
-    if gan.game.replays_graphs and device != "cuda":
-        raise UsageError(
-            f"trainer.compile=reduce-overhead replays CUDA graphs, but this run trains on {device}: choose "
-            "trainer.compile=true, or leave it out."
-        )
+    if gan.cuda_graphs:
+        check_graphs(gan, trainer)
     check_networks(gan, data)
     check_optimizers(gan, trainer, data)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -263,18 +260,13 @@ def absolute(path: str) -> str:
 
 
 def lay_out(gan: GAN, config: DictConfig) -> None:
-    """Apply the memory formats that networks ask for, or compile the networks if requested.
-
-    The compiler chooses memory formats itself, and on a GPU it fails on transposed convolutions with weights in
-    channels-last format (torch 2.11).
-    """
-    mode = config.trainer.get("compile")
+    """Apply the memory formats that networks ask for, and compile the networks if requested."""
     for module in gan.modules():
-        if (layout := getattr(module, "memory_format", None)) and not mode:
+        if layout := getattr(module, "memory_format", None):
             module.to(memory_format=layout)
-    if mode:
+    if config.trainer.get("compile"):
         print("The networks are compiled during the first steps, which may take a few minutes")
-        gan.game.compile_networks(None if mode is True else mode)
+        gan.game.compile_networks()
 
 
 @contextmanager
@@ -396,4 +388,6 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")
     warnings.filterwarnings("ignore", "You defined a `validation_step` but have no `val_dataloader`")
     warnings.filterwarnings("ignore", "The number of training batches .* is smaller than the logging interval")
+    warnings.filterwarnings("ignore", "GPU available but not used")  # trainer.accelerator=cpu was a choice
+    warnings.filterwarnings("ignore", ".*AMP with fp16 is not supported on CPU")  # it is refused
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")

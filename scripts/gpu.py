@@ -9,7 +9,8 @@ repeat             with trainer.deterministic=true, a second run trains the same
 resume             so does a run that stops halfway and is resumed;
 no waiting         no round waits for the GPU, except to log (torch.cuda.set_sync_debug_mode);
 half precision     bf16-mixed and 16-mixed resume bit for bit, the latter with its gradient scaler;
-compiled           compiled networks, and replayed CUDA graphs, train the same weights up to rounding;
+compiled           compiled networks train the same weights up to rounding;
+CUDA graphs        replayed updates train the same weights bit for bit, with penalties, labels and bf16-mixed too;
 two GPUs           two processes train the same weights as one, up to the order of sums.
 
 Speed is measured in real images per second, each setting after its own warm-up, with the package as a user runs it but
@@ -24,13 +25,16 @@ if __name__ == "__main__":
 import json
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from benchmark import WORKLOADS, Stopwatch, Workload, build_system, composed, machine, ours, table
+from benchmark import Options as Places
 from omegaconf import MISSING
 
 from gan_lightning.errors import UsageError
@@ -45,7 +49,7 @@ STEPS = 40  # updates of a check
 SMALL = ("model=dcgan", "data=mnist", "model.generator.width=16", "model.discriminator.width=16")
 EXACT = ("trainer.deterministic=true", "logger=none", "trainer.limit_val_batches=0")
 BF16, FP16 = "trainer.precision=bf16-mixed", "trainer.precision=16-mixed"
-COMPILED, GRAPHS = "trainer.compile=true", "trainer.compile=reduce-overhead"
+COMPILED, GRAPHS = "trainer.compile=true", "trainer.cuda_graphs=true"
 OURS = {
     "fp32": (),
     "TF32": ("trainer.float32_matmul_precision=high",),
@@ -135,6 +139,13 @@ def never_waits(folder: Path, options: Options) -> float:
     return 0.0
 
 
+PENALIZED = [
+    "regularizer=[r1,r2,gradient_penalty]",
+    "regularizer.r1.interval=4",
+    "loss=relativistic",
+    "model.critic_steps=2",
+]
+LABELED = ["model.conditional=true", "augment=diffaugment", "trainer.accumulate_grad_batches=2"]
 DOUBLE, ON_CPU = "trainer.precision=64-true", "trainer.accelerator=cpu"
 CHECKS: dict[str, tuple[Callable[[Path, Options], float], float]] = {  # with the largest difference allowed
     "same draws": (compare([DOUBLE, "trainer.max_steps=10"], [DOUBLE, "trainer.max_steps=10", ON_CPU]), 1e-9),
@@ -144,7 +155,11 @@ CHECKS: dict[str, tuple[Callable[[Path, Options], float], float]] = {  # with th
     "resume, 16-mixed": (resumed(FP16), 0.0),
     "no waiting": (never_waits, 0.0),
     "compiled": (compare(["trainer.max_steps=10"], ["trainer.max_steps=10", COMPILED]), 1e-3),
-    "CUDA graphs": (compare(["trainer.max_steps=10"], ["trainer.max_steps=10", GRAPHS]), 1e-3),
+    "CUDA graphs": (compare([], [GRAPHS]), 0.0),
+    "CUDA graphs, bf16-mixed": (compare([BF16], [BF16, GRAPHS]), 0.0),
+    "CUDA graphs, penalties": (compare(PENALIZED, [*PENALIZED, GRAPHS]), 0.0),
+    "CUDA graphs, labels, DiffAugment": (compare(LABELED, [*LABELED, GRAPHS]), 0.0),
+    "CUDA graphs, resume": (resumed(GRAPHS), 0.0),
 }
 TWO = ["data.batch_size=32", "trainer.devices=2", "model.generator.batch_norm=false"]
 PAIR = compare(["data.batch_size=64", "model.generator.batch_norm=false"], TWO), 1e-3
@@ -165,6 +180,7 @@ def run_checks(options: Options) -> dict[str, Any]:
                 verdict = "passed" if value <= limit else "FAILED"
                 results[name] = {"difference": value, "limit": limit, "verdict": verdict}
             except Exception as error:
+                traceback.print_exc()
                 results[name] = {"verdict": "FAILED", "error": f"{type(error).__name__}: {error}"}
         print(f"{name}: {results[name]}", flush=True)
     return results
@@ -179,13 +195,18 @@ def loop_speed(kind: str, workload: Workload, options: Options, context: Abstrac
 
     watch = Stopwatch(options.seconds)
     with context:
-        LOOPS[kind](build_system(workload, options)).train(watch.is_over)
+        LOOPS[kind](build_system(workload, places(options))).train(watch.is_over)
     return watch.speed
+
+
+def places(options: Options) -> Places:
+    """The folders of the data, as scripts/benchmark.py takes them."""
+    return Places(data=options.data, cifar=options.cifar)
 
 
 def our_speed(workload: Workload, options: Options, overrides: Sequence[str]) -> float:
     watch = Stopwatch(options.seconds)
-    ours("ours", [*workload.located(options), *overrides], watch)
+    ours("ours", [*workload.located(places(options)), *overrides], watch)
     return watch.speed
 
 
@@ -201,7 +222,7 @@ def measure_speed(name: str, batch_size: int, options: Options) -> dict[str, flo
         "limit fp32 CUDA graph": lambda: loop_speed("graphed", workload, options, nullcontext()),
         "limit bf16": lambda: loop_speed("limit", workload, options, torch.autocast("cuda", torch.bfloat16)),
     }
-    settings |= {name: lambda part=part: our_speed(workload, options, part) for name, part in OURS.items()}
+    settings |= {name: partial(our_speed, workload, options, part) for name, part in OURS.items()}
     speeds = {}
     for setting, measure in settings.items():
         try:

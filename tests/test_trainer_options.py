@@ -169,6 +169,7 @@ BUILT: dict[str, list[tuple[Any, Callable[[Trainer], bool]]]] = {
 # the module's, not the Trainer's
 OF_THE_GAN = {
     "accumulate_grad_batches": (2, lambda gan: gan.accumulate_grad_batches == 2),
+    "cuda_graphs": ("true", lambda gan: gan.cuda_graphs),
     "gradient_clip_val": (0.5, lambda gan: gan.gradient_clip_val == 0.5),
     "gradient_clip_algorithm": ("value", lambda gan: gan.gradient_clip_algorithm == "value"),
 }
