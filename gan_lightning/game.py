@@ -203,9 +203,11 @@ class Game(nn.Module):
             from torch._functorch import config
 
             config.donated_buffer = False  # the loss's backward pass needs the graph after the penalty's
+        # on a GPU, torch 2.11 assumes strides of gradients that cuDNN does not return
+        options = {"options": {"layout_optimization": False}} if torch.cuda.is_available() else {}
         for networks in self.players().values():
             for network in networks:
-                network.compile()
+                network.compile(**options)
         self.is_compiled = True
 
     def _check_augment(self, augment: Augment) -> None:

@@ -1,6 +1,6 @@
 """The gradients of an update as a CUDA graph: hundreds of small kernels, captured once and launched at once."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -16,7 +16,7 @@ from gan_lightning.streams import Tape, taped
 
 Gradients = Callable[[Sequence[Batch]], list[dict[str, Tensor]]]  # sets .grad, and returns the terms of the loss
 Replay = Callable[[], None]
-EAGER = 3  # updates before the capture, in which libraries choose algorithms and allocate their memory
+EAGER = 3  # updates before the capture, in which libraries choose algorithms and allocate memory; the last fills a tape
 
 
 def captured_on_gpu(compute: Callable[[], None]) -> Replay:
@@ -37,6 +37,7 @@ class Graphs:
     def __init__(self, capture: Callable[[Callable[[], None]], Replay] = captured_on_gpu) -> None:
         self.capture = capture
         self._runs: Counter[Hashable] = Counter()
+        self._tapes: defaultdict[Hashable, Tape] = defaultdict(Tape)
         self._known: dict[Hashable, _Captured] = {}
 
     def run(
@@ -45,10 +46,13 @@ class Graphs:
         """Compute the gradients of an update of this kind on real batches; returns the terms of each."""
         kind = kind, tuple((x.shape, None if y is None else y.shape) for x, y, *_ in reals)
         self._runs[kind] += 1
-        if self._runs[kind] <= EAGER:
+        if self._runs[kind] < EAGER:
             return compute(reals)
+        if self._runs[kind] == EAGER:
+            with taped(self._tapes[kind]):
+                return compute(reals)
         if kind not in self._known:
-            self._known[kind] = _Captured(compute, reals, weights, self.capture)
+            self._known[kind] = _Captured(compute, reals, weights, self._tapes[kind], self.capture)
         return self._known[kind].run(reals)
 
 
@@ -60,10 +64,11 @@ class _Captured:
         compute: Gradients,
         reals: Sequence[Batch],
         weights: Sequence[nn.Parameter],
+        tape: Tape,
         capture: Callable[[Callable[[], None]], Replay],
     ) -> None:
         self.reals = [Batch(x.clone(), None if y is None else y.clone()) for x, y, _ in reals]
-        self.tape = Tape(reals[0].x.device)
+        self.tape = tape
         self.names: list[list[str]] = []
         self.values = torch.empty(0)
 

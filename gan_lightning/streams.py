@@ -96,7 +96,7 @@ def joint(draw: Draw, n: int, device: torch.device) -> Tensor:
 
     Numbers are drawn on the CPU, so they do not depend on the device; outside a run, from torch's global stream.
     """
-    return to_device(_drawn(draw, n), device) if _tape is None else _tape.place(draw, n)
+    return to_device(_drawn(draw, n), device) if _tape is None else _tape.read(draw, n, device)
 
 
 def _drawn(draw: Draw, n: int) -> Tensor:
@@ -108,31 +108,35 @@ def _drawn(draw: Draw, n: int) -> Tensor:
 
 
 class Tape:
-    """The draws of a computation that is captured once and replayed, each with its place on the device."""
+    """The draws of a computation that runs once, is captured, and then replayed, each with its place on the device."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self) -> None:
         self._draws: list[tuple[Draw, int, Tensor]] = []
+        self._next = 0
 
-    def place(self, draw: Draw, n: int) -> Tensor:
-        """Memory for n rows of a draw, not filled yet."""
-        with own_stream(0):
-            like = draw(n, torch.Generator())
-        place = torch.empty(like.shape, dtype=like.dtype, device=self.device)
-        self._draws.append((draw, n, place))
-        return place
+    def read(self, draw: Draw, n: int, device: torch.device) -> Tensor:
+        """The place of the next draw, with n rows; in the first run, it is made, outside of the graph's memory."""
+        if self._next == len(self._draws):
+            self._draws.append((draw, n, to_device(_drawn(draw, n), device)))
+        self._next += 1
+        return self._draws[self._next - 1][2]
+
+    def rewind(self) -> None:
+        """Begin at the first draw."""
+        self._next = 0
 
     def fill(self) -> None:
         """Draw new numbers, in the order of the computation."""
         for draw, n, place in self._draws:
-            place.copy_(to_device(_drawn(draw, n), self.device))
+            place.copy_(to_device(_drawn(draw, n), place.device))
 
 
 @contextmanager
 def taped(tape: Tape) -> Iterator[None]:
-    """Make ``joint`` return places of the tape inside the context."""
+    """Make ``joint`` read the tape from its beginning inside the context."""
     global _tape
     former, _tape = _tape, tape
+    tape.rewind()
     try:
         yield
     finally:

@@ -261,10 +261,12 @@ def absolute(path: str) -> str:
 
 def lay_out(gan: GAN, config: DictConfig) -> None:
     """Apply the memory formats that networks ask for, and compile the networks if requested."""
+    compiles = config.trainer.get("compile")
     for module in gan.modules():
-        if layout := getattr(module, "memory_format", None):
+        # on a GPU, compiled networks fail with weights in channels-last format
+        if (layout := getattr(module, "memory_format", None)) and not (compiles and torch.cuda.is_available()):
             module.to(memory_format=layout)
-    if config.trainer.get("compile"):
+    if compiles:
         print("The networks are compiled during the first steps, which may take a few minutes")
         gan.game.compile_networks()
 
