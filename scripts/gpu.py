@@ -33,8 +33,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from benchmark import WORKLOADS, Stopwatch, Workload, build_system, composed, machine, ours, table
-from benchmark import Options as Places
 from omegaconf import MISSING
 
 from gan_lightning.errors import UsageError
@@ -43,6 +41,8 @@ from gan_lightning.options import check_values, read_options
 from gan_lightning.rules import POSITIVE
 
 if TYPE_CHECKING:
+    from benchmark import Options as Places
+    from benchmark import Workload
     from torch import Tensor
 
 STEPS = 40  # updates of a check
@@ -80,7 +80,9 @@ class Options:
 
 
 def train_weights(folder: Path, options: Options, *overrides: str) -> "dict[str, Tensor]":
-    """Train in this folder, or resume there, and return the weights and buffers of both networks on the CPU."""
+    """Train in this folder, or resume there, and return the weights and buffers of both networks."""
+    from benchmark import composed
+
     from gan_lightning.checkpoints import read_checkpoint
     from gan_lightning.training import train
 
@@ -122,7 +124,7 @@ def resumed(*overrides: str) -> Callable[[Path, Options], float]:
 def never_waits(folder: Path, options: Options) -> float:
     """Train with every wait for the GPU inside a round raised as an error, and without logging."""
     import torch
-    from benchmark import train_ours
+    from benchmark import composed, train_ours
 
     def watched(mode: str) -> Callable[..., None]:
         return lambda *_: torch.cuda.set_sync_debug_mode(mode)
@@ -188,8 +190,9 @@ def run_checks(options: Options) -> dict[str, Any]:
 # -------------------------------------------------------------------------------------------------------------- speed
 
 
-def loop_speed(kind: str, workload: Workload, options: Options, context: AbstractContextManager[Any]) -> float:
+def loop_speed(kind: str, workload: "Workload", options: Options, context: AbstractContextManager[Any]) -> float:
     """Updates per second of a hand-written loop."""
+    from benchmark import Stopwatch, build_system
     from loops import LOOPS
 
     watch = Stopwatch(options.seconds)
@@ -198,12 +201,16 @@ def loop_speed(kind: str, workload: Workload, options: Options, context: Abstrac
     return watch.speed
 
 
-def places(options: Options) -> Places:
+def places(options: Options) -> "Places":
     """The folders of the data, as scripts/benchmark.py takes them."""
+    from benchmark import Options as Places
+
     return Places(data=options.data, cifar=options.cifar)
 
 
-def our_speed(workload: Workload, options: Options, overrides: Sequence[str]) -> float:
+def our_speed(workload: "Workload", options: Options, overrides: Sequence[str]) -> float:
+    from benchmark import Stopwatch, ours
+
     watch = Stopwatch(options.seconds)
     ours("ours", [*workload.located(places(options)), *overrides], watch)
     return watch.speed
@@ -212,6 +219,7 @@ def our_speed(workload: Workload, options: Options, overrides: Sequence[str]) ->
 def measure_speed(name: str, batch_size: int, options: Options) -> dict[str, float]:
     """Images per second of every setting; nan for one that does not run."""
     import torch
+    from benchmark import WORKLOADS, Workload
 
     base = WORKLOADS[name]
     workload = Workload((*base.overrides, f"data.batch_size={batch_size}"), base.data, base.place)
@@ -234,9 +242,14 @@ def measure_speed(name: str, batch_size: int, options: Options) -> dict[str, flo
 
 
 def main() -> None:
-    import torch
-
     options = read_options(Options, __doc__)
+    import torch
+    from benchmark import WORKLOADS, machine, table
+
+    if not torch.cuda.is_available():
+        raise UsageError(
+            "torch finds no GPU here: run this on a machine with one; scripts/benchmark.py measures a CPU."
+        )
     results: dict[str, Any] = {"machine": machine()}
     print(", ".join(f"{name} {value}" for name, value in results["machine"].items()))
     if options.checks:
