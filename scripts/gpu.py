@@ -247,9 +247,7 @@ def main() -> None:
     from benchmark import WORKLOADS, machine, table
 
     if not torch.cuda.is_available():
-        raise UsageError(
-            "torch finds no GPU here: run this on a machine with one; scripts/benchmark.py measures a CPU."
-        )
+        raise UsageError("torch finds no GPU here: run this on a machine with one, or scripts/benchmark.py.")
     results: dict[str, Any] = {"machine": machine()}
     print(", ".join(f"{name} {value}" for name, value in results["machine"].items()))
     if options.checks:
