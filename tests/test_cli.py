@@ -61,12 +61,12 @@ COUNTED = """
 import atexit, runpy, sys
 from hydra._internal import config_repository
 
-def counted(repository, config_search_path, made=[0], init=config_repository.ConfigRepository.__init__):
+def counted(repository, delegate, made=[0], init=config_repository.CachingConfigRepository.__init__):
     made[0] += 1
-    init(repository, config_search_path)
+    init(repository, delegate)
     print("searches", made[0], file=sys.stderr)
 
-config_repository.ConfigRepository.__init__ = counted
+config_repository.CachingConfigRepository.__init__ = counted
 runpy.run_path(sys.argv.pop(1), run_name="__main__")
 """
 
