@@ -23,7 +23,8 @@ from gan_lightning.callbacks.summary import peak_memory
 from gan_lightning.data.loader import RealData
 from gan_lightning.gan import GAN
 from gan_lightning.options import columns
-from gan_lightning.training import data_and_gan, planned_steps, quiet, rehearse, set_up, threads_for
+from gan_lightning.processor import threads_for
+from gan_lightning.training import data_and_gan, planned_steps, quiet, rehearse, set_up
 
 ROUNDS = 5  # timed rounds, after a slower first one and before a last one
 # options of the Trainer for these rounds

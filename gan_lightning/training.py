@@ -1,7 +1,6 @@
 """Train a run from start to finish."""
 
 import logging
-import math
 import os
 import shlex
 import signal
@@ -37,6 +36,7 @@ from gan_lightning.labels import said
 from gan_lightning.launcher import together
 from gan_lightning.lock import locked
 from gan_lightning.loops import ResumedLoop
+from gan_lightning.processor import advice, threads_for
 from gan_lightning.rehearsal import check_networks, check_optimizers
 from gan_lightning.resumption import (
     check_checkpoint,
@@ -50,8 +50,6 @@ from gan_lightning.resumption import (
 from gan_lightning.rules import PLACES
 from gan_lightning.runs import read_mapping
 from gan_lightning.warm_start import start_from
-
-WORTH_SHARING = 10**8  # multiply-adds per batch: toy problems take a few million, an MLP on MNIST 500 million
 
 
 def train(
@@ -170,6 +168,8 @@ def rehearse(trainer: Trainer, gan: GAN, data: RealData) -> None:
             callback.rehearse(gan, data)
     if gan.game.is_conditional and data.class_names and trainer.is_global_zero:  # pix2pix is conditioned on images
         print(said(data.class_names))
+    if trainer.is_global_zero and (faster := advice(trainer, gan, data)):
+        print(faster)
 
 
 @contextmanager
@@ -269,30 +269,6 @@ def lay_out(gan: GAN, config: DictConfig) -> None:
     if compiles:
         print("The networks are compiled during the first steps, which may take a few minutes")
         gan.game.compile_networks()
-
-
-@contextmanager
-def threads_for(gan: GAN, data: RealData, threads: int | None) -> Iterator[None]:
-    """Set torch's number of CPU threads; None means one if batches are little work and OMP_NUM_THREADS is not set.
-
-    On a busy machine, two threads that wait for each other at every small product are many times slower than one. The
-    number of threads affects only the last bits of the results.
-    """
-    before = torch.get_num_threads()
-    if threads is None and "OMP_NUM_THREADS" not in os.environ and multiply_adds(gan, data) < WORTH_SHARING:
-        threads = 1
-    torch.set_num_threads(threads or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def multiply_adds(gan: GAN, data: RealData) -> int:
-    """Upper bound for a forward pass of a batch through all networks, as if convolutions kept the images' size."""
-    pixels = math.prod(data.sample_shape[1:])
-    weights = gan.game.parameters()
-    return data.batch_size * sum(w.numel() * (pixels if w.dim() == 4 else 1) for w in weights)
 
 
 def set_up(data: RealData, trainer: Trainer, gan: GAN) -> None:

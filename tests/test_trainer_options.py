@@ -21,8 +21,9 @@ from gan_lightning.callbacks.progress import progress
 from gan_lightning.config import check
 from gan_lightning.data.synthetic import Synthetic
 from gan_lightning.errors import UsageError
+from gan_lightning.processor import WORTH_SHARING, multiply_adds
 from gan_lightning.strategy import Replicas
-from gan_lightning.training import WORTH_SHARING, multiply_adds, train
+from gan_lightning.training import train
 
 Configure = Callable[..., DictConfig]
 TINY = (
