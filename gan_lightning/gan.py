@@ -275,6 +275,10 @@ class GAN(LightningModule):
             self.average.follow(self.game.sampled())
         self.round = begin(self, optimizers)
 
+    def on_train_end(self) -> None:
+        """Free the memory of CUDA graphs."""
+        self.round.graphs = None
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the configuration, the data's description and the losses since the last logged line, as plain containers.
 

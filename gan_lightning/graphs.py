@@ -1,25 +1,28 @@
-"""The gradients of an update as a CUDA graph: hundreds of small kernels, captured once and launched at once."""
+"""The gradients of an update as a CUDA graph, which launches hundreds of small kernels with one call."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.plugins.precision import DoublePrecision, MixedPrecision, Precision
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
 
+from gan_lightning.augment import Augment
 from gan_lightning.batch import Batch
 from gan_lightning.errors import UsageError
 from gan_lightning.player import lightning_adds_nothing
 from gan_lightning.schedules import Ramp
 from gan_lightning.streams import Tape, taped
 
-Gradients = Callable[[Sequence[Batch]], list[dict[str, Tensor]]]  # sets .grad, and returns the terms of the loss
-Replay = Callable[[], None]
-EAGER = 3  # updates before the capture, in which libraries choose algorithms and allocate memory; the last fills a tape
+Compute = Callable[[Sequence[Batch]], list[dict[str, Tensor]]]  # sets .grad, and returns the terms of the loss
+Run = Callable[[], None]
+EAGER = 3  # updates before the capture, in which libraries choose algorithms; the last one records the random draws
+KINDS = 16  # more kinds of updates than these run eagerly, since each graph has its own memory
 
 
-def captured_on_gpu(compute: Callable[[], None]) -> Replay:
+def captured_on_gpu(compute: Run) -> Run:
     """Capture a computation without running it; returns a function that runs it."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may copy data meanwhile
@@ -31,41 +34,42 @@ class Graphs:
     """Runs a player's updates of each kind, the first ones eagerly, all others by replaying a captured one.
 
     Updates of one kind may differ only in the values of the real batches and of the numbers drawn by
-    ``gan_lightning.streams.joint``, or by torch's generator of the GPU.
+    ``gan_lightning.streams.joint`` or by torch's generator of the GPU.
     """
 
-    def __init__(self, capture: Callable[[Callable[[], None]], Replay] = captured_on_gpu) -> None:
+    def __init__(self, capture: Callable[[Run], Run] = captured_on_gpu) -> None:
         self.capture = capture
         self._runs: Counter[Hashable] = Counter()
         self._tapes: defaultdict[Hashable, Tape] = defaultdict(Tape)
-        self._known: dict[Hashable, _Captured] = {}
+        self._captured: dict[Hashable, _Captured] = {}
 
     def run(
-        self, kind: Hashable, compute: Gradients, reals: Sequence[Batch], weights: Sequence[nn.Parameter]
+        self, kind: Hashable, compute: Compute, reals: Sequence[Batch], weights: Sequence[nn.Parameter]
     ) -> list[dict[str, Tensor]]:
         """Compute the gradients of an update of this kind on real batches; returns the terms of each."""
-        kind = kind, tuple((x.shape, None if y is None else y.shape) for x, y, *_ in reals)
-        self._runs[kind] += 1
-        if self._runs[kind] < EAGER:
+        shapes = tuple((x.shape, None if y is None else y.shape) for x, y, _ in reals)
+        key = kind, shapes, tuple((weight.data_ptr(), weight.requires_grad) for weight in weights)
+        self._runs[key] += 1
+        if self._runs[key] < EAGER or (key not in self._tapes and len(self._tapes) == KINDS):
             return compute(reals)
-        if self._runs[kind] == EAGER:
-            with taped(self._tapes[kind]):
+        if self._runs[key] == EAGER:
+            with taped(self._tapes[key]):
                 return compute(reals)
-        if kind not in self._known:
-            self._known[kind] = _Captured(compute, reals, weights, self._tapes[kind], self.capture)
-        return self._known[kind].run(reals)
+        if key not in self._captured:
+            self._captured[key] = _Captured(compute, reals, weights, self._tapes[key], self.capture)
+        return self._captured[key].run(reals)
 
 
 class _Captured:
-    """A captured computation, with the memory that it reads and writes."""
+    """A captured computation with its static buffers."""
 
     def __init__(
         self,
-        compute: Gradients,
+        compute: Compute,
         reals: Sequence[Batch],
         weights: Sequence[nn.Parameter],
         tape: Tape,
-        capture: Callable[[Callable[[], None]], Replay],
+        capture: Callable[[Run], Run],
     ) -> None:
         self.reals = [Batch(x.clone(), None if y is None else y.clone()) for x, y, _ in reals]
         self.tape = tape
@@ -82,10 +86,10 @@ class _Captured:
         self.gradients = [(weight, weight.grad) for weight in weights]
 
     def run(self, reals: Sequence[Batch]) -> list[dict[str, Tensor]]:
-        for place, real in zip(self.reals, reals, strict=True):
-            place.x.copy_(real.x)
-            if place.y is not None and real.y is not None:
-                place.y.copy_(real.y)
+        for static, real in zip(self.reals, reals, strict=True):
+            static.x.copy_(real.x)
+            if static.y is not None and real.y is not None:
+                static.y.copy_(real.y)
         self.tape.fill()
         self.replay()
         for weight, gradient in self.gradients:
@@ -98,22 +102,46 @@ def check_graphs(gan: Any, trainer: Any) -> None:
     """Check that a GAN's updates can be replayed.
 
     Raises:
-        UsageError: there is no GPU, or something changes between updates that a graph would leave as it was.
+        UsageError: there is no GPU, no update would be replayed, or something changes between updates that a graph
+            would leave as it was.
     """
+    device = trainer.strategy.root_device.type
+    if device != "cuda":
+        raise UsageError(f"trainer.cuda_graphs=true needs a GPU, but this run trains on {device}: leave it out.")
     game = gan.game
-    penalties = [*game.regularizers.values(), *game.generator_regularizers.values()]
+    parts = [game, game.loss, *game.regularizers.values(), *game.generator_regularizers.values()]
+    frozen = [type(part).__name__ for part in parts if not is_replayable(part)]
     obstacles = {
-        f"a run on {trainer.strategy.root_device.type}": trainer.strategy.root_device.type != "cuda",
         "several devices": trainer.world_size > 1,
-        "trainer.precision=16-mixed": getattr(trainer.precision_plugin, "scaler", None) is not None,
-        "a profiler": type(trainer.profiler) is not PassThroughProfiler,
+        "trainer.log_every_n_steps=1, since logged updates are not replayed": trainer.log_every_n_steps == 1,
         "trainer.compile=true": game.is_compiled,
-        f"model.order={gan.order}": gan.order == "simultaneous",
+        "trainer.detect_anomaly=true": trainer._detect_anomaly,
+        "model.order=simultaneous": gan.order == "simultaneous",
         "model.reuse_fakes=true": gan.reuse_fakes,
-        "a scheduled value of the game": any(isinstance(part, Ramp) for part in game.modules()),
-        "a penalty that repeats a pass": any(part.passes_again for part in penalties),
-        "an augmentation that adjusts p": game.augment is not None and game.augment.follows_logits,
-        "a callback or module that changes backward passes": not lightning_adds_nothing(gan, trainer),
+        "a Ramp in the game": any(isinstance(part, Ramp) for part in game.modules()),
+        "augment=ada": game.augment is not None and type(game.augment).observe is not Augment.observe,
+        f"{', '.join(frozen)}, whose class does not say replayable = True": bool(frozen),
+        **_of_lightning(gan, trainer),
     }
     for obstacle in (name for name, is_there in obstacles.items() if is_there):
         raise UsageError(f"trainer.cuda_graphs=true cannot be combined with {obstacle}: leave out one of the two.")
+
+
+def _of_lightning(gan: Any, trainer: Any) -> dict[str, bool]:
+    """What Lightning would do around each backward pass; the last one covers hooks."""
+    strategy, precision, profiler = type(trainer.strategy), type(trainer.precision_plugin), type(trainer.profiler)
+    scales = getattr(trainer.precision_plugin, "scaler", None) is not None
+    return {
+        strategy.__name__: strategy is not SingleDeviceStrategy,
+        "trainer.precision=16-mixed": scales,
+        precision.__name__: precision not in (Precision, MixedPrecision, DoublePrecision),
+        profiler.__name__: profiler.__name__ != "PassThroughProfiler",
+        "a callback or module with hooks around backward passes": not lightning_adds_nothing(gan, trainer),
+    }
+
+
+def is_replayable(part: nn.Module) -> bool:
+    """Whether each call of a part does the same except for its tensors: by its class, or as a part of the package."""
+    if type(part).__module__.startswith("gan_lightning."):
+        return getattr(part, "replayable", True)
+    return vars(type(part)).get("replayable", False)

@@ -1,4 +1,4 @@
-"""The processor that a run trains on: its threads, and what would use it better."""
+"""The number of threads of a run, and advice about faster options."""
 
 import math
 import os
@@ -44,7 +44,7 @@ def advice(trainer: Any, gan: GAN, data: RealData) -> str | None:
     """A sentence about an option that makes this run faster on its device; None without one (docs/performance.md)."""
     device = trainer.strategy.root_device.type
     if device == "cuda" and not gan.cuda_graphs and can_replay(trainer, gan):
-        return "trainer.cuda_graphs=true trains small networks several times faster on this GPU, with equal results"
+        return "trainer.cuda_graphs=true trains small networks faster on this GPU"
     is_single = trainer.precision == "32-true" and not len(gan.game.regularizers)  # penalties stay in full precision
     if device == "cpu" and is_single and multiply_adds(gan, data) >= WORTH_SHARING and has_bf16():
         return "trainer.precision=bf16-mixed trains 1.5 to 2 times faster on this processor, with less precise results"

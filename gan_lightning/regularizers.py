@@ -78,6 +78,7 @@ class Regularizer(nn.Module):
 
     differentiates_twice = True  # whether it backpropagates through D's gradient, unsupported by compiled networks
     passes_again = False  # whether it repeats D's passes on other x
+    replayable = True  # whether a CUDA graph can repeat it: no synchronization, and no state in Python
     at: str | None = None  # the batch, real or fake, at which it needs D's gradient, if only one
 
     def __init__(self, weight: float | Ramp, interval: int = 1) -> None:
@@ -93,7 +94,7 @@ class Regularizer(nn.Module):
         """Raise a UsageError if the penalty makes no sense for this player, or the networks do not support it."""
 
     def is_due(self, update: int) -> bool:
-        """Whether the penalty applies to the player's update number ``update``, from 0."""
+        """Whether the penalty applies to the player's update number ``update``, from 0; a function of it alone."""
         return update % self.interval == 0
 
     def forward(self, critic: CriticPass) -> Tensor:

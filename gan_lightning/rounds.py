@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gan_lightning.batch import Batch
 from gan_lightning.game import Game, Terms
-from gan_lightning.graphs import Gradients, Graphs
+from gan_lightning.graphs import Compute, Graphs
 from gan_lightning.log import LossLog
 from gan_lightning.optim import settings
 from gan_lightning.player import Player
@@ -140,7 +140,7 @@ class Round:
         self.losses.add("generator", step + 1, terms)
 
     def _gradients(
-        self, player: Player, regularizers: nn.ModuleDict, update: int, compute: Gradients, reals: Sequence[Batch]
+        self, player: Player, regularizers: nn.ModuleDict, update: int, compute: Compute, reals: Sequence[Batch]
     ) -> list[dict[str, Tensor]]:
         """Run ``compute``, or replay it from a graph."""
         if self.graphs is None or player.measures:

@@ -108,27 +108,27 @@ def _drawn(draw: Draw, n: int) -> Tensor:
 
 
 class Tape:
-    """The draws of a computation that runs once, is captured, and then replayed, each with its place on the device."""
+    """The random draws of an update, in order, each with a static buffer on the device that a CUDA graph reads."""
 
     def __init__(self) -> None:
         self._draws: list[tuple[Draw, int, Tensor]] = []
         self._next = 0
 
     def read(self, draw: Draw, n: int, device: torch.device) -> Tensor:
-        """The place of the next draw, with n rows; in the first run, it is made, outside of the graph's memory."""
+        """The buffer of the next draw, with n rows; created by the first run, outside of the graph's memory."""
         if self._next == len(self._draws):
             self._draws.append((draw, n, to_device(_drawn(draw, n), device)))
         self._next += 1
-        return self._draws[self._next - 1][2]
+        return self._draws[self._next - 1][2].detach()
 
     def rewind(self) -> None:
-        """Begin at the first draw."""
+        """Return to the first draw."""
         self._next = 0
 
     def fill(self) -> None:
-        """Draw new numbers, in the order of the computation."""
-        for draw, n, place in self._draws:
-            place.copy_(to_device(_drawn(draw, n), place.device))
+        """Draw new numbers, in the order of the update."""
+        for draw, n, buffer in self._draws:
+            buffer.copy_(to_device(_drawn(draw, n), buffer.device))
 
 
 @contextmanager
