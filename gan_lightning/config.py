@@ -9,7 +9,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
 from gan_lightning.errors import UsageError
@@ -19,6 +19,7 @@ from gan_lightning.trust import DOTTED, PACKAGE, find_source
 
 # data to suggest for a model, by what it needs; mnist for all others
 SUITABLE = {"pairs": "mnist_edges", "table": "table", "sequences": "sines"}
+NOT_FOUND = re.compile(r"Interpolation key '(.+?)' not found")
 EPOCHS = 20  # default length, if neither trainer.max_epochs nor trainer.max_steps is given
 
 OmegaConf.register_new_resolver("bits", lambda integers: integers.bit_length() - 1, replace=True)
@@ -210,6 +211,12 @@ def _value(config: DictConfig, key: Any, name: str) -> Any:
         raise UsageError(f"{name} is not set: give {name}=VALUE.")
     try:
         return config[key]
+    except InterpolationKeyError as error:
+        key = NOT_FOUND.findall(str(error))[0]
+        raise UsageError(
+            f"{name} refers to {key}, which does not exist: add {key} to your YAML file or by +{key}=VALUE, or give "
+            f"{name}=VALUE."
+        ) from error
     except OmegaConfBaseException as error:
         raise UsageError(f"{name} cannot be read: {one_line(error)}.") from error
 

@@ -100,7 +100,13 @@ REFUSED = [
     (["~regularizer@generator_regularizer"], "generator_regularizer is None", "regularizer@generator_"),
     # what is missing or cannot be read
     (["data=image_folder"], "data.root is not set", "data.root=VALUE"),
-    (["model.lr=${nowhere}"], "model.lr cannot be read", "'nowhere' not found"),
+    (["model.lr=${nowhere}"], "model.lr refers to nowhere, which does not exist", "+nowhere=VALUE"),
+    (
+        ["~model.latent_size"],
+        "model.generator.latent_size refers to model.latent_size",
+        "add model.latent_size to your YAML file",
+    ),
+    (["data=image_folder", "model.lr=${data.root}"], "model.lr cannot be read", "Missing mandatory value: data.root"),
     (["data=mnist", "data.root=''"], "data.root is empty", "give a path"),
     # what single precision cannot hold
     (["data.distribution.mean=1e39"], "data.distribution.mean is 1e+39", "a number from -1e9 to 1e9"),

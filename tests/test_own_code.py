@@ -141,6 +141,19 @@ def test_it_trains_resumes_samples_evaluates_and_exports(lab: Path) -> None:
     torch.testing.assert_close(exported, torch.from_numpy(arrays["samples"]), rtol=1e-5, atol=1e-5)
 
 
+def test_the_example_of_the_docs_trains(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "own_code.md").read_text()
+    networks, options, loss = re.findall(r"^```(?:python|yaml)\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    files = {"my_lab/networks.py": networks, "my_lab/losses.py": loss, "conf/model/mine.yaml": options}
+    files["conf/loss/mine.yaml"] = "_target_: my_lab.losses.Exponential"
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    ours = ("data=ring", "loss=mine", "trainer.max_steps=3", "hydra.run.dir=run")
+    works(tmp_path, "train.py", "--config-dir", "conf", "model=mine", *ours)
+    assert last(tmp_path / "run")["global_step"] == 3
+
+
 @pytest.mark.parametrize("script", ["train.py", "scripts/sample.py", "scripts/evaluate.py", "scripts/export.py"])
 def test_a_runs_file_makes_only_what_is_trusted(lab: Path, script: str) -> None:
     train(lab, "trainer.max_steps=5", "hydra.run.dir=run")
@@ -201,9 +214,7 @@ def test_rules_on_values_are_for_the_packages_own_options(lab: Path) -> None:
 
 def test_the_documented_loss_trains_and_is_not_taken_for_a_probability() -> None:
     """The code block itself; V(D, G) is of a D that is a probability."""
-    (block,) = re.findall(
-        r"```python\n(class Exponential.*?)```", (ROOT / "docs" / "own_code.md").read_text(), re.DOTALL
-    )
+    (block,) = re.findall(r"(class Exponential.*?)```", (ROOT / "docs" / "own_code.md").read_text(), re.DOTALL)
     names: dict[str, Any] = {"Loss": Loss}
     exec(block, names)
     torch.manual_seed(0)

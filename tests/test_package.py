@@ -37,7 +37,9 @@ def built(folder: Path) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--wheel-dir", str(folder)]
-    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(source)], check=True, capture_output=True)
+    command = [sys.executable, "-m", "pip", "wheel", *options, str(source)]
+    ended = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert "absent from" not in ended.stdout + ended.stderr  # setuptools warns of folders that are no packages
     (wheel,) = folder.glob("*.whl")
     return wheel
 

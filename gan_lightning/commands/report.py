@@ -9,7 +9,7 @@ only in their seed are one setting, if they were evaluated in the same way (feat
 images, checkpoint, weights). Prints Markdown. csv has a row for each setting and metric, figure draws the table with a
 dot for each seed, and curves draws the metrics over generator updates.
 
-Bold marks the best mean and those that do not differ significantly from it, by Welch's t-test at 5 % with Holm's
+Bold marks the best mean and those that do not differ significantly from it, by Welch's t-test at 5% with Holm's
 correction over all pairs of settings on the same data. Nothing is bold if no setting differs, or if the best mean is
 that of a setting with one seed or with a failed run, which is never bold. Metrics that are not known to be better in
 one direction are not ranked.
@@ -50,7 +50,7 @@ TRAINING = {
     *("data.batch_size", "data.rounds_per_batch", "data.rounds_per_epoch", "data.horizontal_flips", "data.range"),
     *("data.workers", "data.memory_limit", "data.fixed_samples"),
 }
-TEST = "Welch's t-test at 5 %, Holm's correction over all pairs"
+TEST = "Welch's t-test at 5%, Holm's correction over all pairs"
 DASHES = ("-", "--", ":", "-.")  # one per ten colors
 
 
