@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_lightning.errors import UsageError
-from gan_lightning.streams import Draw, joint, joint_sum, to_device
+from gan_lightning.streams import Draw, joint, joint_sum
 
 
 class Augment(nn.Module):
@@ -263,7 +263,7 @@ def _parts(option: str, given: Sequence[str], known: Sequence[str]) -> list[str]
 
 def _drawn(draw: Draw, images: Tensor) -> tuple[Tensor, ...]:
     """Draw one row per image, and return the columns on the images' device."""
-    return to_device(joint(draw, len(images)), images.device).unbind(1)
+    return joint(draw, len(images), images.device).unbind(1)
 
 
 def _gathered(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -29,8 +29,8 @@ from gan_lightning.networks.spectral import spectrally_normalized
 from gan_lightning.strategy import Replicas
 from gan_lightning.trust import PACKAGE, is_defined
 
-# Lightning refuses these in manual optimization; our module implements them
-MANUAL = ("gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches")
+# implemented by our module; Lightning refuses them in manual optimization or does not have them
+MANUAL = ("gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches", "cuda_graphs")
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 # options of conf/trainer that Lightning's Trainer does not take
 OWN = (*MANUAL, "threads", "compile", "float32_matmul_precision")
@@ -156,7 +156,13 @@ def build_trainer(config: DictConfig, folder: Path, callbacks: list[Callback]) -
     options["profiler"] = _profiler(options["profiler"], folder)
     options["plugins"] = _plugins(options["plugins"])
     logger = build_loggers(config.logger, folder)
-    return called(Trainer, **options, logger=logger, callbacks=callbacks, default_root_dir=str(folder))
+    trainer: Trainer = called(Trainer, **options, logger=logger, callbacks=callbacks, default_root_dir=str(folder))
+    if options["precision"] == "16-mixed" and trainer.strategy.root_device.type == "cpu":
+        raise UsageError(
+            "trainer.precision=16-mixed needs a GPU, and Lightning would use bf16-mixed instead: choose "
+            "trainer.precision=bf16-mixed or 32-true."
+        )
+    return trainer
 
 
 def build_loggers(config: DictConfig, folder: Path) -> list[Logger]:

@@ -90,6 +90,7 @@ class GDPP(DiversityTerm):
     """
 
     option = "gdpp"
+    replayable = False
 
     def check(self, game: nn.Module, player: str) -> None:
         super().check(game, player)

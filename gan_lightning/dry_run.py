@@ -22,13 +22,15 @@ from gan_lightning.callbacks.samples import drawn, real_samples
 from gan_lightning.callbacks.summary import peak_memory
 from gan_lightning.data.loader import RealData
 from gan_lightning.gan import GAN
+from gan_lightning.graphs import EAGER
 from gan_lightning.options import columns
-from gan_lightning.training import data_and_gan, planned_steps, quiet, rehearse, set_up, threads_for
+from gan_lightning.processor import threads_for
+from gan_lightning.training import data_and_gan, planned_steps, quiet, rehearse, set_up
 
 ROUNDS = 5  # timed rounds, after a slower first one and before a last one
 # options of the Trainer for these rounds
 SHORT = {
-    **{"max_steps": ROUNDS + 2, "max_epochs": -1, "min_steps": None, "min_epochs": None, "max_time": None},
+    **{"max_epochs": -1, "min_steps": None, "min_epochs": None, "max_time": None},
     **{"fast_dev_run": False, "limit_val_batches": 0, "num_sanity_val_steps": 0, "profiler": None},
     **{"devices": 1, "num_nodes": 1, "strategy": "auto"},
     **dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False),
@@ -38,8 +40,9 @@ SHORT = {
 class Rounds(Callback):
     """Keeps real samples of the first batch and the start time of each round."""
 
-    def __init__(self, samples: int) -> None:
+    def __init__(self, samples: int, warm_up: int = 1) -> None:
         self.samples = samples
+        self.warm_up = warm_up  # the first rounds, whose time does not count
         self.real: Batch | None = None
         self.begins: list[float] = []
 
@@ -57,8 +60,9 @@ class Rounds(Callback):
 
     @property
     def seconds(self) -> float | None:
-        """The average time per round, without the first one; None for a GAN that has no rounds."""
-        return (self.begins[-1] - self.begins[1]) / (len(self.begins) - 2) if self.begins else None
+        """The average time per round after the warm-up; None for a GAN that has no rounds."""
+        counted = self.begins[self.warm_up :]
+        return (counted[-1] - counted[0]) / (len(counted) - 1) if counted else None
 
 
 def show(config: DictConfig, folder: Path) -> None:
@@ -69,8 +73,9 @@ def show(config: DictConfig, folder: Path) -> None:
     """
     quiet()
     data, gan = data_and_gan(config)
-    rounds = Rounds(data.shown)
-    trainer = build_trainer(shortened(config), folder, [rounds])
+    warm_up = 1 + EAGER if gan.cuda_graphs else 1
+    rounds = Rounds(data.shown, warm_up)
+    trainer = build_trainer(shortened(config, warm_up), folder, [rounds])
     set_up(data, trainer, gan)
     with shapes_of(gan.game) as shapes:
         rehearse(trainer, gan, data)
@@ -85,11 +90,11 @@ def show(config: DictConfig, folder: Path) -> None:
     print(f"\n{cost(rounds.seconds, steps, peak_memory(trainer.strategy.root_device))}")
 
 
-def shortened(config: DictConfig) -> DictConfig:
-    """The configuration with a Trainer on one device that only plays these rounds."""
+def shortened(config: DictConfig, warm_up: int) -> DictConfig:
+    """The configuration with a Trainer on one device that only plays these rounds, after a warm-up."""
     config = config.copy()
     with open_dict(config):
-        config.trainer.update(SHORT)
+        config.trainer.update(SHORT | {"max_steps": warm_up + ROUNDS + 1})
         config.logger = {}
     return config
 

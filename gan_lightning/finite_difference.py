@@ -26,6 +26,7 @@ class FiniteDifference(Regularizer):
 
     differentiates_twice = False
     passes_again = True
+    replayable = False  # it reads the state of the random streams
 
     def __init__(self, weight: float | Ramp, interval: int = 1, step: float = 1e-3) -> None:
         super().__init__(weight, interval)

@@ -17,8 +17,6 @@ from gan_lightning.priors import Prior
 from gan_lightning.regularizers import CriticPass, Regularizer
 from gan_lightning.replay import Replay
 
-GRAPHS = "reduce-overhead"  # torch.compile's name for replaying CUDA graphs
-
 
 class Terms(NamedTuple):
     """The results of one player's update.
@@ -74,7 +72,7 @@ class Game(nn.Module):
         self.generator_regularizers = nn.ModuleDict(generator_regularizers or {})
         self.packing = packing
         self.augment = augment
-        self.is_compiled = self.replays_graphs = False
+        self.is_compiled = False
         if augment is not None:
             self._check_augment(augment)
         for player, chosen in (("discriminator", regularizers), ("generator", generator_regularizers)):
@@ -191,10 +189,8 @@ class Game(nn.Module):
         """Samples in rows, (rows, columns, *sample_shape), that illustrate this game, from latents or held-out data."""
         raise TypeError(f"{type(self).__name__} must define what a picture of it shows")
 
-    def compile_networks(self, mode: str | None = None) -> None:
+    def compile_networks(self) -> None:
         """Compile the players' networks in place, so that names in checkpoints do not change.
-
-        ``mode`` is one of ``torch.compile``'s; with "reduce-overhead", a GPU replays CUDA graphs.
 
         Raises:
             UsageError: D is spectrally normalized; compiled, its power iteration overwrites what backward needs.
@@ -207,10 +203,12 @@ class Game(nn.Module):
             from torch._functorch import config
 
             config.donated_buffer = False  # the loss's backward pass needs the graph after the penalty's
+        # on a GPU, torch 2.11 assumes strides of gradients that cuDNN does not return
+        options = {"options": {"layout_optimization": False}} if torch.cuda.is_available() else {}
         for networks in self.players().values():
             for network in networks:
-                network.compile(mode=mode)
-        self.is_compiled, self.replays_graphs = True, mode == GRAPHS
+                network.compile(**options)
+        self.is_compiled = True
 
     def _check_augment(self, augment: Augment) -> None:
         if self.judges_pairs:

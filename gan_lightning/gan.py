@@ -21,6 +21,7 @@ from gan_lightning.ema import MovingAverage
 from gan_lightning.errors import Diverged, UsageError
 from gan_lightning.files import is_damaged
 from gan_lightning.game import Game, standing_in
+from gan_lightning.graphs import Graphs, check_graphs
 from gan_lightning.labels import asked_for
 from gan_lightning.log import ADVICE, LossLog
 from gan_lightning.player import Player, count_step, log_by_steps, mend_epochs
@@ -70,6 +71,7 @@ class GAN(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: Literal["norm", "value"] = "norm",
         accumulate_grad_batches: int = 1,
+        cuda_graphs: bool = False,
     ) -> None:
         super().__init__()
         if order not in get_args(Order):
@@ -86,6 +88,7 @@ class GAN(LightningModule):
         self.gradient_clip_val = gradient_clip_val
         self.gradient_clip_algorithm = gradient_clip_algorithm
         self.accumulate_grad_batches = accumulate_grad_batches
+        self.cuda_graphs = cuda_graphs
         self.seed = torch.initial_seed()
         self.config: dict[str, Any] = {}  # the run's resolved configuration, saved in checkpoints
         self.described: dict[str, Any] = {}  # a description of the training data, saved in checkpoints
@@ -272,6 +275,10 @@ class GAN(LightningModule):
             self.average.follow(self.game.sampled())
         self.round = begin(self, optimizers)
 
+    def on_train_end(self) -> None:
+        """Free the memory of CUDA graphs."""
+        self.round.graphs = None
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the configuration, the data's description and the losses since the last logged line, as plain containers.
 
@@ -332,6 +339,7 @@ def begin(gan: GAN, optimizers: Sequence[Optimizer]) -> Round:
         reuse_fakes=gan.reuse_fakes,
         losses=gan.losses,
         ramps={name.removeprefix("game."): part for name, part in gan.named_modules() if isinstance(part, Ramp)},
+        graphs=Graphs() if gan.cuda_graphs else None,
     )
 
 
@@ -344,9 +352,12 @@ def check(gan: GAN) -> None:
     """Check the strategy and the batch size before training starts.
 
     Raises:
-        UsageError: several devices without ``Replicas``, or batches that cannot be split into updates.
+        UsageError: several devices without ``Replicas``, updates that no CUDA graph can replay, or batches that
+            cannot be split into updates.
     """
     trainer: Any = gan.trainer
+    if gan.cuda_graphs:
+        check_graphs(gan, trainer)
     if trainer.world_size > 1 and not isinstance(trainer.strategy, Replicas):
         raise UsageError(
             f"{type(trainer.strategy).__name__} is made for one loss: train on several devices with "

@@ -52,7 +52,7 @@ class Player:
         self.rivals: Sequence[nn.Parameter] = ()  # frozen while this player learns
         self.measures = False
         self.gradient_norm = torch.zeros(())  # in the last update that measured it
-        self.is_bare = lightning_adds_nothing(module)
+        self.is_bare = lightning_adds_nothing(module, module.trainer)
         self.is_mixed = isinstance(module.trainer.precision_plugin, MixedPrecision)
         # if a checkpoint's state has another memory layout, a fused step would silently mix up its elements
         for weight, state in optimizer.state.items():
@@ -60,8 +60,8 @@ class Player:
                 if isinstance(value, Tensor) and value.shape == weight.shape:
                     state[key] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
-    def update(self, micro_batches: Iterable[Terms], n: int) -> list[dict[str, Tensor]]:
-        """Take one step on the mean loss of n micro-batches, whose terms are computed one by one.
+    def gradients(self, micro_batches: Iterable[Terms], n: int) -> list[dict[str, Tensor]]:
+        """Compute the gradients of the mean loss of n micro-batches, whose terms are computed one by one.
 
         Returns the detached terms of each micro-batch.
         """
@@ -73,7 +73,6 @@ class Player:
                 loss = sum(losses.values()) if len(losses) > 1 else next(iter(losses.values()))
                 self._backward(loss / n if n > 1 else loss)  # type: ignore[arg-type]
                 terms.append({name: value.detach() for name, value in losses.items()})
-        self._step()
         return terms
 
     def _backward(self, loss: Tensor) -> None:
@@ -84,7 +83,8 @@ class Player:
             else:
                 self.module.manual_backward(loss)
 
-    def _step(self) -> None:
+    def step(self) -> None:
+        """Take one step on the gradients."""
         if self.is_bare:
             self.module.on_before_optimizer_step(self.optimizer)
             self.optimizer.step()
@@ -111,12 +111,11 @@ class Player:
             nn.utils.clip_grad_value_(self.weights, self.clip_val)
 
 
-def lightning_adds_nothing(module: LightningModule) -> bool:
+def lightning_adds_nothing(module: LightningModule, trainer: Any) -> bool:
     """Whether to skip Lightning's wrappers of backward passes and steps, which take half the time of a tiny GAN.
 
     True on one device, without a gradient scaler or profiler, if no hooks depend on the wrappers.
     """
-    trainer: Any = module.trainer
     hooks = ("on_before_backward", "on_after_backward", "on_before_optimizer_step")
     own = ("backward", "on_before_backward", "on_after_backward")  # the player calls on_before_optimizer_step
     return (

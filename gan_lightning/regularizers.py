@@ -78,6 +78,7 @@ class Regularizer(nn.Module):
 
     differentiates_twice = True  # whether it backpropagates through D's gradient, unsupported by compiled networks
     passes_again = False  # whether it repeats D's passes on other x
+    replayable = True  # whether a CUDA graph can repeat it: no synchronization, and no state in Python
     at: str | None = None  # the batch, real or fake, at which it needs D's gradient, if only one
 
     def __init__(self, weight: float | Ramp, interval: int = 1) -> None:
@@ -93,7 +94,7 @@ class Regularizer(nn.Module):
         """Raise a UsageError if the penalty makes no sense for this player, or the networks do not support it."""
 
     def is_due(self, update: int) -> bool:
-        """Whether the penalty applies to the player's update number ``update``, from 0."""
+        """Whether the penalty applies to the player's update number ``update``, from 0; a function of it alone."""
         return update % self.interval == 0
 
     def forward(self, critic: CriticPass) -> Tensor:
@@ -149,8 +150,9 @@ class DRAGAN(Regularizer):
 
     def penalty(self, critic: CriticPass) -> Tensor:
         real = critic.real.x.detach()
-        uniform = joint(lambda n, generator: torch.rand(n, 1 + real[0].numel(), generator=generator), len(real))
-        a, u = uniform.to(real).split([1, real[0].numel()], 1)
+        size = real[0].numel()
+        uniform = joint(lambda n, generator: torch.rand(n, 1 + size, generator=generator), len(real), real.device)
+        a, u = uniform.to(real).split([1, size], 1)
         near = real + 0.5 * real.std(correction=0) * (a * u).view_as(real)
         return (_gradient_at(near, critic).norm(dim=1) - 1.0).square()
 
@@ -179,7 +181,7 @@ class WeightClipping(Regularizer):
 def _between(critic: CriticPass) -> Tensor:
     """Interpolate pairs of real and fake samples, with a uniform random weight per pair."""
     real, fake = critic.real.x.detach(), critic.fake.x.detach()
-    share = joint(_uniform, len(real)).to(real).view(-1, *[1] * (real.dim() - 1))
+    share = joint(_uniform, len(real), real.device).to(real).view(-1, *[1] * (real.dim() - 1))
     return torch.lerp(fake, real, share)
 
 

@@ -5,15 +5,16 @@ from contextlib import nullcontext
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gan_lightning.batch import Batch
 from gan_lightning.game import Game, Terms
+from gan_lightning.graphs import Compute, Graphs
 from gan_lightning.log import LossLog
 from gan_lightning.optim import settings
 from gan_lightning.player import Player
 from gan_lightning.schedules import Ramp
-from gan_lightning.streams import Streams, joint, to_device
+from gan_lightning.streams import Streams, joint
 
 Order = Literal["discriminator_first", "generator_first", "simultaneous"]
 
@@ -44,6 +45,7 @@ class Round:
         reuse_fakes: bool,
         losses: LossLog,
         ramps: Mapping[str, Ramp],
+        graphs: Graphs | None = None,
     ) -> None:
         # plain attributes: nn.Module's attribute lookup takes 1% of the time of a tiny GAN
         self.game, self.prior = game, game.prior
@@ -53,14 +55,13 @@ class Round:
         self.order, self.critic_steps, self.reuse_fakes = order, critic_steps, reuse_fakes
         self.losses = losses
         self.ramps = ramps  # scheduled values, by name
+        self.graphs = graphs
         self.observed: dict[str, Tensor] = {}  # of the last observed round
         self.has_begun = False  # whether a player has stepped; reset by the caller at the end of the round
 
     def play(self, step: int, reals: Sequence[Sequence[Batch]], observes: bool = False) -> None:
         """Run G's update ``step``, from 0, and D's updates on reals[0], reals[1], ..., each a list of micro-batches."""
         self.streams.begin(step)
-        if self.game.replays_graphs:
-            torch.compiler.cudagraph_mark_step_begin()  # a graph may overwrite what it gave in the last round
         for ramp in self.ramps.values():
             ramp.step = step
         self.g.measures = self.d.measures = observes
@@ -104,7 +105,12 @@ class Round:
 
     def _update_discriminator(self, update: int, reals: Sequence[Batch], fakes: Sequence[Batch] | None = None) -> None:
         """Run D's update number ``update`` on micro-batches of real samples and equally many of G's."""
-        terms = self.d.update(self._discriminator_terms(update, reals, fakes), len(reals))
+
+        def gradients(reals: Sequence[Batch]) -> list[dict[str, Tensor]]:
+            return self.d.gradients(self._discriminator_terms(update, reals, fakes), len(reals))
+
+        terms = self._gradients(self.d, self.game.regularizers, update, gradients, reals)
+        self.d.step()
         self.has_begun = True
         self.losses.add("discriminator", update // self.critic_steps + 1, terms)
 
@@ -120,17 +126,31 @@ class Round:
 
     def _update_generator(self, step: int, reals: Sequence[Batch], fakes: Sequence[Batch] | None = None) -> None:
         """Run G's update number ``step`` through the frozen D."""
-        terms = (
-            self.game.generator_terms(real, fakes[i] if fakes else self._fake(real), step)
-            for i, real in enumerate(reals)
-        )
-        played = self.g.update(terms, len(reals))
+
+        def gradients(reals: Sequence[Batch]) -> list[dict[str, Tensor]]:
+            terms = (
+                self.game.generator_terms(real, fakes[i] if fakes else self._fake(real), step)
+                for i, real in enumerate(reals)
+            )
+            return self.g.gradients(terms, len(reals))
+
+        terms = self._gradients(self.g, self.game.generator_regularizers, step, gradients, reals)
+        self.g.step()
         self.has_begun = True
-        self.losses.add("generator", step + 1, played)
+        self.losses.add("generator", step + 1, terms)
+
+    def _gradients(
+        self, player: Player, regularizers: nn.ModuleDict, update: int, compute: Compute, reals: Sequence[Batch]
+    ) -> list[dict[str, Tensor]]:
+        """Run ``compute``, or replay it from a graph."""
+        if self.graphs is None or player.measures:
+            return compute(reals)
+        due = [name for name, part in regularizers.items() if part.is_due(update)]  # type: ignore[operator]
+        return self.graphs.run((player.name, *due), compute, reals, player.weights)
 
     def _fake(self, real: Batch, graph: bool = True) -> Batch:
         """Generate as many samples as there are real ones, under their conditions, with or without G's graph."""
-        z = to_device(joint(self.prior.sample, real.x.shape[0]), self.device).to(self.dtype)
+        z = joint(self.prior.sample, real.x.shape[0], self.device).to(self.dtype)
         with nullcontext() if graph else torch.no_grad():
             return self.game.generate(z, real.y)
 

@@ -91,16 +91,59 @@ class Mark:
             generator.set_state(state)
 
 
-def joint(draw: Draw, n: int) -> Tensor:
-    """This process's n rows of one draw for all processes, so that k devices see the same numbers as one.
+def joint(draw: Draw, n: int, device: torch.device) -> Tensor:
+    """This process's n rows, on the device, of one draw for all processes, so that k devices see the same as one.
 
     Numbers are drawn on the CPU, so they do not depend on the device; outside a run, from torch's global stream.
     """
+    return to_device(_drawn(draw, n), device) if _tape is None else _tape.read(draw, n, device)
+
+
+def _drawn(draw: Draw, n: int) -> Tensor:
     if _running is None:
         return draw(n, None)
     if _running.world_size == 1:
         return draw(n, _running.generator)
     return draw(n * _running.world_size, _running.generator).narrow(0, _running.rank * n, n)
+
+
+class Tape:
+    """The random draws of an update, in order, each with a static buffer on the device that a CUDA graph reads."""
+
+    def __init__(self) -> None:
+        self._draws: list[tuple[Draw, int, Tensor]] = []
+        self._next = 0
+
+    def read(self, draw: Draw, n: int, device: torch.device) -> Tensor:
+        """The buffer of the next draw, with n rows; created by the first run, outside of the graph's memory."""
+        if self._next == len(self._draws):
+            self._draws.append((draw, n, to_device(_drawn(draw, n), device)))
+        self._next += 1
+        return self._draws[self._next - 1][2].detach()
+
+    def rewind(self) -> None:
+        """Return to the first draw."""
+        self._next = 0
+
+    def fill(self) -> None:
+        """Draw new numbers, in the order of the update."""
+        for draw, n, buffer in self._draws:
+            buffer.copy_(to_device(_drawn(draw, n), buffer.device))
+
+
+@contextmanager
+def taped(tape: Tape) -> Iterator[None]:
+    """Make ``joint`` read the tape from its beginning inside the context."""
+    global _tape
+    former, _tape = _tape, tape
+    tape.rewind()
+    try:
+        yield
+    finally:
+        _tape = former
+
+
+_tape: Tape | None = None
 
 
 def joint_sum(tensor: Tensor) -> Tensor:

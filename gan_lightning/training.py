@@ -1,7 +1,6 @@
 """Train a run from start to finish."""
 
 import logging
-import math
 import os
 import shlex
 import signal
@@ -32,10 +31,12 @@ from gan_lightning.data.loader import RealData
 from gan_lightning.errors import Stopped, UsageError, signal_name
 from gan_lightning.files import needed, written_aside
 from gan_lightning.gan import GAN, measured, total_steps
+from gan_lightning.graphs import check_graphs
 from gan_lightning.labels import said
 from gan_lightning.launcher import together
 from gan_lightning.lock import locked
 from gan_lightning.loops import ResumedLoop
+from gan_lightning.processor import advice, threads_for
 from gan_lightning.rehearsal import check_networks, check_optimizers
 from gan_lightning.resumption import (
     check_checkpoint,
@@ -49,8 +50,6 @@ from gan_lightning.resumption import (
 from gan_lightning.rules import PLACES
 from gan_lightning.runs import read_mapping
 from gan_lightning.warm_start import start_from
-
-WORTH_SHARING = 10**8  # multiply-adds per batch: toy problems take a few million, an MLP on MNIST 500 million
 
 
 def train(
@@ -160,12 +159,8 @@ def rehearse(trainer: Trainer, gan: GAN, data: RealData) -> None:
     Raises:
         UsageError: one of them does not work.
     """
-    device = trainer.strategy.root_device.type
-    if gan.game.replays_graphs and device != "cuda":
-        raise UsageError(
-            f"trainer.compile=reduce-overhead replays CUDA graphs, but this run trains on {device}: choose "
-            "trainer.compile=true, or leave it out."
-        )
+    if gan.cuda_graphs:
+        check_graphs(gan, trainer)
     check_networks(gan, data)
     check_optimizers(gan, trainer, data)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -173,6 +168,8 @@ def rehearse(trainer: Trainer, gan: GAN, data: RealData) -> None:
             callback.rehearse(gan, data)
     if gan.game.is_conditional and data.class_names and trainer.is_global_zero:  # pix2pix is conditioned on images
         print(said(data.class_names))
+    if trainer.is_global_zero and (faster := advice(trainer, gan, data)):
+        print(faster)
 
 
 @contextmanager
@@ -263,42 +260,15 @@ def absolute(path: str) -> str:
 
 
 def lay_out(gan: GAN, config: DictConfig) -> None:
-    """Apply the memory formats that networks ask for, or compile the networks if requested.
-
-    The compiler chooses memory formats itself, and on a GPU it fails on transposed convolutions with weights in
-    channels-last format (torch 2.11).
-    """
-    mode = config.trainer.get("compile")
+    """Apply the memory formats that networks ask for, and compile the networks if requested."""
+    compiles = config.trainer.get("compile")
     for module in gan.modules():
-        if (layout := getattr(module, "memory_format", None)) and not mode:
+        # on a GPU, compiled networks fail with weights in channels-last format
+        if (layout := getattr(module, "memory_format", None)) and not (compiles and torch.cuda.is_available()):
             module.to(memory_format=layout)
-    if mode:
+    if compiles:
         print("The networks are compiled during the first steps, which may take a few minutes")
-        gan.game.compile_networks(None if mode is True else mode)
-
-
-@contextmanager
-def threads_for(gan: GAN, data: RealData, threads: int | None) -> Iterator[None]:
-    """Set torch's number of CPU threads; None means one if batches are little work and OMP_NUM_THREADS is not set.
-
-    On a busy machine, two threads that wait for each other at every small product are many times slower than one. The
-    number of threads affects only the last bits of the results.
-    """
-    before = torch.get_num_threads()
-    if threads is None and "OMP_NUM_THREADS" not in os.environ and multiply_adds(gan, data) < WORTH_SHARING:
-        threads = 1
-    torch.set_num_threads(threads or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def multiply_adds(gan: GAN, data: RealData) -> int:
-    """Upper bound for a forward pass of a batch through all networks, as if convolutions kept the images' size."""
-    pixels = math.prod(data.sample_shape[1:])
-    weights = gan.game.parameters()
-    return data.batch_size * sum(w.numel() * (pixels if w.dim() == 4 else 1) for w in weights)
+        gan.game.compile_networks()
 
 
 def set_up(data: RealData, trainer: Trainer, gan: GAN) -> None:
@@ -396,4 +366,6 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")
     warnings.filterwarnings("ignore", "You defined a `validation_step` but have no `val_dataloader`")
     warnings.filterwarnings("ignore", "The number of training batches .* is smaller than the logging interval")
+    warnings.filterwarnings("ignore", "GPU available but not used")  # trainer.accelerator=cpu was a choice
+    warnings.filterwarnings("ignore", ".*AMP with fp16 is not supported on CPU")  # it is refused
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")

@@ -1,4 +1,4 @@
-"""Check and measure training on a GPU, in about ten minutes.
+"""Check and measure training on a GPU, in a few minutes.
 
     python scripts/gpu.py data=FOLDER_WITH_MNIST [cifar=FOLDER seconds=3 json=FILE speed=false]
 
@@ -9,7 +9,8 @@ repeat             with trainer.deterministic=true, a second run trains the same
 resume             so does a run that stops halfway and is resumed;
 no waiting         no round waits for the GPU, except to log (torch.cuda.set_sync_debug_mode);
 half precision     bf16-mixed and 16-mixed resume bit for bit, the latter with its gradient scaler;
-compiled           compiled networks, and replayed CUDA graphs, train the same weights up to rounding;
+compiled           in double precision, compiled networks train the same weights;
+CUDA graphs        replayed updates train the same weights bit for bit, with penalties, labels and bf16-mixed too;
 two GPUs           two processes train the same weights as one, up to the order of sums.
 
 Speed is measured in real images per second, each setting after its own warm-up, with the package as a user runs it but
@@ -24,13 +25,14 @@ if __name__ == "__main__":
 import json
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from benchmark import WORKLOADS, Stopwatch, Workload, build_system, composed, machine, ours, table
 from omegaconf import MISSING
 
 from gan_lightning.errors import UsageError
@@ -39,19 +41,20 @@ from gan_lightning.options import check_values, read_options
 from gan_lightning.rules import POSITIVE
 
 if TYPE_CHECKING:
+    from benchmark import Options as Places
+    from benchmark import Workload
     from torch import Tensor
 
 STEPS = 40  # updates of a check
 SMALL = ("model=dcgan", "data=mnist", "model.generator.width=16", "model.discriminator.width=16")
-EXACT = ("trainer.deterministic=true", "logger=none", "trainer.limit_val_batches=0")
+EXACT = ("trainer.deterministic=true", "logger=none", "trainer.limit_val_batches=0", "trainer.log_every_n_steps=7")
 BF16, FP16 = "trainer.precision=bf16-mixed", "trainer.precision=16-mixed"
-COMPILED, GRAPHS = "trainer.compile=true", "trainer.compile=reduce-overhead"
+COMPILED, GRAPHS = "trainer.compile=true", "trainer.cuda_graphs=true"
 OURS = {
     "fp32": (),
     "TF32": ("trainer.float32_matmul_precision=high",),
     "bf16": (BF16,),
     "fp16": (FP16,),
-    "bf16 compiled": (BF16, COMPILED),
     "fp32 CUDA graphs": (GRAPHS,),
     "bf16 CUDA graphs": (BF16, GRAPHS),
 }
@@ -77,21 +80,26 @@ class Options:
 
 
 def train_weights(folder: Path, options: Options, *overrides: str) -> "dict[str, Tensor]":
-    """Train in this folder, or resume there, and return the weights and buffers of both networks on the CPU."""
+    """Train in this folder, or resume there; returns weights, buffers and the losses since the last logged line."""
+    from benchmark import composed
+
     from gan_lightning.checkpoints import read_checkpoint
     from gan_lightning.training import train
 
     config = composed([*SMALL, *EXACT, f"trainer.max_steps={STEPS}", f"data.root='{options.data}'", *overrides])
     config.callbacks = {name: config.callbacks[name] for name in ("progress", "checkpoint")}
     train(config, folder)
-    saved: dict[str, Tensor] = read_checkpoint(folder / "checkpoints" / "last.ckpt")["state_dict"]
-    return saved
+    saved = read_checkpoint(folder / "checkpoints" / "last.ckpt")
+    tensors = saved["state_dict"] | {"losses": saved["gan"]["losses"]["values"]}
+    return {name: value.double().cpu() for name, value in tensors.items() if value.is_floating_point()}
 
 
 def difference(one: "dict[str, Tensor]", other: "dict[str, Tensor]") -> float:
-    """The largest difference of any weight, as a share of the largest of all."""
-    scale = max(value.abs().max().item() for value in one.values())
-    return max((one[name].double() - other[name].double()).abs().max().item() for name in one) / scale
+    """The largest difference of any number, as a share of the largest in its tensor, or of 1e-3 if that is larger."""
+    import torch
+
+    shares = [(a - other[name]).abs().max() / a.abs().max().clamp(min=1e-3) for name, a in one.items() if a.numel()]
+    return torch.stack(shares).max().item()  # nan if there is one
 
 
 def compare(first: Sequence[str], second: Sequence[str]) -> Callable[[Path, Options], float]:
@@ -119,7 +127,7 @@ def resumed(*overrides: str) -> Callable[[Path, Options], float]:
 def never_waits(folder: Path, options: Options) -> float:
     """Train with every wait for the GPU inside a round raised as an error, and without logging."""
     import torch
-    from benchmark import train_ours
+    from benchmark import composed, train_ours
 
     def watched(mode: str) -> Callable[..., None]:
         return lambda *_: torch.cuda.set_sync_debug_mode(mode)
@@ -135,6 +143,13 @@ def never_waits(folder: Path, options: Options) -> float:
     return 0.0
 
 
+PENALIZED = [
+    "regularizer=[r1,r2,gradient_penalty]",
+    "regularizer.r1.interval=4",
+    "loss=relativistic",
+    "model.critic_steps=2",
+]
+LABELED = ["model.conditional=true", "augment=diffaugment", "trainer.accumulate_grad_batches=2"]
 DOUBLE, ON_CPU = "trainer.precision=64-true", "trainer.accelerator=cpu"
 CHECKS: dict[str, tuple[Callable[[Path, Options], float], float]] = {  # with the largest difference allowed
     "same draws": (compare([DOUBLE, "trainer.max_steps=10"], [DOUBLE, "trainer.max_steps=10", ON_CPU]), 1e-9),
@@ -143,8 +158,12 @@ CHECKS: dict[str, tuple[Callable[[Path, Options], float], float]] = {  # with th
     "resume, bf16-mixed": (resumed(BF16), 0.0),
     "resume, 16-mixed": (resumed(FP16), 0.0),
     "no waiting": (never_waits, 0.0),
-    "compiled": (compare(["trainer.max_steps=10"], ["trainer.max_steps=10", COMPILED]), 1e-3),
-    "CUDA graphs": (compare(["trainer.max_steps=10"], ["trainer.max_steps=10", GRAPHS]), 1e-3),
+    "compiled": (compare([DOUBLE, "trainer.max_steps=10"], [DOUBLE, "trainer.max_steps=10", COMPILED]), 1e-9),
+    "CUDA graphs": (compare([], [GRAPHS]), 0.0),
+    "CUDA graphs, bf16-mixed": (compare([BF16], [BF16, GRAPHS]), 0.0),
+    "CUDA graphs, penalties": (compare(PENALIZED, [*PENALIZED, GRAPHS]), 0.0),
+    "CUDA graphs, labels, DiffAugment": (compare(LABELED, [*LABELED, GRAPHS]), 0.0),
+    "CUDA graphs, resume": (resumed(GRAPHS), 0.0),
 }
 TWO = ["data.batch_size=32", "trainer.devices=2", "model.generator.batch_norm=false"]
 PAIR = compare(["data.batch_size=64", "model.generator.batch_norm=false"], TWO), 1e-3
@@ -165,6 +184,7 @@ def run_checks(options: Options) -> dict[str, Any]:
                 verdict = "passed" if value <= limit else "FAILED"
                 results[name] = {"difference": value, "limit": limit, "verdict": verdict}
             except Exception as error:
+                traceback.print_exc()
                 results[name] = {"verdict": "FAILED", "error": f"{type(error).__name__}: {error}"}
         print(f"{name}: {results[name]}", flush=True)
     return results
@@ -173,25 +193,36 @@ def run_checks(options: Options) -> dict[str, Any]:
 # -------------------------------------------------------------------------------------------------------------- speed
 
 
-def loop_speed(kind: str, workload: Workload, options: Options, context: AbstractContextManager[Any]) -> float:
+def loop_speed(kind: str, workload: "Workload", options: Options, context: AbstractContextManager[Any]) -> float:
     """Updates per second of a hand-written loop."""
+    from benchmark import Stopwatch, build_system
     from loops import LOOPS
 
     watch = Stopwatch(options.seconds)
     with context:
-        LOOPS[kind](build_system(workload, options)).train(watch.is_over)
+        LOOPS[kind](build_system(workload, places(options))).train(watch.is_over)
     return watch.speed
 
 
-def our_speed(workload: Workload, options: Options, overrides: Sequence[str]) -> float:
+def places(options: Options) -> "Places":
+    """The folders of the data, as scripts/benchmark.py takes them."""
+    from benchmark import Options as Places
+
+    return Places(data=options.data, cifar=options.cifar)
+
+
+def our_speed(workload: "Workload", options: Options, overrides: Sequence[str]) -> float:
+    from benchmark import Stopwatch, ours
+
     watch = Stopwatch(options.seconds)
-    ours("ours", [*workload.located(options), *overrides], watch)
+    ours("ours", [*workload.located(places(options)), *overrides], watch)
     return watch.speed
 
 
 def measure_speed(name: str, batch_size: int, options: Options) -> dict[str, float]:
     """Images per second of every setting; nan for one that does not run."""
     import torch
+    from benchmark import WORKLOADS, Workload
 
     base = WORKLOADS[name]
     workload = Workload((*base.overrides, f"data.batch_size={batch_size}"), base.data, base.place)
@@ -199,9 +230,12 @@ def measure_speed(name: str, batch_size: int, options: Options) -> dict[str, flo
         "tutorial fp32": lambda: loop_speed("tutorial", workload, options, nullcontext()),
         "limit fp32": lambda: loop_speed("limit", workload, options, nullcontext()),
         "limit fp32 CUDA graph": lambda: loop_speed("graphed", workload, options, nullcontext()),
-        "limit bf16": lambda: loop_speed("limit", workload, options, torch.autocast("cuda", torch.bfloat16)),
+        # without a cache, which would keep the first updates' weights
+        "limit bf16": lambda: loop_speed(
+            "limit", workload, options, torch.autocast("cuda", torch.bfloat16, cache_enabled=False)
+        ),
     }
-    settings |= {name: lambda part=part: our_speed(workload, options, part) for name, part in OURS.items()}
+    settings |= {name: partial(our_speed, workload, options, part) for name, part in OURS.items()}
     speeds = {}
     for setting, measure in settings.items():
         try:
@@ -215,10 +249,16 @@ def measure_speed(name: str, batch_size: int, options: Options) -> dict[str, flo
 
 def main() -> None:
     options = read_options(Options, __doc__)
+    import torch
+    from benchmark import WORKLOADS, machine, table
+
+    if not torch.cuda.is_available():
+        raise UsageError("torch finds no GPU here: run this on a machine with one, or scripts/benchmark.py.")
     results: dict[str, Any] = {"machine": machine()}
     print(", ".join(f"{name} {value}" for name, value in results["machine"].items()))
     if options.checks:
         results["checks"] = run_checks(options)
+        torch.use_deterministic_algorithms(False)
     if options.speed:
         rows = {}
         for name, batch_size in SPEEDS:

@@ -258,11 +258,9 @@ class Graphed(Limit):
         for optimizer in (self.optimizer_g, self.optimizer_d):
             for group in optimizer.param_groups:
                 group["capturable"] = True
-
-    def train(self, is_over: Callable[[int], bool]) -> None:
         self.graph: torch.cuda.CUDAGraph | None = None
+        self.places: list[Tensor] = []
         self.rounds = 0
-        super().train(is_over)
 
     def round(self, real: Tensor, latents: Iterator[Tensor]) -> None:
         new = [real, *(next(latents) for _ in range(1 if self.system.reuse_fakes else 2))]

@@ -1,4 +1,4 @@
-"""What all tests share: one thread, no display, the configuration, and real MNIST where a folder of it is given."""
+"""What all tests share: one thread, no GPU, no display, the configuration, and MNIST if a folder of it is given."""
 
 import os
 from collections.abc import Callable
@@ -11,6 +11,8 @@ from omegaconf import DictConfig
 
 # the tests run side by side, and so do the processes that they start
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# scripts/gpu.py tests the GPU, whose arithmetic is not that of the CPU to the last bit
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 ROOT = Path(__file__).resolve().parent.parent
 

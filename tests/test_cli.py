@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,28 @@ def parted(result: subprocess.CompletedProcess[str]) -> tuple[str, list[str]]:
 
 
 # ------------------------------------------------------------------------------------- before anything slow happens
+
+
+COUNTED = """
+import atexit, runpy, sys
+from hydra._internal import config_repository
+
+def counted(repository, delegate, made=[0], init=config_repository.CachingConfigRepository.__init__):
+    made[0] += 1
+    init(repository, delegate)
+    print("searches", made[0], file=sys.stderr)
+
+config_repository.CachingConfigRepository.__init__ = counted
+runpy.run_path(sys.argv.pop(1), run_name="__main__")
+"""
+
+
+def test_help_searches_the_configurations_once(tmp_path: Path) -> None:
+    """Not once for each group, which takes seconds."""
+    program = [sys.executable, "-c", COUNTED, str(ROOT / "train.py"), "--help"]
+    result = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "experiment: acgan_mnist, " in result.stdout
+    assert 1 <= len(result.stderr.splitlines()) <= 4  # of the command, and of the list of groups
 
 
 def test_help_names_every_option_and_loads_nothing_slow(tmp_path: Path) -> None:

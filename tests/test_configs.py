@@ -196,6 +196,7 @@ def test_the_trainer_has_lightnings_arguments() -> None:
     assert set(OmegaConf.load(CONF / "trainer" / "default.yaml")) == expected | {
         "threads",
         "compile",
+        "cuda_graphs",
         "float32_matmul_precision",
     }
 

@@ -19,7 +19,7 @@ def draws(streams: Streams, step: int, n: int = 4) -> tuple[Tensor, Tensor]:
     """What one round draws for its samples, and from torch's own stream."""
     streams.begin(step)
     with streams.running():
-        return joint(normal, n), torch.rand(5)
+        return joint(normal, n, CPU), torch.rand(5)
 
 
 def test_a_round_draws_the_same_whatever_came_before() -> None:
@@ -54,7 +54,7 @@ def test_processes_draw_together_what_one_would() -> None:
 
 def test_outside_of_a_run_joint_draws_from_torchs_own_stream() -> None:
     torch.manual_seed(1)
-    rows = joint(normal, 4)
+    rows = joint(normal, 4, CPU)
     torch.manual_seed(1)
     assert_close(rows, torch.randn(4, 3), rtol=0, atol=0)
 

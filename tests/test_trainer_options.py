@@ -21,8 +21,9 @@ from gan_lightning.callbacks.progress import progress
 from gan_lightning.config import check
 from gan_lightning.data.synthetic import Synthetic
 from gan_lightning.errors import UsageError
+from gan_lightning.processor import WORTH_SHARING, multiply_adds
 from gan_lightning.strategy import Replicas
-from gan_lightning.training import WORTH_SHARING, multiply_adds, train
+from gan_lightning.training import train
 
 Configure = Callable[..., DictConfig]
 TINY = (
@@ -169,6 +170,7 @@ BUILT: dict[str, list[tuple[Any, Callable[[Trainer], bool]]]] = {
 # the module's, not the Trainer's
 OF_THE_GAN = {
     "accumulate_grad_batches": (2, lambda gan: gan.accumulate_grad_batches == 2),
+    "cuda_graphs": ("true", lambda gan: gan.cuda_graphs),
     "gradient_clip_val": (0.5, lambda gan: gan.gradient_clip_val == 0.5),
     "gradient_clip_algorithm": ("value", lambda gan: gan.gradient_clip_algorithm == "value"),
 }

@@ -19,7 +19,7 @@ class Mirror(ADA):
     def forward(self, points: torch.Tensor) -> torch.Tensor:
         if not self.training:
             return points
-        return torch.where(joint(uniform, len(points)).to(points) < self.p, -points, points)
+        return torch.where(joint(uniform, len(points), points.device) < self.p, -points, points)
 
 
 def uniform(n: int, generator: torch.Generator | None) -> torch.Tensor:

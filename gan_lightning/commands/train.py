@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -219,6 +220,20 @@ def reason(error: Exception) -> str | None:
     return None
 
 
+def read_groups_once() -> None:
+    """Let Hydra's help search the folders of configurations once, instead of once for each of its 120 groups."""
+    search = ConfigLoaderImpl._parse_overrides_and_create_caching_repo
+    found: dict[tuple[str | None, ...], Any] = {}
+
+    def remembered(loader: ConfigLoaderImpl, config_name: str | None, overrides: list[str]) -> Any:
+        key = (config_name, *overrides)
+        if key not in found:
+            found[key] = search(loader, config_name, overrides)
+        return found[key]
+
+    ConfigLoaderImpl._parse_overrides_and_create_caching_repo = remembered  # type: ignore[assignment]
+
+
 def is_hydras(error: Exception) -> bool:
     """Whether Hydra raised a plain ValueError while composing, for example for a group that is null."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
@@ -239,6 +254,8 @@ def main() -> None:
     except UsageError as error:
         sys.exit(f"Error: {error}")
     TYPED[:] = sys.argv[1:]
+    if {"--help", "-h"} & set(TYPED):
+        read_groups_once()
     if "HYDRA_FULL_ERROR" in os.environ:
         return run()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints several lines and exits
