@@ -71,7 +71,8 @@ def build_gan(config: DictConfig, sample_shape: tuple[int, ...], classes: int, b
     not_the_gans = {"needs", "conditional", "packing", "spectral_norm", "freeze_discriminator", "lr", "betas"}
     not_the_gans |= {"latent_size", *parts}
     options = {name: value for name, value in config.model.items() if name not in not_the_gans}
-    manual = {name: config.trainer[name] for name in MANUAL if config.trainer[name] is not None}
+    # an older run's configuration does not have all of them
+    manual = {name: value for name in MANUAL if (value := config.trainer.get(name)) is not None}
     gan = made(
         options,
         game=build_game(config, parts, sample_shape, classes, blocks),
