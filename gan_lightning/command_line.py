@@ -47,9 +47,16 @@ class _Word(str):
 
 
 def options_first(arguments: Sequence[str]) -> list[str]:
-    """Move arguments that begin with a dash before those of the form name=value, as Hydra requires."""
+    """Move arguments that begin with a dash before those of the form name=value, as Hydra requires.
+
+    Raises:
+        UsageError: an argument begins with a dash and is not one of Hydra's.
+    """
     words = list(map(_Word, arguments))
-    overrides = get_args_parser().parse_intermixed_args(words).overrides
+    given, unknown = get_args_parser().parse_known_intermixed_args(words)
+    if unknown:
+        raise UsageError(f"{unknown[0]} is not an option: give name=value, such as trainer.max_epochs=10.")
+    overrides = given.overrides
     options = [word for word in words if not any(word is override for override in overrides)]
     return [str(word) for word in (*options, *overrides)]
 

@@ -244,7 +244,8 @@ def _check_target(name: str, target: Any) -> None:
 
 def guess(name: str, names: Sequence[str]) -> str:
     """Suggest an existing option in place of an unknown one, as the end of a sentence."""
-    near = [ALIASES[name]] if name in ALIASES else get_close_matches(name, names, n=1, cutoff=0.75)
+    known = ("experiment", *GROUPS, *names)
+    near = [ALIASES[name]] if name in ALIASES else get_close_matches(name, known, n=1, cutoff=0.75)
     if not near:
         by_last = {known.rpartition(".")[2]: known for known in reversed(names)}
         near = [by_last[last] for last in get_close_matches(name.rpartition(".")[2], by_last, n=1, cutoff=0.75)]
@@ -278,7 +279,7 @@ def _not_of(option: str, key: str, names: Sequence[str]) -> str:
 
 def one_line(error: BaseException) -> str:
     """An error's text without its line breaks and full stop."""
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return " ".join(str(error).split()).rstrip(".!") or type(error).__name__
 
 
 def explain(error: Exception, names: Callable[[], Sequence[str]] = list) -> str:
@@ -305,6 +306,10 @@ def explain(error: Exception, names: Callable[[], Sequence[str]] = list) -> str:
         meant = re.search(r"Did you mean to override (?:one of )?([^\n]+)\?", text)
         hint = f"did you mean {meant[1]}?" if meant else guess(unknown[1], names())
         return f"{unknown[1]} is not an option here: {hint}"
+    if bare := re.search(r"Error parsing override '([^'=]*)'\s+missing EQUAL", text):
+        return f"{bare[1]!r} is not of the form name=value: give for example model=mlp, without spaces."
+    if several := re.search(r"Ambiguous value for argument '([^']+)'", text):
+        return f"{several[1]} gives several values: add -m to train a run for each, or give one."
     if gone := re.search(r"Could not delete from config\. '([^']+)' does not exist", text):
         return f"~{gone[1]} removes an option that does not exist: leave it out."
     if absent := re.search(r"Key '[^']+' is not in struct\s+full_key: (\S+)", text):
