@@ -10,20 +10,20 @@ from gan_lightning.runs import read_mapping
 
 
 def objective(folder: Path, name: str | None, sweeper: Mapping[str, Any]) -> float | None:
-    """The value ``name`` in a run's metrics.json, by default its data's own metric; None without one.
+    """The value ``name`` in a run's metrics.json, by default its data's own metric; None if nothing needs it.
 
     Raises:
         UsageError: there is no such number, or a sweeper that optimizes gets none.
     """
     metrics = read_mapping(folder / "metrics.json") or {}
     numbers = {key: value for key, value in metrics.items() if isinstance(value, int | float)}
-    name = name or metrics.get("monitor")
-    if name in numbers:
-        return float(numbers[name])
+    chosen = name or metrics.get("monitor")
+    if chosen in numbers:
+        return float(numbers[chosen])
     if name is None and "direction" not in sweeper:
-        return None
+        return None  # validation may be disabled, and no sweeper optimizes
     raise UsageError(
-        f"There is no {name or 'metric'} to optimize in {folder / 'metrics.json'}: give objective=NAME, one of "
+        f"There is no {chosen or 'metric'} to optimize in {folder / 'metrics.json'}: give objective=NAME, one of "
         f"{', '.join(numbers) or 'its numbers'}."
     )
 

@@ -84,10 +84,12 @@ def test_a_metric_that_is_not_there_is_refused(folder: Path) -> None:
             objective(folder, name, {})
 
 
-def test_only_a_sweeper_that_optimises_needs_a_metric(folder: Path) -> None:
-    (folder / "metrics.json").write_text(json.dumps({"step": 20}))
+@pytest.mark.parametrize(("monitor", "missing"), [({}, "metric"), ({"monitor": "val/ks"}, "val/ks")])
+def test_only_a_sweeper_that_optimises_needs_a_metric(folder: Path, monitor: dict[str, str], missing: str) -> None:
+    """The second is a run whose validation is disabled by limit_val_batches=0."""
+    (folder / "metrics.json").write_text(json.dumps({"step": 20} | monitor))
     assert objective(folder, None, {"max_batch_size": None}) is None
-    with pytest.raises(UsageError, match=r"^There is no metric to optimize .* give objective=NAME, one of step\.$"):
+    with pytest.raises(UsageError, match=rf"^There is no {missing} to optimize .* give objective=NAME, one of step\.$"):
         objective(folder, None, MINIMISING)
 
 
