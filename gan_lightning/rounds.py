@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gan_lightning.batch import Batch
 from gan_lightning.game import Game, Terms
@@ -109,7 +109,7 @@ class Round:
         def gradients(reals: Sequence[Batch]) -> list[dict[str, Tensor]]:
             return self.d.gradients(self._discriminator_terms(update, reals, fakes), len(reals))
 
-        terms = self._gradients(self.d, self.game.regularizers, update, gradients, reals)
+        terms = self._gradients(self.d, update, gradients, reals)
         self.d.step()
         self.has_begun = True
         self.losses.add("discriminator", update // self.critic_steps + 1, terms)
@@ -134,17 +134,18 @@ class Round:
             )
             return self.g.gradients(terms, len(reals))
 
-        terms = self._gradients(self.g, self.game.generator_regularizers, step, gradients, reals)
+        terms = self._gradients(self.g, step, gradients, reals)
         self.g.step()
         self.has_begun = True
         self.losses.add("generator", step + 1, terms)
 
     def _gradients(
-        self, player: Player, regularizers: nn.ModuleDict, update: int, compute: Compute, reals: Sequence[Batch]
+        self, player: Player, update: int, compute: Compute, reals: Sequence[Batch]
     ) -> list[dict[str, Tensor]]:
         """Run ``compute``, or replay it from a graph."""
         if self.graphs is None or player.measures:
             return compute(reals)
+        regularizers = self.game.regularizers if player is self.d else self.game.generator_regularizers
         due = [name for name, part in regularizers.items() if part.is_due(update)]  # type: ignore[operator]
         return self.graphs.run((player.name, *due), compute, reals, player.weights)
 
