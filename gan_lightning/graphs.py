@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch.plugins.precision import DoublePrecision, MixedPrecision, Precision
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gan_lightning.augment import Augment
 from gan_lightning.batch import Batch
 from gan_lightning.errors import UsageError
-from gan_lightning.player import lightning_adds_nothing
+from gan_lightning.player import Player, lightning_adds_nothing
 from gan_lightning.schedules import Ramp
 from gan_lightning.streams import Tape, taped
 
@@ -30,8 +30,16 @@ def captured_on_gpu(compute: Run) -> Run:
     return graph.replay
 
 
+class Move(NamedTuple):
+    """A player's update number ``update``; ``compute`` sets the gradients and returns the terms of the loss."""
+
+    player: Player
+    update: int
+    compute: Compute
+
+
 class Graphs:
-    """Runs a player's updates of each kind, the first ones eagerly, all others by replaying a captured one.
+    """Runs updates of each kind, the first ones eagerly, all others by replaying a captured one.
 
     Updates of one kind may differ only in the values of the real batches and of the numbers drawn by
     ``gan_lightning.streams.joint`` or by torch's generator of the GPU.
@@ -40,24 +48,37 @@ class Graphs:
     def __init__(self, capture: Callable[[Run], Run] = captured_on_gpu) -> None:
         self.capture = capture
         self._runs: Counter[Hashable] = Counter()
-        self._tapes: defaultdict[Hashable, Tape] = defaultdict(Tape)
-        self._captured: dict[Hashable, _Captured] = {}
+        self._tapes: dict[Hashable, list[Tape]] = {}
+        self._captured: defaultdict[Hashable, list[_Captured]] = defaultdict(list)
 
     def run(
-        self, kind: Hashable, compute: Compute, reals: Sequence[Batch], weights: Sequence[nn.Parameter]
-    ) -> list[dict[str, Tensor]]:
-        """Compute the gradients of an update of this kind on real batches; returns the terms of each."""
+        self,
+        kind: Hashable,
+        moves: Sequence[Move],
+        reals: Sequence[Batch],
+        finish: Callable[[Move, list[dict[str, Tensor]]], None],
+    ) -> None:
+        """Compute the gradients of moves of this kind on real batches, and finish each with its terms before the next.
+
+        A move may use tensors that the move before it has made.
+        """
         shapes = tuple((x.shape, None if y is None else y.shape) for x, y, _ in reals)
-        key = kind, shapes, tuple((weight.data_ptr(), weight.requires_grad) for weight in weights)
+        weights = [(weight.data_ptr(), weight.requires_grad) for move in moves for weight in move.player.weights]
+        key = kind, shapes, tuple(weights)
         self._runs[key] += 1
         if self._runs[key] < EAGER or (key not in self._tapes and len(self._tapes) == KINDS):
-            return compute(reals)
-        if self._runs[key] == EAGER:
-            with taped(self._tapes[key]):
-                return compute(reals)
-        if key not in self._captured:
-            self._captured[key] = _Captured(compute, reals, weights, self._tapes[key], self.capture)
-        return self._captured[key].run(reals)
+            for move in moves:
+                finish(move, move.compute(reals))
+            return
+        tapes, captured = self._tapes.setdefault(key, [Tape() for _ in moves]), self._captured[key]
+        for i, (move, tape) in enumerate(zip(moves, tapes, strict=True)):
+            if self._runs[key] == EAGER:
+                with taped(tape):
+                    finish(move, move.compute(reals))
+                continue
+            if i == len(captured):
+                captured.append(_Captured(move.compute, reals, move.player.weights, tape, self.capture))
+            finish(move, captured[i].run(reals))
 
 
 class _Captured:
@@ -116,8 +137,6 @@ def check_graphs(gan: Any, trainer: Any) -> None:
         "trainer.log_every_n_steps=1, since logged updates are not replayed": trainer.log_every_n_steps == 1,
         "trainer.compile=true": game.is_compiled,
         "trainer.detect_anomaly=true": trainer._detect_anomaly,
-        "model.order=simultaneous": gan.order == "simultaneous",
-        "model.reuse_fakes=true": gan.reuse_fakes,
         "a Ramp in the game": any(isinstance(part, Ramp) for part in game.modules()),
         "augment=ada": game.augment is not None and type(game.augment).observe is not Augment.observe,
         f"{', '.join(frozen)}, whose class does not say replayable = True": bool(frozen),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gan_lightning.batch import Batch
 from gan_lightning.game import Game, Terms
-from gan_lightning.graphs import Compute, Graphs
+from gan_lightning.graphs import Graphs, Move
 from gan_lightning.log import LossLog
 from gan_lightning.optim import settings
 from gan_lightning.player import Player
@@ -56,6 +56,8 @@ class Round:
         self.losses = losses
         self.ramps = ramps  # scheduled values, by name
         self.graphs = graphs
+        self.fakes: list[Batch] | None = None  # made by the first of two moves for both
+        self.prepared: list[Batch] | None = None  # real batches for D, if G moves before
         self.observed: dict[str, Tensor] = {}  # of the last observed round
         self.has_begun = False  # whether a player has stepped; reset by the caller at the end of the round
 
@@ -65,26 +67,13 @@ class Round:
         for ramp in self.ramps.values():
             ramp.step = step
         self.g.measures = self.d.measures = observes
-        first, last = step * self.critic_steps, len(reals) - 1  # of D's updates
-        if self.order == "generator_first":
-            shared = self._fakes(reals[0]) if self.reuse_fakes else None
-            prepared = self._prepared(reals[0]) if self.reuse_fakes else reals[0]
-            self._update_generator(step, reals[0], shared)
-            self._update_discriminator(first, prepared, shared)
-            for k, real in enumerate(reals[1:], 1):
-                self._update_discriminator(first + k, real)
-            return
-        for k, real in enumerate(reals[:-1]):
-            self._update_discriminator(first + k, real)
-        shared = self._fakes(reals[-1]) if self.reuse_fakes else None
-        if self.order == "simultaneous":
-            # D's gradient depends on G only through the samples: with these made first, G may step before D
-            fakes, prepared = shared or self._fakes(reals[-1], graph=False), self._prepared(reals[-1])
-            self._update_generator(step, reals[-1], shared)
-            self._update_discriminator(first + last, prepared, fakes)
-        else:
-            self._update_discriminator(first + last, reals[-1], shared)
-            self._update_generator(step, reals[-1], shared)
+        joined = 0 if self.order == "generator_first" else len(reals) - 1  # D's update next to which G has its own
+        for k, real in enumerate(reals):
+            discriminator = self._discriminator_move(step * self.critic_steps + k)
+            if k == joined:
+                self._run_both(discriminator, self._generator_move(step), real)
+            else:
+                self._run([discriminator], real)
 
     def take_line(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """Return values to log by name: mean losses since the last call, and observations of this round.
@@ -103,51 +92,73 @@ class Round:
         ramps = {f"ramp/{name}": float(ramp) for name, ramp in self.ramps.items()}
         return dict(zip([*means, *observed], numbers, strict=True)) | rates | ramps
 
-    def _update_discriminator(self, update: int, reals: Sequence[Batch], fakes: Sequence[Batch] | None = None) -> None:
-        """Run D's update number ``update`` on micro-batches of real samples and equally many of G's."""
+    def _discriminator_move(self, update: int) -> Move:
+        """D's update number ``update`` on micro-batches of real samples and equally many of G's."""
 
         def gradients(reals: Sequence[Batch]) -> list[dict[str, Tensor]]:
-            return self.d.gradients(self._discriminator_terms(update, reals, fakes), len(reals))
+            return self.d.gradients(self._discriminator_terms(update, self.prepared or reals), len(reals))
 
-        terms = self._gradients(self.d, update, gradients, reals)
-        self.d.step()
-        self.has_begun = True
-        self.losses.add("discriminator", update // self.critic_steps + 1, terms)
+        return Move(self.d, update, gradients)
 
-    def _discriminator_terms(
-        self, update: int, reals: Sequence[Batch], fakes: Sequence[Batch] | None
-    ) -> Iterator[Terms]:
-        for i, real in enumerate(reals):
-            fake = fakes[i]._replace(x=fakes[i].x.detach()) if fakes else self._fake(real, graph=False)
-            terms = self.game.discriminator_terms(real, fake, update)
-            if self.d.measures:
-                self.observed |= self.game.describe(terms.outputs)
-            yield terms
-
-    def _update_generator(self, step: int, reals: Sequence[Batch], fakes: Sequence[Batch] | None = None) -> None:
-        """Run G's update number ``step`` through the frozen D."""
+    def _generator_move(self, step: int) -> Move:
+        """G's update number ``step`` through the frozen D."""
 
         def gradients(reals: Sequence[Batch]) -> list[dict[str, Tensor]]:
+            fakes = self.fakes if self.reuse_fakes else None
             terms = (
                 self.game.generator_terms(real, fakes[i] if fakes else self._fake(real), step)
                 for i, real in enumerate(reals)
             )
             return self.g.gradients(terms, len(reals))
 
-        terms = self._gradients(self.g, step, gradients, reals)
-        self.g.step()
-        self.has_begun = True
-        self.losses.add("generator", step + 1, terms)
+        return Move(self.g, step, gradients)
 
-    def _gradients(
-        self, player: Player, update: int, compute: Compute, reals: Sequence[Batch]
-    ) -> list[dict[str, Tensor]]:
-        """Run ``compute``, or replay it from a graph."""
-        if self.graphs is None or player.measures:
-            return compute(reals)
-        regularizers = self.game.regularizers if player is self.d else self.game.generator_regularizers
-        due = [name for name, part in regularizers.items() if part.is_due(update)]  # type: ignore[operator]
-        return self.graphs.run((player.name, *due), compute, reals, player.weights)
+    def _run_both(self, discriminator: Move, generator: Move, reals: Sequence[Batch]) -> None:
+        """Run both players' moves, of which the first makes the samples that both need."""
+        d_first = self.order == "discriminator_first"
+        one, other = (discriminator, generator) if d_first else (generator, discriminator)
+        if not self.reuse_fakes and self.order != "simultaneous":
+            self._run([one], reals)
+            self._run([other], reals)
+            return
+
+        def gradients(reals: Sequence[Batch]) -> list[dict[str, Tensor]]:
+            # D's gradient depends on G only through the samples: with these made first, G may step before D
+            self.fakes = self._fakes(reals, graph=self.reuse_fakes)
+            self.prepared = None if d_first else self._prepared(reals)
+            return one.compute(reals)
+
+        self._run([one._replace(compute=gradients), other], reals)
+        self.fakes = self.prepared = None
+
+    def _run(self, moves: Sequence[Move], reals: Sequence[Batch]) -> None:
+        """Run moves in turn, or replay them from graphs."""
+        if self.graphs is None or self.d.measures:
+            for move in moves:
+                self._finish(move, move.compute(reals))
+        else:
+            kind = tuple((move.player.name, *self._due(move)) for move in moves)
+            self.graphs.run(kind, moves, reals, self._finish)
+
+    def _finish(self, move: Move, terms: list[dict[str, Tensor]]) -> None:
+        """Step on the gradients of a move, and note the terms of its loss."""
+        move.player.step()
+        self.has_begun = True
+        step = move.update if move.player is self.g else move.update // self.critic_steps
+        self.losses.add(move.player.name, step + 1, terms)
+
+    def _due(self, move: Move) -> list[str]:
+        """The names of the regularizers of a move."""
+        regularizers = self.game.regularizers if move.player is self.d else self.game.generator_regularizers
+        return [name for name, part in regularizers.items() if part.is_due(move.update)]  # type: ignore[operator]
+
+    def _discriminator_terms(self, update: int, reals: Sequence[Batch]) -> Iterator[Terms]:
+        for i, real in enumerate(reals):
+            fake = self.fakes[i]._replace(x=self.fakes[i].x.detach()) if self.fakes else self._fake(real, graph=False)
+            terms = self.game.discriminator_terms(real, fake, update)
+            if self.d.measures:
+                self.observed |= self.game.describe(terms.outputs)
+            yield terms
 
     def _fake(self, real: Batch, graph: bool = True) -> Batch:
         """Generate as many samples as there are real ones, under their conditions, with or without G's graph."""
@@ -160,6 +171,6 @@ class Round:
         with torch.no_grad():
             return [self.game.prepare(real) for real in reals]
 
-    def _fakes(self, reals: Sequence[Batch], graph: bool = True) -> list[Batch]:
+    def _fakes(self, reals: Sequence[Batch], graph: bool) -> list[Batch]:
         """Generate samples for all micro-batches of one update."""
         return [self._fake(real, graph) for real in reals]

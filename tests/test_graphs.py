@@ -1,9 +1,10 @@
 """Replayed updates train as eager ones do; the graph of the GPU itself is tested by scripts/gpu.py."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, partialmethod
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -20,14 +21,15 @@ from gan_lightning import gan as gan_module
 from gan_lightning import graphs
 from gan_lightning.augment import ADA, DiffAugment
 from gan_lightning.batch import Batch
-from gan_lightning.diversity import GDPP
+from gan_lightning.diversity import GDPP, ModeSeeking
 from gan_lightning.errors import UsageError
 from gan_lightning.finite_difference import R1Finite
 from gan_lightning.game import Game
 from gan_lightning.gan import GAN
-from gan_lightning.graphs import Graphs, check_graphs
+from gan_lightning.graphs import Graphs, Move, check_graphs
 from gan_lightning.losses import Relativistic
 from gan_lightning.regularizers import R1, R2, GradientPenalty
+from gan_lightning.rounds import Order
 from gan_lightning.schedules import Ramp
 
 STEPS = 23
@@ -49,7 +51,8 @@ class OnCPU:
 
     def __call__(self, compute: Callable[[], None]) -> Callable[[], None]:
         self.captures += 1
-        compute()
+        with patch.object(Tensor, "backward", partialmethod(Tensor.backward, retain_graph=True)):
+            compute()  # which a capture would only record: samples shared by two players must stay differentiable
         places = [(weight, weight.grad) for weight in self.weights]
 
         def replay() -> None:
@@ -110,6 +113,32 @@ def test_replayed_updates_train_the_same_weights_and_log_the_same(monkeypatch: p
     assert cpu.replays == 3 * STEPS - eager - logged
 
 
+@pytest.mark.parametrize("reuse_fakes", [False, True])
+@pytest.mark.parametrize("order", get_args(Order))
+def test_every_order_is_replayed(order: Order, reuse_fakes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With samples that both players share, and penalties of both players that are due at different updates."""
+    data = torch.randn(STEPS, 12, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    trained = []
+    for cuda_graphs in (False, True):
+        torch.manual_seed(0)
+        penalties = {"r1": R1(0.3, interval=2)}, {"mode_seeking": ModeSeeking(0.1, interval=3)}
+        gan = small_gan(
+            regularizers=penalties[0],
+            generator_regularizers=penalties[1],
+            critic_steps=3,
+            order=order,
+            reuse_fakes=reuse_fakes,
+            cuda_graphs=cuda_graphs,
+        )
+        cpu = OnCPU(list(gan.parameters()))
+        monkeypatch.setattr(gan_module, "Graphs", partial(Graphs, cpu))
+        monkeypatch.setattr(gan_module, "check_graphs", lambda *_: None)
+        fit(gan, GivenData(data, 4, rounds_per_batch=5), STEPS)
+        trained.append(gan.state_dict())
+    assert_close(trained[1], trained[0], rtol=0, atol=0)
+    assert cpu.replays > STEPS
+
+
 def test_updates_of_another_shape_have_their_own_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     """A plain loader's last batch is smaller; and the labels of each batch reach the networks."""
     points = torch.randn(22, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -159,11 +188,13 @@ def test_many_kinds_of_updates_run_eagerly() -> None:
         loss.backward()
         return [{"loss": loss.detach()}]
 
+    player: Any = SimpleNamespace(weights=[weight])
+    move, seen = Move(player, 0, compute), []
     for n in range(1, graphs.KINDS + 4):
         for i in range(graphs.EAGER + 2):
             x = torch.full((n,), float(i))
-            (terms,) = runs.run("generator", compute, [Batch(x)], [weight])
-            assert (terms["loss"].item(), weight.grad) == (n * i, torch.tensor(float(n * i)))
+            runs.run("generator", [move], [Batch(x)], lambda _, terms: seen.extend(terms))
+            assert (seen.pop()["loss"].item(), weight.grad) == (n * i, torch.tensor(float(n * i)))
     assert cpu.captures == graphs.KINDS
 
 
@@ -229,8 +260,6 @@ RAMP: Any = Ramp(1.0, 0.1, 9)
         ({}, {"callbacks": [Hooked()]}, "a callback or module with hooks around backward passes"),
         ({}, {"log_every_n_steps": 1}, "trainer.log_every_n_steps=1, since logged updates are not replayed"),
         ({}, {"_detect_anomaly": True}, "trainer.detect_anomaly=true"),
-        ({"order": "simultaneous"}, {}, "model.order=simultaneous"),
-        ({"reuse_fakes": True}, {}, "model.reuse_fakes=true"),
         ({"regularizers": {"r1": R1(RAMP)}}, {}, "a Ramp in the game"),
         ({"regularizers": {"r1": R1Finite(1.0)}}, {}, "R1Finite, whose class does not say replayable = True"),
         (
