@@ -137,6 +137,7 @@ def check_graphs(gan: Any, trainer: Any) -> None:
         "trainer.log_every_n_steps=1, since logged updates are not replayed": trainer.log_every_n_steps == 1,
         "trainer.compile=true": game.is_compiled,
         "trainer.detect_anomaly=true": trainer._detect_anomaly,
+        "model.reuse_fakes=true, unless model.order=simultaneous": gan.reuse_fakes and gan.order != "simultaneous",
         "a Ramp in the game": any(isinstance(part, Ramp) for part in game.modules()),
         "augment=ada": game.augment is not None and type(game.augment).observe is not Augment.observe,
         f"{', '.join(frozen)}, whose class does not say replayable = True": bool(frozen),
