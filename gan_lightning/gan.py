@@ -34,6 +34,7 @@ from gan_lightning.streams import Streams
 from gan_lightning.validation import EQUILIBRIUM, Validation
 
 OptimizerFactory = Callable[..., Optimizer]
+Scheduled = Literal["both", "generator", "discriminator"]
 ADAM = partial(Adam, lr=2e-4, betas=(0.5, 0.999))  # Radford et al. 2015
 PLAYERS = ("generator", "discriminator")
 
@@ -63,6 +64,7 @@ class GAN(LightningModule):
         discriminator_optimizer: OptimizerFactory = ADAM,
         *,
         schedule: Callable[[Optimizer, int], LRScheduler] | None = None,
+        scheduled: Scheduled = "both",
         critic_steps: int = 1,
         order: Order = "discriminator_first",
         reuse_fakes: bool = False,
@@ -76,12 +78,17 @@ class GAN(LightningModule):
         super().__init__()
         if order not in get_args(Order):
             raise UsageError(f"model.order is {order!r}: choose one of {', '.join(get_args(Order))}.")
+        if scheduled not in get_args(Scheduled):
+            raise UsageError(f"model.scheduled is {scheduled!r}: choose one of {', '.join(get_args(Scheduled))}.")
+        if scheduled != "both" and schedule is None:
+            raise UsageError(f"model.scheduled is {scheduled}, but there is no schedule: give schedule=cosine.")
         self.automatic_optimization = False
         self.game = game
         self.average = MovingAverage(self.game.sampled(), ema_decay, ema_warmup) if ema_decay else None
         self.generator_optimizer = generator_optimizer
         self.discriminator_optimizer = discriminator_optimizer
         self.schedule = schedule
+        self.scheduled = scheduled
         self.critic_steps = critic_steps
         self.order = order
         self.reuse_fakes = reuse_fakes
@@ -197,7 +204,7 @@ class GAN(LightningModule):
         (self.round.g if optimizer is self.round.g.optimizer else self.round.d).before_step()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return G's and D's optimizers, in this order, with their schedules over the whole run."""
+        """Return G's and D's optimizers, in this order, with the schedules of ``scheduled`` over the whole run."""
         players = self.game.players()
         optimizers = [
             make([weight for network in players[name] for weight in network.parameters()])
@@ -206,7 +213,11 @@ class GAN(LightningModule):
         self._built = built(optimizers)
         if self.schedule is None:
             return optimizers
-        schedulers = [self.schedule(optimizer, total_steps(self.trainer)) for optimizer in optimizers]
+        schedulers = [
+            self.schedule(optimizer, total_steps(self.trainer))
+            for name, optimizer in zip(PLAYERS, optimizers, strict=True)
+            if self.scheduled in (name, "both")
+        ]
         self._built |= {"schedulers": built((), schedulers)["schedulers"]}
         return optimizers, schedulers
 

@@ -148,6 +148,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "fit": _one_of("crop", "pad", "stretch"),
     "depth": _one_of(8, 16, "float"),
     "order": _one_of("discriminator_first", "generator_first", "simultaneous"),
+    "scheduled": _one_of("both", "generator", "discriminator"),
     "decay": (lambda v: _is_number(v) and v >= 1, "a number, at least 1"),
     "pooling": _one_of("max", "mean"),
     "conditioning": _one_of("projection", "joined"),

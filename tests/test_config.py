@@ -76,6 +76,7 @@ REFUSED = [
     (["data=mixture", "data.distribution.means=3"], "data.distribution.means is 3", "a list of numbers"),
     (["model.betas=0.5"], "model.betas is 0.5", "a list of two numbers from 0 up to but not including 1"),
     (["model.betas=[0.5]"], "model.betas is [0.5]", "a list of two numbers from 0 up to but not including 1"),
+    (["model.scheduled=nobody"], "model.scheduled is 'nobody'", "one of both, generator, discriminator"),
     (["model.order=sideways"], "model.order is 'sideways'", "one of discriminator_first, generator_first, simultan"),
     (["trainer.precision=8"], "trainer.precision is 8", "one of 32-true, bf16-mixed, 16-mixed"),
     (["trainer.gradient_clip_algorithm=l1"], "trainer.gradient_clip_algorithm is 'l1'", "one of norm, value"),

@@ -17,9 +17,9 @@ from torch.nn.functional import relu, softplus
 from torch.testing import assert_close
 
 from gan_lightning import losses, optim, priors
-from gan_lightning.errors import Diverged
+from gan_lightning.errors import Diverged, UsageError
 from gan_lightning.game import Game
-from gan_lightning.gan import GAN
+from gan_lightning.gan import GAN, PLAYERS
 from gan_lightning.player import Player
 from gan_lightning.regularizers import R1, R2, GradientPenalty, Regularizer
 from gan_lightning.streams import Streams
@@ -295,6 +295,19 @@ def test_gradients_are_clipped(algorithm: str) -> None:
         step = weights(network) - old
         size = step.norm() if algorithm == "norm" else step.abs().max()
         assert_close(size.item(), 1e-3, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("player", ["generator", "discriminator"])
+def test_one_player_alone_follows_the_schedule(player: Any) -> None:
+    gan = small_gan(schedule=partial(optim.linear, start=0.0), scheduled=player)
+    trainer = fit(gan, GivenData(rounds(4), N), 4)
+    rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in zip(PLAYERS, trainer.optimizers, strict=True)}
+    assert rates == {name: pytest.approx(0.0 if name == player else 0.1, abs=1e-12) for name in PLAYERS}
+
+
+def test_one_player_of_no_schedule_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"scheduled is generator, but there is no schedule: give schedule=cosine\."):
+        small_gan(scheduled="generator")
 
 
 def test_schedules_follow_generator_updates() -> None:
