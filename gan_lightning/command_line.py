@@ -170,10 +170,11 @@ def differences(arguments: Sequence[str], conf: Path, config: DictConfig, choice
     assert same is not None
     former = {key: str(option) for key, option in usual.hydra.runtime.choices.items() if key in chosen and option}
     options, defaults = chosen | flatten(_values(config)), former | flatten(_values(same))
+    mappings = {name.rpartition(".")[0] for name in options}  # such as a Ramp in place of a number
     rows = [
         (f"  {name}={options.get(name, 'nothing')}", f"({defaults[name]})" if name in defaults else "")
         for name in options | defaults
-        if options.get(name) != defaults.get(name)
+        if options.get(name) != defaults.get(name) and (name in options or name not in mappings)
     ]
     return f"Options that differ from the defaults\n{columns(rows)}" if rows else "All options are the defaults"
 

@@ -107,7 +107,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("std", "sigma", "spacing", "radius"), SCALE),
     "mean": PLACE,
     **dict.fromkeys(("weight", "every_seconds", "weight_decay", "momentum", "slope", "final"), NOT_NEGATIVE),
-    **dict.fromkeys(("init_range", "output_range", "min_lr", "norm_eps"), POSITIVE),
+    **dict.fromkeys(("init_range", "output_range", "min_lr", "norm_eps", "fourier_scale"), POSITIVE),
     **dict.fromkeys(("keep_input", "keep_hidden"), KEEP),
     **dict.fromkeys(("ema_decay", "label_smoothing", "start", "final_momentum", "beta2", "held_out_share"), SHARE),
     **dict.fromkeys(("reuse_fakes", "ema_warmup", "batch_norm", "horizontal_flips"), FLAG),

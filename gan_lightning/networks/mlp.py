@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gan_lightning.errors import UsageError
 from gan_lightning.networks.conditional import EMBEDDING, Conditioning, Joined, LayersByClass, discriminator_condition
+from gan_lightning.networks.fourier import FourierFeatures
 
 ACTIVATIONS = {"identity": nn.Identity, "leaky_relu": nn.LeakyReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
 
@@ -67,7 +68,8 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Linear-LeakyReLU blocks and a linear layer, (N, *sample_shape) to logits (N,), or (N, outputs).
 
-    If ``conditional``, ``conditioning`` is projection, or joined: the class embedding is concatenated to x.
+    With ``fourier_scale``, the first layer receives ``FourierFeatures`` of x at this scale. If ``conditional``,
+    ``conditioning`` is projection, or joined: the class embedding is concatenated to x.
     """
 
     samplewise = True
@@ -78,6 +80,7 @@ class Discriminator(nn.Module):
         widths: Sequence[int],
         slope: float = 0.2,
         outputs: int = 1,
+        fourier_scale: float | None = None,
         classes: int = 0,
         conditional: bool = False,
         conditioning: Conditioning = "projection",
@@ -85,7 +88,10 @@ class Discriminator(nn.Module):
         super().__init__()
         self.conditional = conditional
         is_joined = conditional and conditioning == "joined"
-        sizes = [math.prod(sample_shape) + EMBEDDING * is_joined, *widths]
+        inputs = math.prod(sample_shape)
+        self.features = None if fourier_scale is None else FourierFeatures(inputs, fourier_scale)
+        inputs = inputs if self.features is None else self.features.size
+        sizes = [inputs + EMBEDDING * is_joined, *widths]
         layers: list[nn.Module] = []
         for before, after in pairwise(sizes):
             layers += [nn.Linear(before, after), nn.LeakyReLU(slope)]
@@ -96,5 +102,6 @@ class Discriminator(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         x = x.flatten(1)
+        x = x if self.features is None else self.features(x)
         outputs = self.layers(x) if self.condition is None else self.condition(self.layers, x, y)
         return outputs.squeeze(1)
