@@ -80,8 +80,6 @@ class GAN(LightningModule):
             raise UsageError(f"model.order is {order!r}: choose one of {', '.join(get_args(Order))}.")
         if scheduled not in get_args(Scheduled):
             raise UsageError(f"model.scheduled is {scheduled!r}: choose one of {', '.join(get_args(Scheduled))}.")
-        if scheduled != "both" and schedule is None:
-            raise UsageError(f"model.scheduled is {scheduled}, but there is no schedule: give schedule=cosine.")
         self.automatic_optimization = False
         self.game = game
         self.average = MovingAverage(self.game.sampled(), ema_decay, ema_warmup) if ema_decay else None

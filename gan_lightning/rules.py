@@ -165,7 +165,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 OPTIONAL = {
     *("gradient_clip_val", "gradient_clip_algorithm", "max_epochs", "n", "weights", "profiler", "threads"),
     *("deterministic", "benchmark", "plugins", "fixed_samples", "subset", "steps", "beta2", "target"),
-    *("limits", "scaling", "columns"),
+    *("limits", "scaling", "columns", "fourier_scale"),
     *("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches"),
     *("check_val_every_n_epoch", "val_check_interval", "max_time", "min_steps", "min_epochs"),
 }

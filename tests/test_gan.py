@@ -305,9 +305,9 @@ def test_one_player_alone_follows_the_schedule(player: Any) -> None:
     assert rates == {name: pytest.approx(0.0 if name == player else 0.1, abs=1e-12) for name in PLAYERS}
 
 
-def test_one_player_of_no_schedule_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"scheduled is generator, but there is no schedule: give schedule=cosine\."):
-        small_gan(scheduled="generator")
+def test_a_wrong_choice_of_scheduled_players_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"scheduled is 'nobody': choose one of both, generator, discriminator\."):
+        small_gan(scheduled="nobody")
 
 
 def test_schedules_follow_generator_updates() -> None:
