@@ -202,11 +202,11 @@ def test_what_an_experiment_sets_is_told_beside_what_its_groups_bring() -> None:
 
 
 def test_a_ramp_in_place_of_a_number_is_told_by_its_own_options() -> None:
-    typed = ["experiment=ring_fourier"]
+    typed = ["experiment=r3gan_stacked_mnist"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("config", overrides=typed, return_hydra_config=True)
     said = differences(typed, ROOT / "conf", config, config.hydra.runtime.choices)
-    assert "regularizer.r1.weight.final=0.002" in said
+    assert "regularizer.r1.weight.final=0.1" in said
     assert "nothing" not in said
 
 
