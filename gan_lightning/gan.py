@@ -46,6 +46,7 @@ class GAN(LightningModule):
     A batch of this package's data modules contains several rounds; a batch of any other loader is one round.
     ``trainer.global_step`` is the number of generator updates. ``order`` and ``reuse_fakes`` are described in
     ``gan_lightning.rounds``, ``ema_decay`` and ``ema_warmup`` in ``gan_lightning.ema``; no EMA is kept by default.
+    The players named by ``scheduled`` follow ``schedule``.
     """
 
     automatic_optimization: bool
