@@ -304,6 +304,7 @@ class GAN(LightningModule):
             "seed": self.seed,
             "losses": self.losses.state(),
             "built": self._built,
+            "scheduled": self.scheduled,
             "validated": measured(self.trainer) if self.validated_step == self.trainer.global_step else {},
         }
 
@@ -311,13 +312,16 @@ class GAN(LightningModule):
         """Restore what ``on_save_checkpoint`` has added.
 
         Raises:
-            UsageError: the file is damaged.
+            UsageError: the file is damaged, or the run to resume had schedules of other players.
         """
         if self._trainer is not None:  # load_from_checkpoint has none
             path = Path(self.trainer.ckpt_path or "")
             if path.is_file() and is_damaged(path):
                 raise UsageError(f"{path} is damaged: resume from another checkpoint.")
             mend_epochs(checkpoint, self.trainer)
+            former = checkpoint["gan"].get("scheduled", "both")  # schedules are stored without their players' names
+            if checkpoint.get("lr_schedulers") and former != self.scheduled:
+                raise UsageError(f"{path} is of a run with scheduled={former!r}: resume it with the same.")
         self.seed = checkpoint["gan"]["seed"]
         self.described = checkpoint["gan"]["data"] | self.described
         self._saved_losses = checkpoint["gan"]["losses"]

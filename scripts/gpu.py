@@ -150,6 +150,7 @@ PENALIZED = [
     "model.critic_steps=2",
 ]
 SIMULTANEOUS = ["model.order=simultaneous", "model.reuse_fakes=true", "model.critic_steps=2", "regularizer=r1"]
+PARTED = ["model.order=simultaneous", "trainer.accumulate_grad_batches=2"]
 LABELED = ["model.conditional=true", "augment=diffaugment", "trainer.accumulate_grad_batches=2"]
 DOUBLE, ON_CPU = "trainer.precision=64-true", "trainer.accelerator=cpu"
 CHECKS: dict[str, tuple[Callable[[Path, Options], float], float]] = {  # with the largest difference allowed
@@ -165,6 +166,7 @@ CHECKS: dict[str, tuple[Callable[[Path, Options], float], float]] = {  # with th
     "CUDA graphs, penalties": (compare(PENALIZED, [*PENALIZED, GRAPHS]), 0.0),
     "CUDA graphs, labels, DiffAugment": (compare(LABELED, [*LABELED, GRAPHS]), 0.0),
     "CUDA graphs, simultaneous": (compare(SIMULTANEOUS, [*SIMULTANEOUS, GRAPHS]), 0.0),
+    "CUDA graphs, simultaneous, bf16-mixed": (compare([*PARTED, BF16], [*PARTED, BF16, GRAPHS]), 0.0),
     "CUDA graphs, resume": (resumed(GRAPHS), 0.0),
 }
 TWO = ["data.batch_size=32", "trainer.devices=2", "model.generator.batch_norm=false"]

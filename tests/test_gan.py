@@ -4,6 +4,7 @@ import copy
 from collections.abc import Sequence
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -303,6 +304,14 @@ def test_one_player_alone_follows_the_schedule(player: Any) -> None:
     trainer = fit(gan, GivenData(rounds(4), N), 4)
     rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in zip(PLAYERS, trainer.optimizers, strict=True)}
     assert rates == {name: pytest.approx(0.0 if name == player else 0.1, abs=1e-12) for name in PLAYERS}
+
+
+def test_a_run_with_schedules_of_other_players_is_not_resumed(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    schedule = partial(optim.linear, start=0.0)
+    fit(small_gan(schedule=schedule), GivenData(rounds(4), N), 2).save_checkpoint(path)
+    with pytest.raises(UsageError, match=r"is of a run with scheduled='both': resume it with the same\."):
+        fit(small_gan(schedule=schedule, scheduled="generator"), GivenData(rounds(4), N), 4, path)
 
 
 def test_a_wrong_choice_of_scheduled_players_is_refused() -> None:

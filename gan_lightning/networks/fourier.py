@@ -9,10 +9,10 @@ FEATURES = 64
 
 
 class FourierFeatures(nn.Module):
-    """[x, sin(2 pi B x), cos(2 pi B x)], (N, d) to (N, d + 128), with a fixed B ~ N(0, scale^2), (64, d).
+    """[x, sin(2 pi s B x), cos(2 pi s B x)], (N, d) to (N, d + 128), with a fixed B ~ N(0, I), (64, d).
 
-    An MLP learns low frequencies first, and the features have the frequencies B (Tancik et al. 2020, section 5, without
-    x itself). ``scale`` is in cycles per unit of the data.
+    An MLP learns low frequencies first; the features let it learn frequencies around the scale s, in cycles per unit of
+    the data (Tancik et al. 2020, section 6, there without x itself).
     """
 
     frequencies: Tensor
@@ -20,8 +20,11 @@ class FourierFeatures(nn.Module):
     def __init__(self, inputs: int, scale: float) -> None:
         super().__init__()
         self.size = inputs + 2 * FEATURES
-        self.register_buffer("frequencies", scale * torch.randn(FEATURES, inputs))
+        self.scale = scale
+        self.register_buffer("frequencies", torch.randn(FEATURES, inputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        phases = 2 * math.pi * x @ self.frequencies.T
+        with torch.autocast(x.device.type, enabled=False):  # the phases of points far from 0 need full precision
+            x = x.to(self.frequencies.dtype)
+            phases = 2 * math.pi * x @ (self.scale * self.frequencies).T
         return torch.cat([x, phases.sin(), phases.cos()], 1)

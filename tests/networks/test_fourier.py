@@ -18,18 +18,34 @@ def test_the_features_are_waves_of_the_fixed_frequencies() -> None:
     assert_close(found[:, :3], x, rtol=0, atol=0)
     for i in range(5):
         for k in range(FEATURES):
-            phase = 2 * math.pi * sum(features.frequencies[k, j].item() * x[i, j].item() for j in range(3))
+            phase = 4 * math.pi * sum(features.frequencies[k, j].item() * x[i, j].item() for j in range(3))
             assert_close(found[i, 3 + k].item(), math.sin(phase), rtol=0, atol=1e-12)
             assert_close(found[i, 3 + FEATURES + k].item(), math.cos(phase), rtol=0, atol=1e-12)
     assert not list(features.parameters())
     assert set(features.state_dict()) == {"frequencies"}
 
 
-def test_the_frequencies_have_the_scale_in_cycles_per_unit() -> None:
+def test_the_frequencies_are_normal() -> None:
     torch.manual_seed(0)
-    drawn = FourierFeatures(100, scale=2.5).frequencies
-    assert_close(drawn.std().item(), 2.5, rtol=0.03, atol=0)  # of 6,400 numbers
-    assert_close(drawn.mean().item(), 0.0, rtol=0, atol=0.1)
+    drawn = FourierFeatures(100, scale=2.5).frequencies  # 6,400 numbers
+    assert_close(drawn.std().item(), 1.0, rtol=0.03, atol=0)
+    assert_close(drawn.mean().item(), 0.0, rtol=0, atol=0.04)
+
+
+def test_half_precision_does_not_reach_the_phases() -> None:
+    torch.manual_seed(0)
+    features, x = FourierFeatures(2, scale=2.5), 4 * torch.randn(50, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = features(x)
+    assert_close(found, features(x), rtol=0, atol=0)
+
+
+def test_weights_of_another_scale_keep_the_chosen_one() -> None:
+    """As start_from loads them."""
+    one, other = FourierFeatures(2, scale=1.0), FourierFeatures(2, scale=3.0)
+    other.load_state_dict(one.state_dict())
+    x = torch.rand(4, 2)
+    assert_close(other(x)[:, 2:], one(3 * x)[:, 2:], rtol=0, atol=1e-5)
 
 
 def test_a_discriminator_judges_the_features_beside_a_joined_class() -> None:
