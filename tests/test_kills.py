@@ -34,6 +34,7 @@ from gan_lightning.callbacks import samples, summary
 from gan_lightning.callbacks.checkpoint import RunCheckpoint
 from gan_lightning.errors import Stopped
 from gan_lightning.gan import GAN
+from gan_lightning.graphs import Move
 from gan_lightning.loggers import CSVFile, EventFile
 from gan_lightning.pictures import write_png
 from gan_lightning.player import Player
@@ -100,6 +101,10 @@ def half_a_record(writer: RecordWriter, data: bytes) -> None:
     writer._writer.write(data[: len(data) // 2])
 
 
+def is_of_generator(round_: Round, move: Move, terms: Any) -> bool:
+    return move.player is round_.g
+
+
 class Point:
     """Before or after a call of the code; ``spoil`` is what it leaves half done."""
 
@@ -159,8 +164,8 @@ POINTS = {f"{name} {place}": point for name, pattern in FILES.items() for place,
     "batch": Point(GAN, "training_step"),
     "batch, after": Point(GAN, "training_step", after=True),
     "D's step": Point(Player, "step", after=True),
-    "between D and G": Point(Round, "_update_generator"),
-    "G's step": Point(Round, "_update_generator", after=True),
+    "between D and G": Point(Round, "_finish", is_of_generator),
+    "G's step": Point(Round, "_finish", is_of_generator, after=True),
     "line of the log": Point(GAN, "_log_line", after=True),
     "half a record": Point(RecordWriter, "write", spoil=half_a_record),
     "record": Point(RecordWriter, "write", after=True),

@@ -44,7 +44,7 @@ def trainer(device: str, precision: str = "32-true") -> Any:
         ("cpu", "32-true", True, {}, None),  # a toy gains nothing
         ("cuda", "32-true", False, {}, GRAPHS),
         ("cuda", "32-true", False, {"cuda_graphs": True}, None),
-        ("cuda", "32-true", False, {"order": "simultaneous"}, None),
+        ("cuda", "32-true", False, {"reuse_fakes": True}, None),
     ],
 )
 def test_a_run_is_told_what_would_be_faster(

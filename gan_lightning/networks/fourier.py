@@ -1,6 +1,7 @@
 """Random Fourier features, by which a discriminator of points sees details much smaller than the data's extent."""
 
 import math
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,8 @@ class FourierFeatures(nn.Module):
         self.register_buffer("frequencies", torch.randn(FEATURES, inputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):  # the phases of points far from 0 need full precision
+        # the phases of points far from 0 need full precision; the meta device has no autocast
+        with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
             x = x.to(self.frequencies.dtype)
             phases = 2 * math.pi * x @ (self.scale * self.frequencies).T
         return torch.cat([x, phases.sin(), phases.cos()], 1)
