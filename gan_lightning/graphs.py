@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from lightning.pytorch.plugins.precision import DoublePrecision, MixedPrecision, Precision
@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from gan_lightning.augment import Augment
 from gan_lightning.batch import Batch
 from gan_lightning.errors import UsageError
-from gan_lightning.player import Player, lightning_adds_nothing
+from gan_lightning.player import Compute, Move, lightning_adds_nothing
 from gan_lightning.schedules import Ramp
 from gan_lightning.streams import Tape, taped
 
-Compute = Callable[[Sequence[Batch]], list[dict[str, Tensor]]]  # sets .grad, and returns the terms of the loss
 Run = Callable[[], None]
 EAGER = 3  # updates before the capture, in which libraries choose algorithms; the last one records the random draws
 KINDS = 16  # more kinds of updates than these run eagerly, since each graph has its own memory
@@ -28,14 +27,6 @@ def captured_on_gpu(compute: Run) -> Run:
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may copy data meanwhile
         compute()
     return graph.replay
-
-
-class Move(NamedTuple):
-    """A player's update number ``update``; ``compute`` sets the gradients and returns the terms of the loss."""
-
-    player: Player
-    update: int
-    compute: Compute
 
 
 class Graphs:
@@ -66,19 +57,22 @@ class Graphs:
         weights = [(weight.data_ptr(), weight.requires_grad) for move in moves for weight in move.player.weights]
         key = kind, shapes, tuple(weights)
         self._runs[key] += 1
-        if self._runs[key] < EAGER or (key not in self._tapes and len(self._tapes) == KINDS):
-            for move in moves:
-                finish(move, move.compute(reals))
-            return
-        tapes, captured = self._tapes.setdefault(key, [Tape() for _ in moves]), self._captured[key]
-        for i, (move, tape) in enumerate(zip(moves, tapes, strict=True)):
-            if self._runs[key] == EAGER:
-                with taped(tape):
-                    finish(move, move.compute(reals))
-                continue
-            if i == len(captured):
-                captured.append(_Captured(move.compute, reals, move.player.weights, tape, self.capture))
-            finish(move, captured[i].run(reals))
+        if self._runs[key] == EAGER and len(self._tapes) < KINDS:
+            self._tapes[key] = [Tape() for _ in moves]
+        for i, move in enumerate(moves):
+            finish(move, self._terms(key, i, move, reals))
+
+    def _terms(self, key: Hashable, i: int, move: Move, reals: Sequence[Batch]) -> list[dict[str, Tensor]]:
+        """Compute the gradients of the i-th of the moves that share this key; returns the terms of its loss."""
+        if key not in self._tapes:
+            return move.compute(reals)
+        tape, captured = self._tapes[key][i], self._captured[key]
+        if self._runs[key] == EAGER:
+            with taped(tape):
+                return move.compute(reals)
+        if i == len(captured):
+            captured.append(_Captured(move.compute, reals, move.player.weights, tape, self.capture))
+        return captured[i].run(reals)
 
 
 class _Captured:

@@ -3,9 +3,9 @@
 This module uses a private part of Lightning 2.6: the counters of ``trainer.fit_loop.epoch_loop``.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning import LightningModule, Trainer
@@ -16,7 +16,10 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from gan_lightning.batch import Batch
 from gan_lightning.game import Terms
+
+Compute = Callable[[Sequence[Batch]], list[dict[str, Tensor]]]  # sets .grad, and returns the terms of the loss
 
 
 @contextmanager
@@ -109,6 +112,14 @@ class Player:
             nn.utils.clip_grad_norm_(self.weights, self.clip_val)
         else:
             nn.utils.clip_grad_value_(self.weights, self.clip_val)
+
+
+class Move(NamedTuple):
+    """A player's update number ``update``; ``compute`` sets the gradients and returns the terms of the loss."""
+
+    player: Player
+    update: int
+    compute: Compute
 
 
 def lightning_adds_nothing(module: LightningModule, trainer: Any) -> bool:

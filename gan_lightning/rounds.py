@@ -9,10 +9,10 @@ from torch import Tensor
 
 from gan_lightning.batch import Batch
 from gan_lightning.game import Game, Terms
-from gan_lightning.graphs import Graphs, Move
+from gan_lightning.graphs import Graphs
 from gan_lightning.log import LossLog
 from gan_lightning.optim import settings
-from gan_lightning.player import Player
+from gan_lightning.player import Move, Player
 from gan_lightning.schedules import Ramp
 from gan_lightning.streams import Streams, joint
 

@@ -25,8 +25,9 @@ from gan_lightning.errors import UsageError
 from gan_lightning.finite_difference import R1Finite
 from gan_lightning.game import Game
 from gan_lightning.gan import GAN
-from gan_lightning.graphs import Graphs, Move, check_graphs
+from gan_lightning.graphs import Graphs, check_graphs
 from gan_lightning.losses import Relativistic
+from gan_lightning.player import Move
 from gan_lightning.regularizers import R1, R2, GradientPenalty
 from gan_lightning.rounds import Order
 from gan_lightning.schedules import Ramp

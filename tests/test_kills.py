@@ -34,10 +34,9 @@ from gan_lightning.callbacks import samples, summary
 from gan_lightning.callbacks.checkpoint import RunCheckpoint
 from gan_lightning.errors import Stopped
 from gan_lightning.gan import GAN
-from gan_lightning.graphs import Move
 from gan_lightning.loggers import CSVFile, EventFile
 from gan_lightning.pictures import write_png
-from gan_lightning.player import Player
+from gan_lightning.player import Move, Player
 from gan_lightning.rounds import Round
 from gan_lightning.validation import Validation
 
