@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.override_parser.types import Glob, Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
@@ -147,12 +147,23 @@ def check_start(path: str) -> None:
 
 
 def typed_option_names(arguments: Sequence[str], conf: Path) -> list[str]:
-    """The dotted names of all options, for the groups chosen on the command line or else the default groups."""
+    """The dotted names of all options, for the groups chosen first on the command line or else the default groups."""
     given = get_args_parser().parse_args(list(arguments))
     places = [conf, *([Path(given.config_dir).absolute()] if given.config_dir else [])]
-    groups = [a for a in given.overrides if any((place / _name(a).partition("@")[0]).is_dir() for place in places)]
+    typed = first_choices(given.overrides)
+    groups = [a for a in typed if any((place / _name(a).partition("@")[0]).is_dir() for place in places)]
     config = _composed(arguments, conf, groups) or _composed([], conf, [])
     return [name for name in option_names(config) if not name.startswith("hydra.")] if config else []
+
+
+def first_choices(overrides: Sequence[str]) -> list[str]:
+    """The overrides with the first of several values in place of all; intervals and globs are left unchanged."""
+    return [
+        f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
+        if override.is_discrete_sweep() and not isinstance(override.value(), Glob)
+        else line
+        for line, override in zip(overrides, OverridesParser.create().parse_overrides(list(overrides)), strict=True)
+    ]
 
 
 def differences(arguments: Sequence[str], conf: Path, config: DictConfig, choices: Mapping[str, Any]) -> str:

@@ -269,6 +269,8 @@ def options_of(config: DictConfig, choices: Mapping[str, Any], overrides: Sequen
 
 def _not_of(option: str, key: str, names: Sequence[str]) -> str:
     """Explain in one sentence that an option does not exist, or that a mapping has an unknown key."""
+    if option in names:
+        return f"{option} is not an option of every run in this sweep: sweep over choices that all have it."
     if not any(name.startswith(f"{option}.") for name in names):
         return f"{option} is not an option here: {guess(option, names)}"
     return (

@@ -154,6 +154,9 @@ WRONG = [
     (["resume="], "resume="),
     (["trust=[my_lab]"], "resume=RUN_FOLDER"),
     (["-m", "seed=-1,-2"], "-1"),
+    (["-m", "data=mnist,gaussian", "data.root=nowhere"], "data.root is not an option of every run in this sweep"),
+    (["-m", "data=ring,grid", "data.distribution.std=1"], "data.distribution.std is not an option here"),
+    (["-m", "seed=0,1", "hydra.sweep.dirr=x"], "hydra.sweep.dirr is not an option here"),
 ]
 
 
@@ -179,7 +182,8 @@ def test_a_wrong_command_line_ends_in_one_sentence_at_once(tmp_path: Path, argum
     assert line[-1] in ".?"
     assert str(ROOT) not in line
     left = [path for path in tmp_path.rglob("*") if path.is_file() or "-m" not in arguments]
-    assert [path.name for path in left] == (["multirun.yaml"] if "seed=-1,-2" in arguments else [])
+    has_begun = {"seed=-1,-2", "data=mnist,gaussian"} & set(arguments)  # what only some runs lack
+    assert [path.name for path in left] == (["multirun.yaml"] if has_begun else [])
 
 
 @pytest.mark.parametrize(
@@ -317,6 +321,21 @@ def test_a_sweep_makes_a_folder_for_each_run(tmp_path: Path) -> None:
         ]
     weights = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for run in runs]
     assert not torch.equal(*(w["game.generator.layers.0.weight"] for w in weights))
+
+
+@pytest.mark.parametrize(
+    ("swept", "option"),
+    [
+        ("data=ring,grid", "data.distribution.sigma"),
+        ("experiment=ring_relativistic,grid_relativistic", "regularizer.r1.weight"),
+    ],
+)
+def test_an_option_of_the_swept_groups_is_set_in_each_run(tmp_path: Path, swept: str, option: str) -> None:
+    """Although the default group has no such option."""
+    result = trained("-m", swept, f"{option}=0.125", *TINY, "hydra.sweep.dir=sweep", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    configs = [OmegaConf.load(path) for path in (tmp_path / "sweep").glob("*/config.yaml")]
+    assert [OmegaConf.select(config, option) for config in configs] == [0.125, 0.125]
 
 
 def test_data_that_cannot_be_had_is_told_in_one_sentence_too(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from gan_lightning.command_line import (
     NAMED_ALL,
     differences,
+    first_choices,
     for_hydra,
     options_alone,
     options_first,
@@ -208,6 +209,24 @@ def test_a_ramp_in_place_of_a_number_is_told_by_its_own_options() -> None:
     said = differences(typed, ROOT / "conf", config, config.hydra.runtime.choices)
     assert "regularizer.r1.weight.final=0.1" in said
     assert "nothing" not in said
+
+
+@pytest.mark.parametrize(
+    ("typed", "first"),
+    [
+        ("seed=3", "seed=3"),
+        ("experiment=ring_relativistic,table", "experiment=ring_relativistic"),
+        ("optimizer@generator_optimizer=sgd,adam", "optimizer@generator_optimizer=sgd"),
+        ("seed=range(2,5)", "seed=2"),
+        ("model.betas=[0.1,0.2],[0.3,0.4]", "model.betas=[0.1,0.2]"),
+        ("+a=choice(x,y)", "+a=x"),
+        ("data.root='a,b','c'", "data.root='a,b'"),
+        ("model.lr=interval(0,1)", "model.lr=interval(0,1)"),
+        ("data.root=glob(*)", "data.root=glob(*)"),
+    ],
+)
+def test_the_first_run_of_a_sweep_has_the_first_choices(typed: str, first: str) -> None:
+    assert first_choices([typed]) == [first]
 
 
 def test_nothing_differs_from_the_defaults() -> None:

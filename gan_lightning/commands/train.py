@@ -26,6 +26,7 @@ from gan_lightning.command_line import (
     check_start,
     differences,
     dry_run,
+    first_choices,
     for_hydra,
     options_alone,
     options_first,
@@ -234,6 +235,26 @@ def read_groups_once() -> None:
     ConfigLoaderImpl._parse_overrides_and_create_caching_repo = remembered  # type: ignore[assignment]
 
 
+def begin_sweeps_with_first_choices() -> None:
+    """Let Hydra compose a sweep's own configuration like that of its first run.
+
+    Otherwise it leaves out the groups that are swept, and refuses options that only these have, such as data.root for
+    experiment=a,b.
+    """
+    compose = ConfigLoaderImpl._load_configuration_impl
+
+    def composed(loader: ConfigLoaderImpl, *, overrides: list[str], run_mode: RunMode, **others: Any) -> DictConfig:
+        sweeps = run_mode == RunMode.MULTIRUN
+        typed = first_choices(overrides) if sweeps else overrides
+        config = compose(loader, overrides=typed, run_mode=run_mode, **others)
+        if sweeps:
+            task = [line for line in overrides if line not in config.hydra.overrides.hydra]
+            config.hydra.overrides.task = task  # what the sweeper expands
+        return config
+
+    ConfigLoaderImpl._load_configuration_impl = composed  # type: ignore[assignment]
+
+
 def is_hydras(error: Exception) -> bool:
     """Whether Hydra raised a plain ValueError while composing, for example for a group that is null."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
@@ -256,6 +277,7 @@ def main() -> None:
     TYPED[:] = sys.argv[1:]
     if {"--help", "-h"} & set(TYPED):
         read_groups_once()
+    begin_sweeps_with_first_choices()
     if "HYDRA_FULL_ERROR" in os.environ:
         return run()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints several lines and exits
