@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Quote, QuotedString
+from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
@@ -157,13 +157,16 @@ def typed_option_names(arguments: Sequence[str], conf: Path) -> list[str]:
 
 
 def first_choices(overrides: Sequence[str]) -> list[str]:
-    """The overrides with the first of several values in place of all; intervals and globs are left unchanged."""
-    return [
-        f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
-        if override.is_discrete_sweep() and not isinstance(override.value(), Glob)
-        else line
-        for line, override in zip(overrides, OverridesParser.create().parse_overrides(list(overrides)), strict=True)
-    ]
+    """The overrides with the first of several values in place of all; empty ranges, intervals and globs stay."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return list(map(_first_choice, overrides, parsed))
+
+
+def _first_choice(line: str, override: Override) -> str:
+    if not override.is_discrete_sweep() or isinstance(override.value(), Glob):
+        return line
+    values = override.sweep_string_iterator()
+    return next((f"{override.get_key_element()}={value}" for value in values), line)
 
 
 def differences(arguments: Sequence[str], conf: Path, config: DictConfig, choices: Mapping[str, Any]) -> str:

@@ -218,6 +218,7 @@ def test_a_ramp_in_place_of_a_number_is_told_by_its_own_options() -> None:
         ("experiment=ring_relativistic,table", "experiment=ring_relativistic"),
         ("optimizer@generator_optimizer=sgd,adam", "optimizer@generator_optimizer=sgd"),
         ("seed=range(2,5)", "seed=2"),
+        ("seed=range(0)", "seed=range(0)"),
         ("model.betas=[0.1,0.2],[0.3,0.4]", "model.betas=[0.1,0.2]"),
         ("+a=choice(x,y)", "+a=x"),
         ("data.root='a,b','c'", "data.root='a,b'"),
