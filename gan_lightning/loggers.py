@@ -399,11 +399,11 @@ def go_on(loggers: Iterable[Logger], saved: Mapping[str, Any], was_done: bool = 
             logger.go_on(step, versions.get(name))
 
 
-def log_picture(loggers: Iterable[Logger], name: str, picture: Tensor, step: int) -> None:
-    """Log a uint8 picture (3, height, width) to each logger that shows pictures."""
+def log_picture(loggers: Iterable[Logger], name: str, picture: Tensor, encoded: bytes, step: int) -> None:
+    """Log a uint8 picture (3, height, width), also encoded as PNG, to each logger that shows pictures."""
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.experiment._get_file_writer().add_summary(summary(name, picture), step)
+            logger.experiment._get_file_writer().add_summary(summary(name, picture, encoded), step)
         elif isinstance(logger, WandbLogger):
             logger.log_image(name, [picture.permute(1, 2, 0).numpy()], step)
         elif isinstance(logger, MLFlowLogger | MLflowRun):

@@ -300,7 +300,7 @@ def test_rows_are_on_the_disk_as_soon_as_they_are_logged(tmp_path: Path) -> None
 
 
 def test_a_logger_of_ones_own_gets_no_picture_and_no_complaint(tmp_path: Path) -> None:
-    log_picture([CSVLogger(tmp_path)], "samples", torch.zeros(3, 4, 5, dtype=torch.uint8), 0)
+    log_picture([CSVLogger(tmp_path)], "samples", torch.zeros(3, 4, 5, dtype=torch.uint8), b"", 0)
     assert not list(tmp_path.iterdir())
 
 

@@ -16,7 +16,7 @@ from gan_lightning.processor import advice
 from gan_lightning.regularizers import R1
 
 LARGE = nn.Sequential(nn.Linear(2, 2000), nn.Linear(2000, 2000), nn.Linear(2000, 1), nn.Flatten(0))
-BF16 = "trainer.precision=bf16-mixed trains 1.5 to 2 times faster on this processor, with less precise results"
+BF16 = "trainer.precision=bf16-mixed trains 1.3 to 2 times faster on this processor, with less precise results"
 GRAPHS = "trainer.cuda_graphs=true trains small networks faster on this GPU"
 
 

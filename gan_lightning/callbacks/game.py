@@ -1,19 +1,15 @@
 """Pictures specific to a game: codes varied one by one, reconstructions, translations."""
 
-from pathlib import Path
-
 import torch
 from lightning import LightningModule, Trainer
 from torch import Tensor
 
 from gan_lightning.batch import Batch, apply
-from gan_lightning.callbacks.periodic import Periodic
+from gan_lightning.callbacks.periodic import Periodic, show
 from gan_lightning.data.loader import RealData
 from gan_lightning.errors import UsageError
 from gan_lightning.game import Game
 from gan_lightning.gan import GAN
-from gan_lightning.loggers import log_picture
-from gan_lightning.pictures import write_png
 
 
 class GamePictures(Periodic):
@@ -64,5 +60,4 @@ class GamePictures(Periodic):
         if not rows.isfinite().all():
             return  # the generator has diverged; the next line of the log or checkpoint reports it
         picture = trainer.datamodule.picture(Batch(rows.flatten(0, 1)), rows.shape[1])  # type: ignore[attr-defined]
-        write_png(picture, Path(trainer.default_root_dir) / self.name / f"{trainer.global_step:07d}.png")
-        log_picture(trainer.loggers, self.name, picture, trainer.global_step)
+        show(trainer, self.name, picture, f"{self.name}/{trainer.global_step:07d}.png")

@@ -1,10 +1,14 @@
 """A base class of callbacks that draw at regular steps."""
 
+from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
 
-from gan_lightning.files import spared
+from gan_lightning.files import spared, written_aside
+from gan_lightning.loggers import log_picture
+from gan_lightning.pictures import png
 
 
 class Periodic(Callback):
@@ -45,3 +49,11 @@ class Periodic(Callback):
         if trainer.is_global_zero:
             with spared(f"A picture of {trainer.default_root_dir}"):
                 self.draw(trainer, module)
+
+
+def show(trainer: Trainer, name: str, picture: Tensor, file: str) -> None:
+    """Write a uint8 picture (3, height, width) to a PNG file in the run's folder, and log it by name."""
+    encoded = png(picture)  # once for all, since this takes as long as drawing it
+    with written_aside(Path(trainer.default_root_dir) / file) as aside:
+        aside.write_bytes(encoded)
+    log_picture(trainer.loggers, name, picture, encoded, trainer.global_step)

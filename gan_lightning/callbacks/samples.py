@@ -1,7 +1,6 @@
 """Pictures of the averaged generator's samples, from the same latents throughout the run."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,12 +9,12 @@ from torch import Tensor
 
 from gan_lightning import pictures
 from gan_lightning.batch import Batch, as_rounds
-from gan_lightning.callbacks.periodic import Periodic
+from gan_lightning.callbacks.periodic import Periodic, show
 from gan_lightning.files import spared
 from gan_lightning.game import evaluating
 from gan_lightning.gan import GAN
 from gan_lightning.labels import whole_rows
-from gan_lightning.loggers import log_picture, show_histograms
+from gan_lightning.loggers import show_histograms
 
 
 class SamplePictures(Periodic):
@@ -54,8 +53,7 @@ class SamplePictures(Periodic):
             shown = self._real if module.game.is_conditional else Batch(self._real.x)
             with spared(f"A picture of {trainer.default_root_dir}"):
                 picture = drawn(trainer, shown, "real data")
-                pictures.write_png(picture, Path(trainer.default_root_dir) / "real.png")
-                log_picture(trainer.loggers, "real", picture, 0)
+                show(trainer, "real", picture, "real.png")
 
     def draw(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, GAN)
@@ -65,8 +63,7 @@ class SamplePictures(Periodic):
             return  # the generator has diverged; the next line of the log or checkpoint reports it
         step, real = trainer.global_step, self._real
         picture = drawn(trainer, samples, f"step {step:,}")
-        pictures.write_png(picture, Path(trainer.default_root_dir) / "samples" / f"{step:07d}.png")
-        log_picture(trainer.loggers, "samples", picture, step)
+        show(trainer, "samples", picture, f"samples/{step:07d}.png")
         if real is not None:
             show_histograms(trainer.loggers, lambda: outputs(module, real, self._latents), step)
 

@@ -421,6 +421,15 @@ def test_the_kernel_density_is_scipys(shape: str) -> None:
     np.testing.assert_allclose(density, silverman(samples)(x), rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("value", [-2.0, 0.30001, 2.0])
+def test_the_density_of_a_collapsed_generator_is_a_visible_peak(value: float) -> None:
+    x = torch.linspace(-2.0, 2.0, 500)
+    density = kernel_density(torch.full((100,), value), x)
+    assert x[density.argmax()].item() == pytest.approx(value, abs=0.005)
+    inside = 0.5 if abs(value) == 2.0 else 1.0  # of the mass; at an end of x, half of a kernel
+    assert np.trapezoid(density, x) == pytest.approx(inside, abs=0.02)
+
+
 @pytest.mark.parametrize(
     ("rounds_per_batch", "every", "expected"),
     [(1, 5, [5, 10, 12]), (4, 5, [8, 12]), (1, 6, [6, 12]), (1, 100, [12])],
