@@ -10,6 +10,9 @@ from gan_lightning.errors import UsageError
 from gan_lightning.regularizers import CriticPass, Regularizer, by_sample, input_gradient
 from gan_lightning.schedules import Ramp
 
+STEP, IMAGE_STEP = 1e-3, 0.1  # per element; of points, whose modes are narrow, and of images, whose range is [-1, 1]
+RESOLVED = 8  # steps above this many units of the last place are larger than rounding errors
+
 
 class FiniteDifference(Regularizer):
     """|g|^2 / 2 with g = grad_x D(x), by a first-order gradient and one more pass of D.
@@ -21,25 +24,34 @@ class FiniteDifference(Regularizer):
     Along g, no random numbers are needed.
 
     h moves the sample with the largest gradient by ``step`` times the square root of its number of elements, so by
-    about ``step`` in each element. All samples have the same h, so D may use batch statistics.
+    about ``step`` in each element; None is 0.1 for images and 0.001 for others. All samples have the same h, so D may
+    use batch statistics. If D has ReLUs, every kink between x and x + h g adds a jump divided by h, which double
+    backward ignores, so small steps are noisier than large ones; in bfloat16, rounding errors make them useless.
     """
 
     differentiates_twice = False
     passes_again = True
     replayable = False  # it reads the state of the random streams
 
-    def __init__(self, weight: float | Ramp, interval: int = 1, step: float = 1e-3) -> None:
+    def __init__(self, weight: float | Ramp, interval: int = 1, step: float | None = None) -> None:
         super().__init__(weight, interval)
-        if step <= 0:
+        if step is not None and step <= 0:
             raise UsageError(f"A finite difference's step is {step}: give a number above 0, such as 0.001.")
         self.step = step
+
+    def step_for(self, x: Tensor) -> float:
+        """The step for samples (N, *sample_shape)."""
+        return self.step or (IMAGE_STEP if x.dim() == 4 else STEP)
+
+    def allows_bfloat16(self, x: Tensor) -> bool:
+        return self.step_for(x) >= RESOLVED * torch.finfo(torch.bfloat16).eps
 
     def estimate(self, critic: CriticPass, name: str, batch: Batch, logits: Tensor) -> Tensor:
         """Half the squared norm of D's gradient for each logit on a batch, which is ``name`` in ``critic.replays``."""
         gradient = input_gradient(logits, batch.x, create_graph=False)
         squares = gradient.square().sum(1)
         largest = squares.max().sqrt().clamp(min=torch.finfo(squares.dtype).tiny ** 0.5)
-        h = self.step * math.sqrt(gradient.shape[1]) / largest
+        h = self.step_for(batch.x) * math.sqrt(gradient.shape[1]) / largest
         with critic.replays[name].again():
             ahead = critic.judge(batch._replace(x=batch.x + h * gradient.view_as(batch.x)))
         slopes = (by_sample(ahead, batch.x) - by_sample(logits, batch.x)) / h

@@ -145,15 +145,50 @@ def randomly(game: Game, x: Tensor, directions: int = 2) -> Tensor:
     return slope(total, game)
 
 
-@pytest.mark.parametrize("is_half", [False, True])
-def test_single_precision_suffices_also_under_autocast(is_half: bool) -> None:
-    exact = penalized(Critic, {"penalty": R1(1.0)})
-    true = learned(exact, *images(), "penalty")[1]
-    single = penalized(Critic, {"penalty": R1Finite(1.0)}).float()
+@pytest.mark.parametrize(
+    ("step", "is_half", "limit", "computes_in"),
+    [
+        (1e-3, False, 5e-3, torch.float32),
+        (1e-3, True, 5e-3, torch.float32),  # a step that bfloat16 cannot resolve
+        (None, False, 0.05, torch.float32),
+        (None, True, 0.05, torch.bfloat16),
+    ],
+)
+def test_single_precision_suffices_and_bfloat16_for_the_step_of_images(
+    step: float | None, is_half: bool, limit: float, computes_in: torch.dtype
+) -> None:
+    true = learned(penalized(Critic, {"penalty": R1(1.0)}), *images(), "penalty")[1]
+    single = penalized(Critic, {"penalty": R1Finite(1.0, step=step)}).float()
+    types = set()
+    single.discriminator.layers[0].register_forward_hook(lambda _, inputs, output: types.add(output.dtype))  # type: ignore[union-attr, operator]
     real, fake = (Batch(batch.x.float()) for batch in images())
     value, gradient = learned(single, real, fake, "penalty", is_half)
     assert value.dtype == gradient.dtype == torch.float32
-    assert (gradient - true).norm() < 5e-3 * true.norm()
+    assert types == {computes_in}
+    assert (gradient - true).norm() < limit * true.norm()
+
+
+def test_a_penalty_by_double_backward_keeps_the_others_in_single_precision() -> None:
+    game = penalized(Critic, {"penalty": R1(1.0), "finite": R2Finite(1.0)}).float()
+    types = set()
+    game.discriminator.layers[0].register_forward_hook(lambda _, inputs, output: types.add(output.dtype))  # type: ignore[union-attr, operator]
+    real, fake = (Batch(batch.x.float()) for batch in images())
+    learned(game, real, fake, "penalty", is_half=True)
+    assert types == {torch.float32}
+
+
+def test_with_kinks_the_step_of_images_is_nearer_to_double_backward_than_that_of_points() -> None:
+    def kinked() -> nn.Module:
+        layers = [nn.LeakyReLU(0.2), nn.Conv2d(4, 8, 3, 1, 1), nn.LeakyReLU(0.2), nn.Conv2d(8, 4, 3, 1, 1)]
+        return nn.Sequential(*layers)
+
+    errors = []
+    for step in (1e-3, None):
+        games = [penalized(lambda: Critic(kinked), {"penalty": part}) for part in (R1Finite(1.0, step=step), R1(1.0))]
+        gradient, true = (learned(game, *images(64), "penalty")[1] for game in games)
+        errors.append((gradient - true).norm() / true.norm())
+    assert errors[1] < 0.45
+    assert errors[1] < errors[0] / 2
 
 
 def test_of_a_flat_critic_nothing_is_learned() -> None:
