@@ -135,7 +135,7 @@ class Game(nn.Module):
     def discriminator_terms(self, real: Batch, fake: Batch, update: int) -> Terms:
         """The terms of D's loss in its update number ``update``, from 0."""
         due = _due(self.regularizers, update)
-        with self._penalizing(due, real.x) if due else nullcontext():
+        with self._penalizing(due, real.x.device.type) if due else nullcontext():
             if due:
                 real, fake = _requiring_gradient(real, real.x.dtype), _requiring_gradient(fake, real.x.dtype)
             at = {part.at for part in due.values() if part.at}
@@ -154,7 +154,7 @@ class Game(nn.Module):
     def generator_terms(self, real: Batch, fake: Batch, update: int) -> Terms:
         """The terms of G's loss in its update number ``update``, from 0."""
         due = _due(self.generator_regularizers, update)
-        with self._penalizing(due, real.x) if due else nullcontext():
+        with self._penalizing(due, real.x.device.type) if due else nullcontext():
             if due:
                 fake = fake._replace(x=fake.x.to(real.x.dtype))
             seen = {"fake": fake, "real": real} if self.loss.generator_needs_real else {"fake": fake}
@@ -252,13 +252,12 @@ class Game(nn.Module):
         return dict(zip(batches, outputs, strict=True)), {}
 
     @contextmanager
-    def _penalizing(self, due: Mapping[str, Regularizer], x: Tensor) -> Iterator[None]:
-        """Disable autocast and run eagerly, unless no penalty needs it."""
-        device = x.device.type
+    def _penalizing(self, due: Mapping[str, Regularizer], device: str) -> Iterator[None]:
+        """Disable autocast, since differences and second derivatives need full precision, and run eagerly if needed."""
         is_eager = self.is_compiled and any(part.differentiates_twice for part in due.values())
         stance = torch.compiler.set_stance("force_eager") if is_eager else nullcontext()
         is_bfloat16 = torch.get_autocast_dtype(device) == torch.bfloat16
-        stays = is_bfloat16 and all(part.allows_bfloat16(x) for part in due.values())
+        stays = is_bfloat16 and all(part.allows_bfloat16 for part in due.values())
         with nullcontext() if stays else torch.autocast(device, enabled=False), stance:
             yield
 

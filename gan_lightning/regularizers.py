@@ -80,10 +80,7 @@ class Regularizer(nn.Module):
     passes_again = False  # whether it repeats D's passes on other x
     replayable = True  # whether a CUDA graph can repeat it: no synchronization, and no state in Python
     at: str | None = None  # the batch, real or fake, at which it needs D's gradient, if only one
-
-    def allows_bfloat16(self, x: Tensor) -> bool:
-        """Whether the update's passes on samples such as x may stay in bfloat16 if the run uses it; else in float32."""
-        return False
+    allows_bfloat16 = False  # whether the passes of its updates may stay in bfloat16, if the run uses it
 
     def __init__(self, weight: float | Ramp, interval: int = 1) -> None:
         super().__init__()

@@ -88,12 +88,12 @@ def learned(game: Game, real: Batch, fake: Batch, term: str, is_half: bool = Fal
 def test_value_and_derivative_are_those_by_double_backward(
     critic: str, exact: type[Regularizer], finite: type[R1Finite | R2Finite]
 ) -> None:
-    """The value to rounding; the derivative to the step. Nothing is drawn more, and statistics count samples once."""
+    """Both to the step. Nothing is drawn more, and statistics count samples once."""
     found = penalized(CRITICS[critic], {"penalty": finite(0.7, step=1e-6)})
     expected = penalized(CRITICS[critic], {"penalty": exact(0.7)})
     (value, gradient), (true_value, true_gradient) = (learned(game, *images(), "penalty") for game in (found, expected))
     assert true_gradient.abs().max() > 1e-3
-    assert_close(value, true_value, rtol=1e-12, atol=0)
+    assert_close(value, true_value, rtol=1e-5, atol=0)
     assert_close(gradient, true_gradient, rtol=0, atol=1e-5 * true_gradient.abs().max().item())
     assert_close(dict(found.discriminator.named_buffers()), dict(expected.discriminator.named_buffers()))
 
@@ -103,7 +103,7 @@ def test_a_pass_sees_the_same_augmentation() -> None:
         penalized(Critic, {"penalty": part}, augment=DiffAugment()) for part in (R1Finite(1.0, step=1e-6), R1(1.0))
     ]
     (value, gradient), (true_value, true_gradient) = (learned(game, *images(), "penalty") for game in games)
-    assert_close(value, true_value, rtol=1e-12, atol=0)
+    assert_close(value, true_value, rtol=1e-5, atol=0)
     assert_close(gradient, true_gradient, rtol=0, atol=1e-5 * true_gradient.abs().max().item())
 
 
@@ -114,7 +114,7 @@ def test_packs_are_penalized_as_one() -> None:
 
     games = [penalized(Packed, {"penalty": part}, packing=2) for part in (R2Finite(1.0, step=1e-6), R2(1.0))]
     (value, gradient), (true_value, true_gradient) = (learned(game, *images(), "penalty") for game in games)
-    assert_close(value, true_value, rtol=1e-12, atol=0)
+    assert_close(value, true_value, rtol=1e-5, atol=0)
     assert_close(gradient, true_gradient, rtol=0, atol=1e-5 * true_gradient.abs().max().item())
 
 
@@ -150,12 +150,12 @@ def randomly(game: Game, x: Tensor, directions: int = 2) -> Tensor:
     [
         (1e-3, False, 5e-3, torch.float32),
         (1e-3, True, 5e-3, torch.float32),  # a step that bfloat16 cannot resolve
-        (None, False, 0.05, torch.float32),
-        (None, True, 0.05, torch.bfloat16),
+        (0.1, False, 0.05, torch.float32),
+        (0.1, True, 0.05, torch.bfloat16),
     ],
 )
-def test_single_precision_suffices_and_bfloat16_for_the_step_of_images(
-    step: float | None, is_half: bool, limit: float, computes_in: torch.dtype
+def test_single_precision_suffices_and_bfloat16_for_large_steps(
+    step: float, is_half: bool, limit: float, computes_in: torch.dtype
 ) -> None:
     true = learned(penalized(Critic, {"penalty": R1(1.0)}), *images(), "penalty")[1]
     single = penalized(Critic, {"penalty": R1Finite(1.0, step=step)}).float()
@@ -169,7 +169,7 @@ def test_single_precision_suffices_and_bfloat16_for_the_step_of_images(
 
 
 def test_a_penalty_by_double_backward_keeps_the_others_in_single_precision() -> None:
-    game = penalized(Critic, {"penalty": R1(1.0), "finite": R2Finite(1.0)}).float()
+    game = penalized(Critic, {"penalty": R1(1.0), "finite": R2Finite(1.0, step=0.1)}).float()
     types = set()
     game.discriminator.layers[0].register_forward_hook(lambda _, inputs, output: types.add(output.dtype))  # type: ignore[union-attr, operator]
     real, fake = (Batch(batch.x.float()) for batch in images())
@@ -177,18 +177,34 @@ def test_a_penalty_by_double_backward_keeps_the_others_in_single_precision() -> 
     assert types == {torch.float32}
 
 
-def test_with_kinks_the_step_of_images_is_nearer_to_double_backward_than_that_of_points() -> None:
+def test_with_kinks_a_large_step_is_nearer_to_double_backward() -> None:
     def kinked() -> nn.Module:
         layers = [nn.LeakyReLU(0.2), nn.Conv2d(4, 8, 3, 1, 1), nn.LeakyReLU(0.2), nn.Conv2d(8, 4, 3, 1, 1)]
         return nn.Sequential(*layers)
 
     errors = []
-    for step in (1e-3, None):
+    for step in (1e-3, 0.1):
         games = [penalized(lambda: Critic(kinked), {"penalty": part}) for part in (R1Finite(1.0, step=step), R1(1.0))]
         gradient, true = (learned(game, *images(64), "penalty")[1] for game in games)
         errors.append((gradient - true).norm() / true.norm())
     assert errors[1] < 0.45
     assert errors[1] < errors[0] / 2
+
+
+@pytest.mark.parametrize("step", [0.01, 3.0])
+def test_minimizing_a_penalty_flattens_the_critic_and_ends(step: float) -> None:
+    """Also with a step much longer than the critic's features, where the slope along g says little about |g|."""
+    game = penalized(lambda: Critic(norm), {"penalty": R1Finite(1.0, step=step)})
+    optimizer = torch.optim.SGD(game.discriminator.parameters(), lr=0.3)
+    largest = max(weight.abs().max().item() for weight in game.discriminator.parameters())
+    first = learned(game, *images(), "penalty")[0]
+    for _ in range(300):
+        game.discriminator_terms(*images(), 0).losses["penalty"].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    last = learned(game, *images(), "penalty")[0]
+    assert 0 <= last < 0.05 * first
+    assert max(weight.abs().max().item() for weight in game.discriminator.parameters()) < 2 * largest
 
 
 def test_of_a_flat_critic_nothing_is_learned() -> None:
