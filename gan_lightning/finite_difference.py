@@ -25,9 +25,10 @@ class FiniteDifference(Regularizer):
 
     h moves the sample with the largest gradient by ``step`` times the square root of its number of elements, so by
     about ``step`` in each element. All samples have the same h, so D may use batch statistics. If D has ReLUs, every
-    kink between x and x + h g adds a jump divided by h, which double backward ignores: small steps are noisy, large
-    ones let D be sharper than they see. In bfloat16, rounding errors are as large as steps below 0.016, which are
-    therefore taken in float32.
+    kink between x and x + h g adds a jump divided by h, which double backward ignores, so small steps are noisy. With
+    large ones, D can become sharper at x than the secant shows, so the penalty bounds D's slope over a step rather than
+    its gradient. In bfloat16, values of order 1 are rounded by as much as a step of 0.016, so smaller ones are taken in
+    float32.
     """
 
     differentiates_twice = False

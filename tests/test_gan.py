@@ -19,6 +19,7 @@ from torch.testing import assert_close
 
 from gan_lightning import losses, optim, priors
 from gan_lightning.errors import Diverged, UsageError
+from gan_lightning.finite_difference import R1Finite, R2Finite
 from gan_lightning.game import Game
 from gan_lightning.gan import GAN, PLAYERS
 from gan_lightning.player import Player
@@ -388,7 +389,7 @@ def image_gan(regularizers: Sequence[Regularizer] = (), **options: Any) -> GAN:
     return GAN(Game(generator, discriminator, priors.Normal(3), regularizers=penalties), sgd, sgd, **options)
 
 
-@pytest.mark.parametrize("penalties", [[], [R1(0.5), R2(0.5)]])
+@pytest.mark.parametrize("penalties", [[], [R1(0.5), R2(0.5)], [R1Finite(0.5, step=0.1), R2Finite(0.5, step=0.1)]])
 def test_bfloat16_trains_both_networks_as_float32_does(penalties: list[Any]) -> None:
     # a stale cast of the weights, kept by autocast over an update, would show as a missing or wrong step
     trained = []

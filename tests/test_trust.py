@@ -47,7 +47,7 @@ FOREIGN = [
     *("gan_lightning.data.../losses.Hinge", "gan_lightning.losses.relu", "gan_lightning.losses.NonSaturating.__init__"),
     *("gan_lightning.build.made", "gan_lightning.checkpoints.load", "gan_lightning.build.torch.load"),
     *("gan_lightning.options._read", "gan_lightning.resumption.resume", "gan_lightning.config.check"),
-    *("gan_lightning.callbacks.samples.write_png", "gan_lightning.optim.Optimizer", "gan_lightning.trust.check_file"),
+    *("gan_lightning.callbacks.periodic.show", "gan_lightning.optim.Optimizer", "gan_lightning.trust.check_file"),
     *("gan_lightning.data.loader.own_stream", "gan_lightning.data.folder.Path", "gan_lightning.ema.MovingAverage"),
     *(
         " os.system",

@@ -65,7 +65,8 @@ def support(distribution: Distribution, samples: Tensor) -> Tensor:
 def kernel_density(samples: Tensor, x: Tensor) -> Tensor:
     """Gaussian kernel estimate at x from samples (N,), bandwidth 0.9 min(std, IQR/1.34) N^(-1/5) (Silverman 1986).
 
-    x must be evenly spaced and cover the samples. These are counted on a grid with eight cells per interval of x, each
+    The bandwidth is at least half an interval of x, so that a collapsed generator shows. x must be evenly spaced and
+    cover the samples. These are counted on a grid with eight cells per interval of x, each
     at its two neighbors (linear binning, Wand 1994): thirty times faster than N kernels at every point.
     """
     quartiles = torch.quantile(samples, torch.tensor([0.25, 0.75]))
@@ -76,7 +77,7 @@ def kernel_density(samples: Tensor, x: Tensor) -> Tensor:
     cell = position.long().clamp(0, cells - 1)
     share = position - cell
     counts = torch.bincount(cell, 1 - share, cells + 1) + torch.bincount(cell + 1, share, cells + 1)
-    width = max(0.9 * spread * len(samples) ** -0.2 / step, CELLS / 2)  # in cells; a collapsed generator stays visible
+    width = max(CELLS / 2, 0.9 * spread * len(samples) ** -0.2 / step)  # in cells
     reach = min(math.ceil(8 * width), cells)
     kernel = torch.arange(-reach, reach + 1, dtype=torch.double).div(width).square().mul(-0.5).exp()
     kernel /= kernel.sum() * step * len(samples)
