@@ -253,7 +253,7 @@ class Game(nn.Module):
 
     @contextmanager
     def _penalizing(self, due: Mapping[str, Regularizer], device: str) -> Iterator[None]:
-        """Disable autocast unless it is bfloat16 and all penalties allow it; run eagerly if one differentiates twice."""
+        """Disable autocast unless it is bfloat16 and all penalties allow it; run eagerly if one needs it."""
         is_eager = self.is_compiled and any(part.differentiates_twice for part in due.values())
         stance = torch.compiler.set_stance("force_eager") if is_eager else nullcontext()
         is_bfloat16 = torch.get_autocast_dtype(device) == torch.bfloat16
