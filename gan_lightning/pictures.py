@@ -269,10 +269,12 @@ def png(picture: Tensor) -> bytes:
     return stream.getvalue()
 
 
-def write_png(picture: Tensor, path: Path) -> None:
-    """Write a uint8 picture (3, height, width) to a PNG file."""
+def write_png(picture: Tensor, path: Path) -> bytes:
+    """Write a uint8 picture (3, height, width) to a PNG file, and return its content."""
+    encoded = png(picture)
     with written_aside(path) as aside:
-        aside.write_bytes(png(picture))
+        aside.write_bytes(encoded)
+    return encoded
 
 
 def summary(name: str, picture: Tensor, encoded: bytes) -> Any:

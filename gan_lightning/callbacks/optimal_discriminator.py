@@ -66,8 +66,8 @@ def kernel_density(samples: Tensor, x: Tensor) -> Tensor:
     """Gaussian kernel estimate at x from samples (N,), bandwidth 0.9 min(std, IQR/1.34) N^(-1/5) (Silverman 1986).
 
     The bandwidth is at least half an interval of x, so that a collapsed generator shows. x must be evenly spaced and
-    cover the samples. These are counted on a grid with eight cells per interval of x, each
-    at its two neighbors (linear binning, Wand 1994): thirty times faster than N kernels at every point.
+    cover the samples. These are counted on a grid with eight cells per interval of x, each at its two neighbors (linear
+    binning, Wand 1994): thirty times faster than N kernels at every point.
     """
     quartiles = torch.quantile(samples, torch.tensor([0.25, 0.75]))
     spread = min(samples.std().item(), ((quartiles[1] - quartiles[0]) / 1.34).item())

@@ -6,9 +6,9 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from gan_lightning.files import spared, written_aside
+from gan_lightning.files import spared
 from gan_lightning.loggers import log_picture
-from gan_lightning.pictures import png
+from gan_lightning.pictures import write_png
 
 
 class Periodic(Callback):
@@ -53,7 +53,5 @@ class Periodic(Callback):
 
 def show(trainer: Trainer, name: str, picture: Tensor, file: str) -> None:
     """Write a uint8 picture (3, height, width) to a PNG file in the run's folder, and log it by name."""
-    encoded = png(picture)  # once for all, since this takes as long as drawing it
-    with written_aside(Path(trainer.default_root_dir) / file) as aside:
-        aside.write_bytes(encoded)
+    encoded = write_png(picture, Path(trainer.default_root_dir) / file)  # once, since this takes as long as drawing
     log_picture(trainer.loggers, name, picture, encoded, trainer.global_step)
