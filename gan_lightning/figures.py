@@ -91,9 +91,9 @@ def outward(low: float, high: float) -> Limits:
 
 
 def above(value: float) -> float:
-    """Round a positive number up to a multiple of half its leading decimal place."""
-    unit = 10 ** math.floor(math.log10(value)) / 2
-    return math.ceil(value / unit) * unit
+    """Round a positive number up to 1, 2 or 5 times a power of ten, so that few limits occur over a run."""
+    unit = 10.0 ** math.floor(math.log10(value))
+    return next(k * unit for k in (1, 2, 5, 10) if k * unit >= value)
 
 
 def _pixels(canvas: Any) -> Tensor:

@@ -16,10 +16,11 @@ from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoa
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
+from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer import event_file_writer
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
+from torch.utils.tensorboard.summary import hparams, scalar
 
 from gan_lightning.errors import UsageError
 from gan_lightning.files import needed, spared, why, written_aside
@@ -61,7 +62,13 @@ class EventFile(TensorBoardLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         with spared("TensorBoard's file"):
-            super().log_metrics(metrics, step)
+            if any(isinstance(value, dict) for value in metrics.values()):
+                super().log_metrics(metrics, step)
+                return
+            line = Summary()  # one record instead of one per value, since the file is opened for each
+            for name, value in metrics.items():
+                line.MergeFrom(scalar(name, value))
+            self.experiment._get_file_writer().add_summary(line, step)
 
     def save(self) -> None:
         with spared("TensorBoard's file"):

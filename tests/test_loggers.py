@@ -17,6 +17,8 @@ from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.util import tensor_util
 
 from gan_lightning import resumption
 from gan_lightning.build import build_loggers
@@ -297,6 +299,24 @@ def test_rows_are_on_the_disk_as_soon_as_they_are_logged(tmp_path: Path) -> None
         assert of_csv(tmp_path)["a"] == {s: float(s) for s in range(1, step + 1)}
     logger.log_metrics({"b": 0.5}, 3)
     assert of_csv(tmp_path) == {"a": {1: 1.0, 2: 2.0}, "b": {3: 0.5}}
+
+
+def test_a_line_of_the_log_is_one_record_of_an_event_file(tmp_path: Path) -> None:
+    """The file is opened once for it, and a kill cannot split it. Values of an unknown type are the caller's error."""
+    logger = EventFile(str(tmp_path))
+    logger.log_metrics({"a": 0.25, "b": torch.tensor(2.0), "c": 3}, 7)
+    logger.log_metrics({"a": 0.5, "both": {"d": 1.0, "e": 2.0}}, 8)
+    with pytest.raises((NotImplementedError, ValueError)):
+        logger.log_metrics({"a": object()}, 9)
+    logger.save()
+    (file,) = tmp_path.glob("events.out.tfevents.*")
+    events = [event for event in EventFileLoader(str(file)).Load() if event.step == 7]
+    assert [[(value.tag, tensor_util.make_ndarray(value.tensor)) for value in e.summary.value] for e in events] == [
+        [("a", 0.25), ("b", 2.0), ("c", 3.0)]
+    ]
+    log = EventAccumulator(str(tmp_path)).Reload()
+    assert [(event.step, event.value) for event in log.Scalars("a")] == [(7, 0.25), (8, 0.5)]
+    assert [event.value for event in EventAccumulator(str(tmp_path / "both_e")).Reload().Scalars("both")] == [2.0]
 
 
 def test_a_logger_of_ones_own_gets_no_picture_and_no_complaint(tmp_path: Path) -> None:

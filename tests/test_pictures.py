@@ -16,6 +16,7 @@ from gan_lightning.data.bits import EvenIntegers
 from gan_lightning.data.loader import RealData
 from gan_lightning.data.synthetic import Synthetic
 from gan_lightning.distributions import GaussianMixture, gaussian, grid, ring
+from gan_lightning.figures import above
 from gan_lightning.pictures import image_grid, scatter, write_png
 
 
@@ -107,6 +108,15 @@ def test_a_collapsed_generator_is_drawn_too() -> None:
         assert points(distribution).picture(Batch(samples)).shape[0] == 3
     for samples in (torch.zeros(50, 2), torch.full((50, 2), 1e6)):
         assert points(ring()).picture(Batch(samples)).shape[0] == 3
+
+
+def test_a_picture_is_filled_and_few_limits_occur_over_a_run() -> None:
+    """Axes are drawn once per pair of limits: seven of them from 0.01 to 1, where samples of integers can be."""
+    values = torch.logspace(-2, 0, 500, dtype=torch.double).tolist()
+    limits = [above(value) for value in values]
+    assert all(value <= limit <= 2.5 * value for value, limit in zip(values, limits, strict=True))
+    assert sorted(set(limits)) == pytest.approx([0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0], rel=1e-12)
+    assert above(3e-12) == pytest.approx(5e-12) and above(7e40) == pytest.approx(1e41)
 
 
 def test_odd_integers_are_red_and_even_ones_are_not() -> None:
