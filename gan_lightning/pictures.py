@@ -15,7 +15,7 @@ from torch.distributions import Distribution
 from gan_lightning.distributions import GaussianMixture, density, extent
 from gan_lightning.figures import Plot, above, blank, outward, rasterize
 from gan_lightning.files import written_aside
-from gan_lightning.pixels import in_colour
+from gan_lightning.pixels import in_color
 from gan_lightning.streams import own_stream
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def image_grid(images: Tensor, value_range: tuple[float, float] = (-1.0, 1.0), c
     from torchvision.utils import make_grid
 
     columns = columns or math.ceil(len(images) ** 0.5)
-    grid = make_grid(in_colour(images), nrow=columns, padding=2, value_range=value_range, normalize=True, pad_value=1.0)
+    grid = make_grid(in_color(images), nrow=columns, padding=2, value_range=value_range, normalize=True, pad_value=1.0)
     factor = max(1, GRID_SIZE // max(grid.shape[1:]))
     grid = grid.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
     return (grid * 255).round().to(torch.uint8)

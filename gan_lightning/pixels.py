@@ -36,6 +36,6 @@ def as_bytes(images: Tensor, value_range: tuple[float, float]) -> Tensor:
     return images if images.dtype == torch.uint8 else to_bytes(from_bytes(images, value_range), value_range)
 
 
-def in_colour(images: Tensor) -> Tensor:
+def in_color(images: Tensor) -> Tensor:
     """The first three channels, or only the first if there are fewer, (N, 1 or 3, height, width)."""
     return images[:, :3] if images.shape[1] >= 3 else images[:, :1]

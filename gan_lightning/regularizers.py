@@ -135,7 +135,7 @@ class GradientPenalty(Regularizer):
         return (_gradient_at(_between(critic), critic).norm(dim=1) - 1.0).square()
 
 
-class ZeroCentred(Regularizer):
+class ZeroCentered(Regularizer):
     """|grad_x D(x)|^2 at x uniform between pairs of real and fake samples (Thanh-Tung et al. 2019, 0-GP)."""
 
     def penalty(self, critic: CriticPass) -> Tensor:

@@ -131,8 +131,8 @@ def write_tiff(path: Path, pixels: np.ndarray) -> None:
     meaning, except that the last of two or four is alpha.
     """
     height, width, channels = pixels.shape
-    colours = 3 if channels >= 3 else 1
-    extra = [0] * (channels - colours)
+    colors = 3 if channels >= 3 else 1
+    extra = [0] * (channels - colors)
     if channels in (2, 4):
         extra[-1] = 2  # unassociated alpha
     directory = TiffImagePlugin.ImageFileDirectory_v2()
@@ -140,7 +140,7 @@ def write_tiff(path: Path, pixels: np.ndarray) -> None:
     directory[TiffImagePlugin.BITSPERSAMPLE] = (8 * pixels.itemsize,) * channels
     directory[TiffImagePlugin.SAMPLEFORMAT] = (3 if pixels.dtype.kind == "f" else 1,) * channels
     directory[TiffImagePlugin.COMPRESSION] = 1
-    directory[TiffImagePlugin.PHOTOMETRIC_INTERPRETATION] = 2 if colours == 3 else 1
+    directory[TiffImagePlugin.PHOTOMETRIC_INTERPRETATION] = 2 if colors == 3 else 1
     directory[TiffImagePlugin.SAMPLESPERPIXEL] = channels
     if extra:
         directory[TiffImagePlugin.EXTRASAMPLES] = tuple(extra)

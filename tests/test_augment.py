@@ -48,8 +48,8 @@ def seeded(augment: Augment, x: Tensor, seed: int = 3) -> Tensor:
 
 def colored(image: Tensor, u: list[float]) -> Tensor:
     image = image + u[0] - 0.5
-    grey = image.mean(0, keepdim=True)
-    image = (image - grey) * (2 * u[1]) + grey
+    gray = image.mean(0, keepdim=True)
+    image = (image - gray) * (2 * u[1]) + gray
     return (image - image.mean()) * (u[2] + 0.5) + image.mean()
 
 

@@ -156,7 +156,7 @@ def test_what_cannot_be_conditional_is_refused_before_training(
     assert not (tmp_path / "run" / "config.yaml").exists()
 
 
-def test_unlabelled_batches_are_refused() -> None:
+def test_unlabeled_batches_are_refused() -> None:
     gan = small_gan(generator=Shifted())
     with pytest.raises(UsageError, match="The networks are conditional, but a batch has no labels"):
         fit(gan, GivenData(torch.zeros(1, 4, 2, dtype=torch.double), 4), 1)
@@ -291,9 +291,9 @@ def test_modes_by_class_are_counted_by_hand() -> None:
         "class_high_quality/b": 0.0,
         "class_high_quality/c": 1.0,
     }
-    unlabelled = ByClass(truth)
-    unlabelled.update(Batch(x), Batch(x, y))
-    assert unlabelled.compute() == {}
+    unlabeled = ByClass(truth)
+    unlabeled.update(Batch(x), Batch(x, y))
+    assert unlabeled.compute() == {}
 
 
 class Given(nn.Module):

@@ -42,7 +42,7 @@ def plane(dimensions: int = 2) -> tuple[GaussianMixture, Tensor]:
 
 
 def parts(samples: Tensor, distribution: GaussianMixture) -> list[Tensor]:
-    """Samples of each mode, centred and divided by its standard deviation; right where modes do not overlap."""
+    """Samples of each mode, centered and divided by its standard deviation; right where modes do not overlap."""
     nearest = (samples[:, None] - distribution.modes).square().sum(-1).argmin(1)
     return [
         (samples[nearest == k] - mode) / scale
@@ -182,9 +182,9 @@ def test_ring_has_distinct_modes_at_equal_angles(modes: int, radius: float) -> N
     centres = ring(modes, radius).modes.double()
     assert centres.shape == (modes, 2)
     assert_close(centres.norm(dim=1), torch.full((modes,), radius, dtype=torch.double), rtol=0, atol=1e-6)
-    neighbours = (centres - centres.roll(1, 0)).norm(dim=1)
+    neighbors = (centres - centres.roll(1, 0)).norm(dim=1)
     side = 2 * radius * math.sin(math.pi / modes)
-    assert_close(neighbours, torch.full((modes,), side, dtype=torch.double), rtol=0, atol=1e-6)
+    assert_close(neighbors, torch.full((modes,), side, dtype=torch.double), rtol=0, atol=1e-6)
     assert torch.pdist(centres).min() > 0.99 * side
 
 
@@ -202,7 +202,7 @@ def test_grid_is_that_of_the_literature() -> None:
     assert_close(grid().mixture_distribution.probs, torch.full((25,), 1 / 25))
 
 
-def test_an_even_grid_is_centred() -> None:
+def test_an_even_grid_is_centered() -> None:
     assert {tuple(mode) for mode in grid(2, 3.0).modes.tolist()} == set(itertools.product((-1.5, 1.5), repeat=2))
 
 

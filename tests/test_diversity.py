@@ -85,7 +85,7 @@ def test_an_odd_sample_is_left_out() -> None:
         ([0, 1, 1, 2, 0, 1], [(0, 4), (1, 2)]),  # 5 and 3 are of two labels
     ],
 )
-def test_labelled_samples_are_paired_within_their_label(labels: list[int], pairs: list[tuple[int, int]]) -> None:
+def test_labeled_samples_are_paired_within_their_label(labels: list[int], pairs: list[tuple[int, int]]) -> None:
     game = game_of(ModeSeeking(1.0))
     real, fake = batches(game, torch.tensor(labels))
     found = only(game.generator_terms(real, fake, 0).losses)

@@ -198,14 +198,14 @@ ENDLESS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", list(ENDLESS))
-def test_without_a_zero_centred_penalty_no_convergence(name: str) -> None:
+def test_without_a_zero_centered_penalty_no_convergence(name: str) -> None:
     assert trajectory(**ENDLESS[name])[-50:].norm(dim=1).min() > 0.25
 
 
 @pytest.mark.parametrize("kind", [R1, R2])
 @pytest.mark.parametrize("loss", [losses.Minimax, losses.Wasserstein])
 @pytest.mark.parametrize("order", ["discriminator_first", "simultaneous"])
-def test_zero_centred_penalties_converge(loss: type[losses.Loss], order: str, kind: type[Regularizer]) -> None:
+def test_zero_centered_penalties_converge(loss: type[losses.Loss], order: str, kind: type[Regularizer]) -> None:
     assert trajectory(loss(), order=order, regularizers={"penalty": kind(0.3)})[-50:].norm(dim=1).max() < 0.03
 
 

@@ -161,15 +161,15 @@ def test_missing_weights_are_one_sentence(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.usefixtures("fidelity")
-def test_given_weights_are_named_and_grey_images_are_shown_in_colour(tmp_path: Path) -> None:
+def test_given_weights_are_named_and_gray_images_are_shown_in_color(tmp_path: Path) -> None:
     names = []
     for value in (1.0, 2.0):
         torch.save({"weight": torch.tensor(value)}, tmp_path / "weights.pth")
         inception = inception_features(str(tmp_path / "weights.pth"))
         names.append(inception.name)
         assert inception.accuracy is None
-        grey = torch.full((2, 1, 4, 4), 7, dtype=torch.uint8)
-        assert inception(grey)[0].tolist() == [[7 * value] * 3] * 2
+        gray = torch.full((2, 1, 4, 4), 7, dtype=torch.uint8)
+        assert inception(gray)[0].tolist() == [[7 * value] * 3] * 2
         for channels in (2, 4):  # the first alone, and the first three
             images = torch.arange(channels, dtype=torch.uint8).view(1, channels, 1, 1).expand(2, channels, 4, 4)
             seen = [0, 0, 0] if channels == 2 else [0, value, 2 * value]

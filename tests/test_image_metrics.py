@@ -19,7 +19,7 @@ from gan_lightning.metrics.images import (
     frechet_distance,
     inception_score,
     kernel_distance,
-    neighbourhoods,
+    neighborhoods,
 )
 from gan_lightning.pixels import from_bytes, to_bytes
 
@@ -112,7 +112,7 @@ def test_inception_score_by_hand() -> None:
     assert inception_score(torch.from_numpy(np.log(p))).item() == pytest.approx(expected, rel=1e-12)
 
 
-# -------------------------------------------------------------------------------------------------- neighbourhoods
+# -------------------------------------------------------------------------------------------------- neighborhoods
 
 
 def by_loops(real: np.ndarray, generated: np.ndarray) -> dict[str, float]:
@@ -137,18 +137,18 @@ def by_loops(real: np.ndarray, generated: np.ndarray) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(("n", "m", "shift"), [(40, 30, 0.0), (25, 60, 1.0), (530, 7, 0.5)])
-def test_neighbourhoods_are_the_definitions(n: int, m: int, shift: float) -> None:
+def test_neighborhoods_are_the_definitions(n: int, m: int, shift: float) -> None:
     real, generated = points(n, 2), points(m, 2, shift)
-    actual = {name: value.item() for name, value in neighbourhoods(real, generated).items()}
+    actual = {name: value.item() for name, value in neighborhoods(real, generated).items()}
     assert actual == pytest.approx(by_loops(real.numpy(), generated.numpy()), abs=1e-6)
     assert any(0 < value < 1 for value in actual.values())
 
 
-def test_neighbourhoods_of_the_same_set() -> None:
-    """A ball that reaches to the fifth neighbour holds that one, four others and its centre: 6/5."""
+def test_neighborhoods_of_the_same_set() -> None:
+    """A ball that reaches to the fifth neighbor holds that one, four others and its centre: 6/5."""
     for d in (2, 64):
         real = points(700, d).float().double()
-        values = {name: value.item() for name, value in neighbourhoods(real, real.clone()).items()}
+        values = {name: value.item() for name, value in neighborhoods(real, real.clone()).items()}
         assert values == pytest.approx({"precision": 1.0, "recall": 1.0, "density": 1.2, "coverage": 1.0}, abs=1e-6)
 
 
@@ -156,22 +156,22 @@ def test_a_balls_border_is_in_it() -> None:
     """Of 0, 1, ..., 6, the ball of 0 reaches to 3 for precision and to 5 for density; no other ball holds -3 or -5."""
     real = torch.arange(7, dtype=torch.double)[:, None]
     generated = torch.tensor([[-3.0], [-100.0], [-200.0], [-300.0], [-400.0]], dtype=torch.double)
-    assert neighbourhoods(real, generated)["precision"].item() == pytest.approx(1 / 5)
+    assert neighborhoods(real, generated)["precision"].item() == pytest.approx(1 / 5)
     generated[0] = -5.0
-    values = neighbourhoods(real, generated)
+    values = neighborhoods(real, generated)
     assert values["precision"] == 0
     assert values["density"].item() == pytest.approx(1 / 25)
     assert values["coverage"].item() == pytest.approx(1 / 7)
 
 
-def test_neighbourhoods_of_sets_far_apart() -> None:
-    values = neighbourhoods(points(50, 3), points(50, 3, 100.0))
+def test_neighborhoods_of_sets_far_apart() -> None:
+    values = neighborhoods(points(50, 3), points(50, 3, 100.0))
     assert [value.item() for value in values.values()] == [0.0, 0.0, 0.0, 0.0]
 
 
 def test_a_generator_that_repeats_one_image_is_precise_and_recalls_nothing() -> None:
     real = points(50, 3)
-    values = neighbourhoods(real, real[:1].repeat(50, 1))
+    values = neighborhoods(real, real[:1].repeat(50, 1))
     assert values["precision"] == 1
     assert values["recall"].item() == pytest.approx(1 / 50)
     # the balls that hold the image, and all of its copies
@@ -238,7 +238,7 @@ def test_the_metric_is_its_parts_on_all_batches(value_range: tuple[float, float]
     means = [((x - low) / (high - low)).flatten(1).double() for x in (generated, real)]
     g, r = (torch.stack([x.mean(1), x[:, 0]], 1) for x in means)
     values = metric.compute()
-    expected = {"fid": frechet_distance(r, g), "kid": kernel_distance(r, g), **neighbourhoods(r, g)}
+    expected = {"fid": frechet_distance(r, g), "kid": kernel_distance(r, g), **neighborhoods(r, g)}
     for name, value in expected.items():
         assert_close(values[name].double(), value.double(), rtol=1e-4, atol=1e-6, msg=name)
     logits = torch.stack([g[:, 0] - 0.5, 0.5 - g[:, 0]], 1)
@@ -318,7 +318,7 @@ def test_floor_of_real_digits(mnist_root: Path) -> None:
 
     data = MNIST(str(mnist_root), 10, download=False)
     train, test = (data.read(part)[0][:1000].flatten(1)[:, ::16].double() / 255 for part in (True, False))
-    floor, negative = neighbourhoods(test, train), neighbourhoods(test, 1 - train)
+    floor, negative = neighborhoods(test, train), neighborhoods(test, 1 - train)
     assert floor["precision"] > 0.7
     assert floor["coverage"] > 0.8
     assert negative["precision"] < 0.05

@@ -23,7 +23,7 @@ from gan_lightning.games.bigan import BiGAN
 from gan_lightning.games.infogan import Codes, InfoGAN
 from gan_lightning.games.pix2pix import Pix2Pix
 from gan_lightning.priors import Normal
-from gan_lightning.regularizers import DRAGAN, R1, R2, GradientPenalty, ZeroCentred
+from gan_lightning.regularizers import DRAGAN, R1, R2, GradientPenalty, ZeroCentered
 from gan_lightning.rehearsal import check_networks
 from gan_lightning.streams import fixed_rows
 from gan_lightning.validation import Validation, latents_seed
@@ -57,7 +57,7 @@ def squared_slopes(d: nn.Module, packs_: Tensor) -> Tensor:
 
 def test_the_terms_are_the_packs() -> None:
     """Losses and all penalties, and D's gradient of their sum."""
-    penalties = [R1(0.3), R2(0.7), GradientPenalty(2.0), ZeroCentred(0.5), DRAGAN(1.5)]
+    penalties = [R1(0.3), R2(0.7), GradientPenalty(2.0), ZeroCentered(0.5), DRAGAN(1.5)]
     game = packed_gan(regularizers=penalties).game
     d, real, fake = game.discriminator, Batch(samples()), Batch(samples(seed=1))
     torch.manual_seed(3)
@@ -72,7 +72,7 @@ def test_the_terms_are_the_packs() -> None:
         "r1": 0.3 / 2 * squared_slopes(d, rows(real.x)).mean(),
         "r2": 0.7 / 2 * squared_slopes(d, rows(fake.x)).mean(),
         "gradientpenalty": 2.0 * (squared_slopes(d, rows(between)).sqrt() - 1).square().mean(),
-        "zerocentred": 0.5 * squared_slopes(d, rows(again)).mean(),
+        "zerocentered": 0.5 * squared_slopes(d, rows(again)).mean(),
         "dragan": 1.5 * (squared_slopes(d, rows(near)).sqrt() - 1).square().mean(),
     }
     assert_close(terms.losses, expected, rtol=1e-12, atol=1e-12)

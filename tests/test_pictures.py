@@ -1,4 +1,4 @@
-"""Pictures of samples: each image in its cell, points where they are, in colours that tell them apart."""
+"""Pictures of samples: each image in its cell, points where they are, in colors that tell them apart."""
 
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def test_an_unfilled_row_ends_in_background() -> None:
 
 
 @pytest.mark.parametrize(("channels", "seen"), [(2, [0, 0, 0]), (4, [0, 1, 2])])
-def test_other_channels_than_colours_are_left_out(channels: int, seen: list[int]) -> None:
+def test_other_channels_than_colors_are_left_out(channels: int, seen: list[int]) -> None:
     images = torch.rand(4, channels, 5, 5, generator=torch.Generator().manual_seed(0))
     assert torch.equal(image_grid(images, (0.0, 1.0)), image_grid(images[:, seen], (0.0, 1.0)))
 
@@ -76,7 +76,7 @@ def test_the_range_of_the_data_is_black_to_white() -> None:
 @pytest.mark.parametrize(
     ("distribution", "dimensions"), [(gaussian(), 1), (None, 1), (ring(), 2), (grid(), 2), (None, 2)]
 )
-def test_points_are_drawn_in_colour_and_not_blank(distribution: Any, dimensions: int, tmp_path: Path) -> None:
+def test_points_are_drawn_in_color_and_not_blank(distribution: Any, dimensions: int, tmp_path: Path) -> None:
     noise = torch.Generator().manual_seed(1)
     data = points(distribution)
     picture = data.picture(Batch(torch.randn(500, dimensions, generator=noise)))
@@ -93,11 +93,11 @@ def test_points_are_drawn_in_colour_and_not_blank(distribution: Any, dimensions:
 
 
 def test_a_histogram_shows_where_the_samples_are() -> None:
-    """Nine in ten samples on the left leave nine in ten coloured pixels there."""
+    """Nine in ten samples on the left leave nine in ten colored pixels there."""
     samples = torch.cat([torch.full((900, 1), -2.0), torch.full((100, 1), 2.0)])
     samples += 0.3 * torch.randn(1000, 1, generator=torch.Generator().manual_seed(2))
     picture = points(None).picture(Batch(samples)).float()
-    blue = (picture[2] - picture[0] > 60).float()  # the bars' colour, neither black, white nor grey
+    blue = (picture[2] - picture[0] > 60).float()  # the bars' color, neither black, white nor gray
     half = picture.shape[2] // 2
     left, right = blue[:, :half].sum().item(), blue[40:, half:].sum().item()
     assert left > 4 * right > 0
@@ -116,7 +116,8 @@ def test_a_picture_is_filled_and_few_limits_occur_over_a_run() -> None:
     limits = [above(value) for value in values]
     assert all(value <= limit <= 2.5 * value for value, limit in zip(values, limits, strict=True))
     assert sorted(set(limits)) == pytest.approx([0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0], rel=1e-12)
-    assert above(3e-12) == pytest.approx(5e-12) and above(7e40) == pytest.approx(1e41)
+    assert above(3e-12) == pytest.approx(5e-12)
+    assert above(7e40) == pytest.approx(1e41)
 
 
 def test_odd_integers_are_red_and_even_ones_are_not() -> None:
@@ -183,8 +184,8 @@ def test_true_samples_leave_the_random_state_alone() -> None:
     assert torch.equal(first, second)
 
 
-def test_all_classes_have_colours_of_their_own() -> None:
-    """The first and the last, too, between which a wheel of colours closes."""
+def test_all_classes_have_colors_of_their_own() -> None:
+    """The first and the last, too, between which a wheel of colors closes."""
     figure = scatter(torch.zeros(8, 2), None, torch.arange(8))
     (points,) = figure.axes[0].collections
     points.update_scalarmappable()

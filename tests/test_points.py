@@ -33,7 +33,7 @@ def test_sliced_wasserstein_of_a_line_is_that_of_sorted_values() -> None:
 
 @pytest.mark.parametrize("shift", [0.0, 1.0, 3.0, 100.0])
 def test_the_accuracy_is_about_the_best_that_there_is(shift: float) -> None:
-    """Phi(|m| / 2) of N(0, I) and N(m, I); nearest neighbours lose a little of it."""
+    """Phi(|m| / 2) of N(0, I) and N(m, I); nearest neighbors lose a little of it."""
     x, y = normal(1000, 3), normal(1000, 3, seed=1)
     best = Normal(0.0, 1.0).cdf(torch.tensor(shift / 2)).item()
     accuracy = two_sample_accuracy(x, y + torch.tensor([0.0, shift, 0.0])).item()

@@ -24,13 +24,13 @@ from gan_lightning.regularizers import (
     GradientPenalty,
     Regularizer,
     WeightClipping,
-    ZeroCentred,
+    ZeroCentered,
     input_gradient,
 )
 from gan_lightning.replay import Replay
 from gan_lightning.streams import Streams
 
-PENALTIES = [R1, R2, GradientPenalty, ZeroCentred, DRAGAN]
+PENALTIES = [R1, R2, GradientPenalty, ZeroCentered, DRAGAN]
 FINITE = [R1Finite, R2Finite]  # whose derivative is held to R1's and R2's in test_finite_difference.py
 TO_ONE = (GradientPenalty, DRAGAN)  # whose norm is to be one
 
@@ -87,7 +87,7 @@ def test_closed_forms_of_a_linear_critic(shape: tuple[int, ...]) -> None:
     assert_close(R2(1.0)(critic), ones * squared / 2, rtol=0, atol=1e-12)
     assert_close(GradientPenalty(1.0)(critic), ones * (math.sqrt(squared) - 1) ** 2, rtol=0, atol=1e-12)
     assert_close(DRAGAN(1.0)(critic), ones * (math.sqrt(squared) - 1) ** 2, rtol=0, atol=1e-12)
-    assert_close(ZeroCentred(1.0)(critic), ones * squared, rtol=0, atol=1e-12)
+    assert_close(ZeroCentered(1.0)(critic), ones * squared, rtol=0, atol=1e-12)
     assert_close(R1Finite(1.0)(critic), ones[0] * squared / 2, rtol=0, atol=1e-10)  # of the batch
     assert_close(R2Finite(1.0)(critic), ones[0] * squared / 2, rtol=0, atol=1e-10)  # of the batch
 
@@ -99,7 +99,7 @@ def test_against_jacobians(penalty: type[Regularizer]) -> None:
     value = penalty(2.5)(critic)
     if penalty in TO_ONE:
         expected = 2.5 * (squared_norms(net, net.seen).sqrt() - 1).square()
-    elif penalty is ZeroCentred:
+    elif penalty is ZeroCentered:
         expected = 2.5 * squared_norms(net, net.seen)
     else:
         expected = 2.5 / 2 * squared_norms(net, (critic.real if penalty is R1 else critic.fake).x)
@@ -145,7 +145,7 @@ def test_each_penalty_looks_at_its_own_side() -> None:
     assert not torch.allclose(R1(1.0)(here), R1(1.0)(moved))
 
 
-@pytest.mark.parametrize("penalty", [GradientPenalty, ZeroCentred])
+@pytest.mark.parametrize("penalty", [GradientPenalty, ZeroCentered])
 def test_penalties_on_interpolates_look_uniformly_between_the_pairs(penalty: type[Regularizer]) -> None:
     """One share for all the features of a sample, uniform over the samples (1.63/sqrt(n): the 1 % bound)."""
     n = 4000

@@ -54,7 +54,7 @@ def gray(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def color(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Colour images in [0, 1] from a uniform prior, without an averaged generator."""
+    """Color images in [0, 1] from a uniform prior, without an averaged generator."""
     options = ["data.range=unit", "model.generator.output=sigmoid", "prior=uniform", "model.ema_decay=0"]
     return image_run(tmp_path_factory.mktemp("color"), *options)
 

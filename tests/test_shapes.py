@@ -34,7 +34,7 @@ def floats(path: Path) -> None:
     Image.fromarray(RANDOM.random((20, 20), dtype=np.float32)).save(path.with_suffix(".tif"))
 
 
-def tall_colour(path: Path) -> None:
+def tall_color(path: Path) -> None:
     Image.fromarray(RANDOM.integers(0, 256, (256, 64, 3), dtype=np.uint8)).save(path.with_suffix(".png"))
 
 
@@ -46,7 +46,7 @@ def two_channels(path: Path) -> None:
 KINDS: dict[str, tuple[Callable[[Path], None], tuple[int, ...], Any, list[str]]] = {
     "16-bit TIFFs": (sixteen_bits, (1, 20, 20), 16, ["data.size=20", "data.channels=1", "data.depth=16"]),
     "float TIFFs": (floats, (1, 20, 20), "float", ["data.size=20", "data.channels=1", "data.depth=float"]),
-    "256 x 64 RGB": (tall_colour, (3, 256, 64), 8, ["data.size=[256,64]", "model=resnet"]),
+    "256 x 64 RGB": (tall_color, (3, 256, 64), 8, ["data.size=[256,64]", "model=resnet"]),
     "2 channels": (two_channels, (2, 18, 26), 8, ["data.size=[18,26]", "data.channels=2"]),
 }
 

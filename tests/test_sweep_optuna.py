@@ -1,4 +1,4 @@
-"""A sweep that optimises: what a run returns, and Optuna over six tiny trials."""
+"""A sweep that optimizes: what a run returns, and Optuna over six tiny trials."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from gan_lightning.config import explain
 from gan_lightning.errors import Diverged, UsageError
 from gan_lightning.objective import objective, worst
 
-MINIMISING, MAXIMISING = {"direction": "minimize"}, {"direction": "maximize"}
+MINIMIZING, MAXIMIZING = {"direction": "minimize"}, {"direction": "maximize"}
 TINY = [
     "trainer.accelerator=cpu",
     "trainer.max_steps=40",
@@ -70,7 +70,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_run_returns_its_monitor_or_the_metric_that_was_asked_for(folder: Path) -> None:
-    for sweeper in ({}, MINIMISING):
+    for sweeper in ({}, MINIMIZING):
         assert objective(folder, None, sweeper) == 0.25
         assert objective(folder, "seconds", sweeper) == 1.5
         assert math.isnan(objective(folder, "val/jsd", sweeper) or 0.0)
@@ -90,12 +90,12 @@ def test_only_a_sweeper_that_optimises_needs_a_metric(folder: Path, monitor: dic
     (folder / "metrics.json").write_text(json.dumps({"step": 20} | monitor))
     assert objective(folder, None, {"max_batch_size": None}) is None
     with pytest.raises(UsageError, match=rf"^There is no {missing} to optimize .* give objective=NAME, one of step\.$"):
-        objective(folder, None, MINIMISING)
+        objective(folder, None, MINIMIZING)
 
 
 def test_the_worst_is_what_the_sweeper_flees() -> None:
-    assert worst(MINIMISING) == worst({}) == math.inf
-    assert worst(MAXIMISING) == -math.inf
+    assert worst(MINIMIZING) == worst({}) == math.inf
+    assert worst(MAXIMIZING) == -math.inf
 
 
 def test_a_sweeper_that_is_not_installed_is_told_with_the_command() -> None:

@@ -220,7 +220,7 @@ def test_an_option_reaches_the_gan(configure: Configure, option: str) -> None:
 
 
 @pytest.mark.parametrize("option", REFUSED)
-def test_an_option_that_a_run_cannot_honour_is_refused(configure: Configure, option: str) -> None:
+def test_an_option_that_a_run_cannot_honor_is_refused(configure: Configure, option: str) -> None:
     value, instead = REFUSED[option]
     with pytest.raises(UsageError, match=rf"(?i)^trainer\.{option}.*{value}.*{instead}.*\.$"):
         check(configure(f"trainer.{option}={value}"), {})

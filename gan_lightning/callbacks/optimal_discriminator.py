@@ -106,6 +106,6 @@ def _figure() -> tuple[Plot, list[Any], list[Any]]:
         *axes.plot(*nothing, color="tab:blue", linewidth=1.6, label="D(x)"),
         *axes.plot(*nothing, color="tab:orange", linewidth=1.2, linestyle="--", label="D*(x)"),
     ]
-    axes.axhline(0.5, color="grey", linewidth=0.6)
+    axes.axhline(0.5, color="gray", linewidth=0.6)
     plot.label("x", "", columns=4)
     return plot, [plot.moves(area) for area in areas], [plot.moves(line) for line in lines]

@@ -31,7 +31,7 @@ TURNS = {
 SKIP = ", or skip such files with data.unreadable=skip"
 STRIP = 2**20  # pixels converted at once: converting takes many times the memory of the image
 PHOTOMETRIC, BITS_PER_SAMPLE = 262, 258  # TIFF's tags
-NO_TRANSPARENT_COLOUR = "16-bit RGB with a transparent color, whose lower bytes Pillow does not keep"
+NO_TRANSPARENT_COLOR = "16-bit RGB with a transparent color, whose lower bytes Pillow does not keep"
 OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}  # the opposite byte order
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R 601-2
 SPREAD = {"L;2": 85, "L;4": 17}  # Pillow scales these PNG samples to [0, 255], but not their transparent value
@@ -79,18 +79,18 @@ def decoded(path: Path, channels: int, crop: Callable[[Image.Image], Image.Image
     with path.open("rb") as stream, Image.open(stream) as file:
         layout = _layout(file)
         image = crop(upright(file))
-        image = _eight_bits(image, file) if _is_grey_of_more(image) else _opaque(image, layout, channels in (2, 4))
+        image = _eight_bits(image, file) if _is_gray_of_more(image) else _opaque(image, layout, channels in (2, 4))
     return image if image.mode == MODES[channels] else image.convert(MODES[channels])
 
 
 def deep(path: Path, channels: int, crop: Callable[[Image.Image], Image.Image]) -> np.ndarray:
     """Read an image upright and cropped as floats in [0, 1], (channels, height, width), at the depth of its file."""
     with path.open("rb") as stream, Image.open(stream) as file:
-        if _is_colour_of_more(file):
+        if _is_color_of_more(file):
             return _in_channels(_both_bytes(path, _layout(file), crop), channels)
         image = crop(upright(file))
-        if _is_grey_of_more(image):
-            return _in_channels(_grey(image, file)[None], channels)
+        if _is_gray_of_more(image):
+            return _in_channels(_gray(image, file)[None], channels)
     pixels = np.asarray(decoded(path, channels, crop), dtype=np.float32) / 255
     return pixels.reshape(*pixels.shape[:2], channels).transpose(2, 0, 1)
 
@@ -101,14 +101,14 @@ def _layout(file: Image.Image) -> str:
     return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
 
 
-def _is_grey_of_more(image: Image.Image) -> bool:
+def _is_gray_of_more(image: Image.Image) -> bool:
     """Whether the image is gray with more than 8 bits, or floats."""
     return image.mode.startswith("I") or image.mode == "F"
 
 
-def _is_colour_of_more(file: Image.Image) -> bool:
+def _is_color_of_more(file: Image.Image) -> bool:
     """Whether the file is color with more than 8 bits per channel, of which Pillow keeps 8."""
-    if _is_grey_of_more(file):
+    if _is_gray_of_more(file):
         return False
     arguments = file.tile[0][3] if getattr(file, "tile", None) else ""  # type: ignore[attr-defined]
     most = arguments[1] if file.format == "PPM" and isinstance(arguments, tuple) else 0
@@ -128,7 +128,7 @@ def _both_bytes(path: Path, layout: str, crop: Callable[[Image.Image], Image.Ima
     for factor, read_as in ((256, layout), (1, kind + OTHER_ORDER[order])):
         with path.open("rb") as stream, Image.open(stream) as file:
             if file.info.get("transparency") is not None:
-                raise ValueError(NO_TRANSPARENT_COLOUR)
+                raise ValueError(NO_TRANSPARENT_COLOR)
             file.tile = [tile._replace(args=_told(read_as, tile.args)) for tile in file.tile]
             samples = samples + factor * np.asarray(crop(upright(file)), dtype=np.float32)
     return samples.transpose(2, 0, 1) / np.float32(65535)
@@ -142,14 +142,14 @@ def _told(layout: str, arguments: Any) -> Any:
 def _in_channels(bands: np.ndarray, channels: int) -> np.ndarray:
     """Convert gray or color in [0, 1], with or without alpha, to ``channels`` channels, as Pillow converts bytes."""
     has_alpha, wants_alpha = len(bands) == 4, channels in (2, 4)
-    colour, alpha = (bands[:-1], bands[-1:]) if has_alpha else (bands, np.ones_like(bands[:1]))
+    color, alpha = (bands[:-1], bands[-1:]) if has_alpha else (bands, np.ones_like(bands[:1]))
     if has_alpha and not wants_alpha:
-        colour = colour * alpha + (1 - alpha)
-    if channels < 3 and len(colour) == 3:
-        colour = np.tensordot(LUMA, colour, 1)[None]
+        color = color * alpha + (1 - alpha)
+    if channels < 3 and len(color) == 3:
+        color = np.tensordot(LUMA, color, 1)[None]
     elif channels >= 3:
-        colour = np.broadcast_to(colour, (3, *colour.shape[1:]))
-    return np.concatenate([colour, alpha]) if wants_alpha else colour
+        color = np.broadcast_to(color, (3, *color.shape[1:]))
+    return np.concatenate([color, alpha]) if wants_alpha else color
 
 
 def upright(file: Image.Image) -> Image.Image:
@@ -230,24 +230,24 @@ def _eight_bits(image: Image.Image, file: Image.Image) -> Image.Image:
 
     def reduced(strip: Image.Image) -> Image.Image:
         values = np.asarray(strip, dtype=np.float64)
-        grey = np.rint(values * (255 / largest))
+        gray = np.rint(values * (255 / largest))
         if is_inverted:
-            grey = 255 - grey
+            gray = 255 - gray
         if transparent is not None:
-            grey[values == transparent] = BACKGROUND
-        return Image.fromarray(grey.astype(np.uint8))
+            gray[values == transparent] = BACKGROUND
+        return Image.fromarray(gray.astype(np.uint8))
 
     return _converted(image, "L", reduced)
 
 
-def _grey(image: Image.Image, file: Image.Image) -> np.ndarray:
+def _gray(image: Image.Image, file: Image.Image) -> np.ndarray:
     """Convert gray values of more than 8 bits, or floats in [0, 1], to floats in [0, 1], (height, width)."""
     largest, is_inverted, transparent = _scale(image, file)
     values = np.asarray(image, dtype=np.float32)
-    grey = values / np.float32(largest)
+    gray = values / np.float32(largest)
     if is_inverted:
-        grey = 1 - grey
-    return grey if transparent is None else np.where(values == transparent, np.float32(1), grey)
+        gray = 1 - gray
+    return gray if transparent is None else np.where(values == transparent, np.float32(1), gray)
 
 
 def _scale(image: Image.Image, file: Image.Image) -> tuple[int, bool, int | None]:
@@ -285,7 +285,7 @@ def _opaque(image: Image.Image, layout: str, keeps_alpha: bool) -> Image.Image:
     if layout in SPREAD and isinstance(key, int):
         image.info["transparency"] = key * SPREAD[layout]
     elif layout.startswith("RGB;16") and key is not None:
-        raise ValueError(NO_TRANSPARENT_COLOUR)
+        raise ValueError(NO_TRANSPARENT_COLOR)
 
     def laid(strip: Image.Image) -> Image.Image:
         strip = (strip.convert("LA") if strip.mode == "La" else strip).convert("RGBA")

@@ -12,7 +12,7 @@ from torch.nn.functional import adaptive_avg_pool2d, cross_entropy
 
 from gan_lightning.cache import cached
 from gan_lightning.errors import UsageError
-from gan_lightning.pixels import in_colour
+from gan_lightning.pixels import in_color
 from gan_lightning.streams import own_stream
 
 UPDATES, BATCH_SIZE, LEARNING_RATE, SEED = 1500, 128, 1e-2, 0
@@ -23,7 +23,7 @@ LARGEST_MAP = 7  # pixels, the longest that the shorter side of the last map may
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
 
-Labelled = tuple[Tensor, Tensor]  # uint8 images (n, channels, height, width) and their classes (n,)
+Labeled = tuple[Tensor, Tensor]  # uint8 images (n, channels, height, width) and their classes (n,)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Classifier(nn.Module):
 
 
 def own_features(
-    kind: str, train: Labelled, held_out: Labelled, classes: int, cache: Path, device: torch.device
+    kind: str, train: Labeled, held_out: Labeled, classes: int, cache: Path, device: torch.device
 ) -> Features:
     """A classifier of the training images' classes, trained on first use and stored in the folder ``cache``.
 
@@ -159,10 +159,10 @@ def inception_features(weights: str | None) -> Features:
             f"data.inception_weights={path} does not hold Inception's weights: give {INCEPTION_FILE} from "
             f"{INCEPTION_URL}."
         ) from error
-    return Features(f"inception-{digest[:8]}", _InColour(network))
+    return Features(f"inception-{digest[:8]}", _InColor(network))
 
 
-class _InColour(nn.Module):
+class _InColor(nn.Module):
     """Wraps a network for color images: repeats grayscale to three channels, and otherwise uses the first three."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -170,7 +170,7 @@ class _InColour(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Sequence[Tensor]:
-        return self.network(in_colour(images).expand(-1, 3, -1, -1))
+        return self.network(in_color(images).expand(-1, 3, -1, -1))
 
 
 def _downloaded() -> Path:

@@ -13,11 +13,11 @@ from torchmetrics.image.kid import KernelInceptionDistance
 from torchmetrics.utilities import dim_zero_cat
 
 from gan_lightning.batch import Batch
-from gan_lightning.metrics.features import Features, Labelled
+from gan_lightning.metrics.features import Features, Labeled
 from gan_lightning.pixels import to_bytes
 from gan_lightning.streams import own_stream
 
-MANIFOLD_NEIGHBOUR, DENSITY_NEIGHBOUR = 3, 5  # the k of Kynkaanniemi et al. 2019 and of Naeem et al. 2020
+MANIFOLD_NEIGHBOR, DENSITY_NEIGHBOR = 3, 5  # the k of Kynkaanniemi et al. 2019 and of Naeem et al. 2020
 KID_SUBSET_SIZE = 1000
 SUBSETS_SEED = 2014
 BLOCK = 500  # rows of a distance matrix computed at once
@@ -49,7 +49,7 @@ def inception_score(logits: Tensor) -> Tensor:
         return metric.compute()[0]
 
 
-def neighbourhoods(real: Tensor, generated: Tensor) -> dict[str, Tensor]:
+def neighborhoods(real: Tensor, generated: Tensor) -> dict[str, Tensor]:
     """Precision, recall, density and coverage of features (N, d) and (M, d).
 
     A ball B_k(x) extends from a sample x to its k-th nearest neighbor in the same set. Precision is the share of
@@ -58,8 +58,8 @@ def neighbourhoods(real: Tensor, generated: Tensor) -> dict[str, Tensor]:
     real B_5, divided by 5 M; coverage is the share of real B_5 that contain a generated sample (Naeem et al. 2020,
     section 3).
     """
-    real_manifold, real_density = neighbour_distances(real, MANIFOLD_NEIGHBOUR, DENSITY_NEIGHBOUR)
-    (generated_manifold,) = neighbour_distances(generated, MANIFOLD_NEIGHBOUR)
+    real_manifold, real_density = neighbor_distances(real, MANIFOLD_NEIGHBOR, DENSITY_NEIGHBOR)
+    (generated_manifold,) = neighbor_distances(generated, MANIFOLD_NEIGHBOR)
     recalled, covered = real.new_zeros(2, len(real), dtype=torch.bool)
     precise = inside = 0
     for block, radii in zip(generated.split(BLOCK), generated_manifold.split(BLOCK), strict=True):
@@ -71,17 +71,17 @@ def neighbourhoods(real: Tensor, generated: Tensor) -> dict[str, Tensor]:
     return {
         "precision": torch.tensor(precise / len(generated)),
         "recall": recalled.double().mean(),
-        "density": torch.tensor(inside / (DENSITY_NEIGHBOUR * len(generated))),
+        "density": torch.tensor(inside / (DENSITY_NEIGHBOR * len(generated))),
         "coverage": covered.double().mean(),
     }
 
 
-def neighbour_distances(points: Tensor, *neighbours: int) -> list[Tensor]:
+def neighbor_distances(points: Tensor, *neighbors: int) -> list[Tensor]:
     """For each k, the distances (N,) of points (N, d) to their k-th nearest neighbor."""
     # the nearest is the point itself
-    nearest = [_distances(block, points).topk(max(neighbours) + 1, largest=False) for block in points.split(BLOCK)]
+    nearest = [_distances(block, points).topk(max(neighbors) + 1, largest=False) for block in points.split(BLOCK)]
     distances = torch.cat([part.values for part in nearest])
-    return [distances[:, k] for k in neighbours]
+    return [distances[:, k] for k in neighbors]
 
 
 def class_divergence(generated: Tensor, real: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ def class_divergence(generated: Tensor, real: Tensor) -> Tensor:
     return torch.special.xlogy(q, q / p).sum()
 
 
-def intra_fid(real: Labelled, generated: Labelled) -> dict[int, Tensor]:
+def intra_fid(real: Labeled, generated: Labeled) -> dict[int, Tensor]:
     """The Frechet distance within each class of features and labels (Miyato & Koyama 2018, section 4).
 
     Classes with fewer than two real or generated samples are omitted.
@@ -154,7 +154,7 @@ class ImageMetrics(Metric):
             "fid": frechet_distance(real, generated),
             "kid": kernel_distance(real, generated),
             "inception_score": inception_score(generated_logits),
-            **neighbourhoods(real, generated),
+            **neighborhoods(real, generated),
         }
         if self.features.accuracy is not None:  # the network classifies the data's classes
             classes = real_logits.shape[1]
@@ -169,7 +169,7 @@ class ImageMetrics(Metric):
                 values["class_accuracy"] = (generated_logits.argmax(1) == asked).double().mean()
         return {name: value.float() for name, value in values.items()}
 
-    def _by_class(self, real: Labelled, generated: Labelled) -> dict[str, Tensor]:
+    def _by_class(self, real: Labeled, generated: Labeled) -> dict[str, Tensor]:
         distances = intra_fid(real, generated)
         values = torch.stack(list(distances.values())) if distances else torch.tensor([torch.nan])
         every = {f"intra_fid/{self.class_names[k]}": value for k, value in distances.items() if self.class_names}

@@ -30,7 +30,7 @@ class Time:
 
 
 class Slow(Callback):
-    """A neighbour whose work takes a hundred seconds after each batch."""
+    """A neighbor whose work takes a hundred seconds after each batch."""
 
     def __init__(self, time: Time) -> None:
         self.time = time

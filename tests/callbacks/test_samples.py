@@ -52,7 +52,7 @@ def test_pictures_are_taken_at_the_start_at_multiples_and_at_the_end(
 
 
 class _Spoil(Callback):
-    """Sets the generator to known weights, and draws random numbers as a neighbour might."""
+    """Sets the generator to known weights, and draws random numbers as a neighbor might."""
 
     def on_train_batch_end(self, trainer: Any, module: GAN, *_: Any) -> None:
         torch.manual_seed(99)

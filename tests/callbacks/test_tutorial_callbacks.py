@@ -119,9 +119,9 @@ def plotted(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[int, float]]:
 
 
 def has_curves(path: Path) -> bool:
-    """Whether the picture has many pixels in each of matplotlib's first two colours."""
+    """Whether the picture has many pixels in each of matplotlib's first two colors."""
     pixels = np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3)
-    return all((pixels == colour).all(1).sum() > 100 for colour in ([0x1F, 0x77, 0xB4], [0xFF, 0x7F, 0x0E]))
+    return all((pixels == color).all(1).sum() > 100 for color in ([0x1F, 0x77, 0xB4], [0xFF, 0x7F, 0x0E]))
 
 
 def test_loss_curves_go_on_after_a_resume(configure: Configure, tmp_path: Path, plotted: dict[str, Any]) -> None:
@@ -152,8 +152,8 @@ def test_loss_curves_need_no_logger_but_a_line_of_the_log(
 # -------------------------------------------------------------------------------------------------------- animation
 
 
-def coloured(folder: Path, n: int) -> list[Path]:
-    """n pictures, each with a field of a colour of its own."""
+def colored(folder: Path, n: int) -> list[Path]:
+    """n pictures, each with a field of a color of its own."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for i in range(n):
@@ -177,13 +177,13 @@ def frames(path: Path) -> tuple[list[np.ndarray], list[int]]:
 
 
 def same_picture(frame: np.ndarray, path: Path) -> bool:
-    """Equal but for the rounding of a palette; neighbours of ``coloured`` differ by 10."""
+    """Equal but for the rounding of a palette; neighbors of ``colored`` differ by 10."""
     return bool(np.abs(frame - np.asarray(Image.open(path).convert("RGB")).astype(int)).max() <= 4)
 
 
 @pytest.mark.parametrize(("pictures", "most", "kept"), [(7, 60, 7), (20, 5, 5), (20, 20, 20), (3, 2, 2)])
 def test_a_film_has_first_and_last_and_even_steps_between(tmp_path: Path, pictures: int, most: int, kept: int) -> None:
-    paths = coloured(tmp_path / "samples", pictures)
+    paths = colored(tmp_path / "samples", pictures)
     animate(paths, tmp_path / "film.gif", most, seconds=2.0)
     pixels, durations = frames(tmp_path / "film.gif")
     assert len(pixels) == kept
@@ -196,7 +196,7 @@ def test_a_film_has_first_and_last_and_even_steps_between(tmp_path: Path, pictur
 
 
 def test_one_picture_is_a_film_too(tmp_path: Path) -> None:
-    paths = coloured(tmp_path, 1)
+    paths = colored(tmp_path, 1)
     animate(paths, tmp_path / "film.gif", 60, seconds=6.0)
     pixels, _ = frames(tmp_path / "film.gif")
     assert len(pixels) == 1

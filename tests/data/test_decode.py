@@ -21,13 +21,13 @@ from gan_lightning.errors import UsageError
 
 RANDOM = np.random.default_rng(0)
 SIDE = 16
-GREY, COLOUR = (1, SIDE, SIDE), (3, SIDE, SIDE)
+GRAY, COLOR = (1, SIDE, SIDE), (3, SIDE, SIDE)
 SHADES = RANDOM.integers(0, 256, (SIDE, SIDE)).astype(np.uint8)
 ORIENTATION = ExifTags.Base.Orientation
 
 
-def grey(path: Path) -> np.ndarray:
-    return read_image(path, GREY)[0].numpy()
+def gray(path: Path) -> np.ndarray:
+    return read_image(path, GRAY)[0].numpy()
 
 
 def tried(path: Path, shape: tuple[int, ...]) -> torch.Tensor | str:
@@ -53,7 +53,7 @@ def write_pgm(path: Path, values: np.ndarray, largest: int) -> Path:
 
 
 def write_tiff(path: Path, body: bytes, order: str = "<", **tags: int) -> Path:
-    """One strip of grey samples; tags by their numbers, t258=16 and the like."""
+    """One strip of gray samples; tags by their numbers, t258=16 and the like."""
     entries = {256: SIDE, 257: SIDE, 259: 1, 262: 1, 273: 8, 277: 1, 278: SIDE, 279: len(body)}
     entries |= {int(name[1:]): value for name, value in tags.items()}
     directory = b"".join(
@@ -75,7 +75,7 @@ def wide(largest: int) -> np.ndarray:
 def test_pgm_of_any_depth(tmp_path: Path, largest: int) -> None:
     """Pillow spreads them over 8 or 16 bits first, so that two roundings may meet."""
     values = wide(largest)
-    actual = grey(write_pgm(tmp_path / "a.pgm", values, largest))
+    actual = gray(write_pgm(tmp_path / "a.pgm", values, largest))
     assert abs(actual.astype(int) - reduced(values, largest)).max() <= (0 if largest in (1, 15, 255, 65535) else 1)
     assert actual[0, :2].tolist() == [0, 255]
 
@@ -89,10 +89,10 @@ def test_tiff_of_sixteen_bits(tmp_path: Path, order: str, white_is_zero: int) ->
     write_tiff(path, values.astype(f"{order}u2").tobytes(), order, t258=16, t262=1 - white_is_zero)
     if white_is_zero and order == ">":
         with pytest.raises(UsageError, match=r"a\.tif is not a readable image"):
-            grey(path)
+            gray(path)
     else:
         expected = reduced(values, 65535)
-        assert (grey(path) == (255 - expected if white_is_zero else expected)).all()
+        assert (gray(path) == (255 - expected if white_is_zero else expected)).all()
 
 
 def test_tiff_of_twelve_bits(tmp_path: Path) -> None:
@@ -100,20 +100,20 @@ def test_tiff_of_twelve_bits(tmp_path: Path) -> None:
     pairs = values.reshape(-1, 2)
     packed = np.stack([pairs[:, 0] >> 4, (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8, pairs[:, 1] & 255], 1)
     path = write_tiff(tmp_path / "a.tif", packed.astype(np.uint8).tobytes(), t258=12)
-    assert (grey(path) == reduced(values, 4095)).all()
+    assert (gray(path) == reduced(values, 4095)).all()
 
 
 def test_png_of_sixteen_bits(tmp_path: Path) -> None:
     values = wide(65535)
     Image.fromarray(values.astype(np.uint16)).save(tmp_path / "a.png")
-    assert (grey(tmp_path / "a.png") == reduced(values, 65535)).all()
+    assert (gray(tmp_path / "a.png") == reduced(values, 65535)).all()
 
 
 def test_floats_in_the_unit_interval(tmp_path: Path) -> None:
     values = RANDOM.random((SIDE, SIDE)).astype(np.float32)
     values[0, :2] = 0, 1
     Image.fromarray(values).save(tmp_path / "a.tif")
-    assert (grey(tmp_path / "a.tif") == np.floor(values.astype(np.float64) * 255 + 0.5)).all()
+    assert (gray(tmp_path / "a.tif") == np.floor(values.astype(np.float64) * 255 + 0.5)).all()
 
 
 @pytest.mark.parametrize("bad", [-0.5, 1.5, 255.0, float("nan"), float("inf")])
@@ -122,7 +122,7 @@ def test_other_floats_are_refused(tmp_path: Path, bad: float) -> None:
     values[3, 4] = bad
     Image.fromarray(values).save(tmp_path / "a.tif")
     with pytest.raises(UsageError, match=r"a\.tif is not a readable image \(mode F with values from .*, not 0 to 1\)"):
-        grey(tmp_path / "a.tif")
+        gray(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int16])
@@ -130,19 +130,19 @@ def test_whole_numbers_of_no_known_range_are_refused(tmp_path: Path, dtype: Any)
     body = SHADES.astype(dtype).tobytes()
     path = write_tiff(tmp_path / "a.tif", body, t258=8 * np.dtype(dtype).itemsize, t339=2)
     with pytest.raises(UsageError, match=r"a\.tif is not a readable image \(mode I, whose range"):
-        grey(path)
+        gray(path)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "YCbCr"])
-@pytest.mark.parametrize("shape", [GREY, COLOUR])
+@pytest.mark.parametrize("shape", [GRAY, COLOR])
 def test_modes_of_eight_bits_are_as_pillow_converts_them(tmp_path: Path, mode: str, shape: tuple[int, ...]) -> None:
     image = Image.fromarray(RANDOM.integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)).convert(mode)
     image.save(tmp_path / "a.tif")
-    expected = np.asarray(image.convert("L" if shape == GREY else "RGB")).reshape(SIDE, SIDE, -1)
+    expected = np.asarray(image.convert("L" if shape == GRAY else "RGB")).reshape(SIDE, SIDE, -1)
     assert np.array_equal(read_image(tmp_path / "a.tif", shape).permute(1, 2, 0).numpy(), expected)
 
 
-@pytest.mark.parametrize("shape", [GREY, COLOUR])
+@pytest.mark.parametrize("shape", [GRAY, COLOR])
 @pytest.mark.parametrize("lightness", [0, 20, 60, 100])
 def test_lab_is_read_with_its_lightness(tmp_path: Path, shape: tuple[int, ...], lightness: float) -> None:
     """CIE L* to luminance, and that to sRGB's shade (IEC 61966-2-1)."""
@@ -154,7 +154,7 @@ def test_lab_is_read_with_its_lightness(tmp_path: Path, shape: tuple[int, ...], 
 
 
 @pytest.mark.parametrize("mode", ["I", "F", "I;16", "I;16B", "I;16L", "HSV", "La", "RGBa", "PA", "RGBX"])
-def test_every_mode_that_pillow_has_is_grey_or_refused(
+def test_every_mode_that_pillow_has_is_gray_or_refused(
     tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Never white or black where it is neither, whatever format may bring it."""
@@ -167,7 +167,7 @@ def test_every_mode_that_pillow_has_is_grey_or_refused(
         image = Image.merge(mode, bands)
     (tmp_path / "a").touch()
     monkeypatch.setattr(Image, "open", lambda stream: image)
-    pixels = tried(tmp_path / "a", GREY)
+    pixels = tried(tmp_path / "a", GRAY)
     if isinstance(pixels, str):
         assert mode == "I"
         assert "mode I" in pixels
@@ -188,28 +188,28 @@ def on_white(values: np.ndarray, alpha: np.ndarray = ALPHA) -> np.ndarray:
 
 
 @pytest.mark.parametrize("ending", ["png", "tif", "webp"])
-def test_transparent_colour_is_laid_on_white(tmp_path: Path, ending: str) -> None:
-    colours = np.zeros((SIDE, SIDE, 4), dtype=np.uint8)
-    colours[..., 0], colours[..., 3] = 255, ALPHA
-    Image.fromarray(colours).save(tmp_path / f"a.{ending}", lossless=True)
-    actual = read_image(tmp_path / f"a.{ending}", COLOUR).permute(1, 2, 0).numpy()
-    assert_close(actual.astype(float), on_white(colours[..., :3].astype(float)), rtol=0, atol=1)
+def test_transparent_color_is_laid_on_white(tmp_path: Path, ending: str) -> None:
+    colors = np.zeros((SIDE, SIDE, 4), dtype=np.uint8)
+    colors[..., 0], colors[..., 3] = 255, ALPHA
+    Image.fromarray(colors).save(tmp_path / f"a.{ending}", lossless=True)
+    actual = read_image(tmp_path / f"a.{ending}", COLOR).permute(1, 2, 0).numpy()
+    assert_close(actual.astype(float), on_white(colors[..., :3].astype(float)), rtol=0, atol=1)
     assert (actual[:, :4] == 255).all()  # not the red that is hidden
     assert (actual[:, 8:] == (255, 0, 0)).all()
 
 
-def test_transparent_grey_is_laid_on_white(tmp_path: Path) -> None:
+def test_transparent_gray_is_laid_on_white(tmp_path: Path) -> None:
     Image.merge("LA", [Image.fromarray(SHADES), Image.fromarray(ALPHA)]).save(tmp_path / "a.png")
-    assert_close(grey(tmp_path / "a.png").astype(float), on_white(SHADES.astype(float)), rtol=0, atol=1)
+    assert_close(gray(tmp_path / "a.png").astype(float), on_white(SHADES.astype(float)), rtol=0, atol=1)
 
 
 def test_an_opaque_alpha_changes_nothing(tmp_path: Path) -> None:
-    colours = RANDOM.integers(0, 256, (40, 50, 3)).astype(np.uint8)
-    image = Image.fromarray(colours)
+    colors = RANDOM.integers(0, 256, (40, 50, 3)).astype(np.uint8)
+    image = Image.fromarray(colors)
     image.save(tmp_path / "rgb.png")
     image.putalpha(255)
     image.save(tmp_path / "rgba.png")
-    assert torch.equal(read_image(tmp_path / "rgba.png", COLOUR), read_image(tmp_path / "rgb.png", COLOUR))
+    assert torch.equal(read_image(tmp_path / "rgba.png", COLOR), read_image(tmp_path / "rgb.png", COLOR))
 
 
 @pytest.mark.parametrize("transparency", [1, bytes([255, 0, 51])])
@@ -223,7 +223,7 @@ def test_a_transparent_palette_is_laid_on_white(tmp_path: Path, transparency: in
     if ending == "gif" and isinstance(transparency, bytes):
         transparency = 1  # all that it can say
     image.save(tmp_path / f"a.{ending}", transparency=transparency)
-    actual = read_image(tmp_path / f"a.{ending}", COLOUR)
+    actual = read_image(tmp_path / f"a.{ending}", COLOR)
     third = [204, 204, 255] if isinstance(transparency, bytes) else [0, 0, 255]
     assert actual[:, 0, :3].T.tolist() == [[255, 0, 0], [255, 255, 255], third]
 
@@ -247,19 +247,19 @@ def test_a_transparent_shade_is_white(tmp_path: Path, bits: int) -> None:
     values = RANDOM.integers(0, min(largest, 3) + 1, (SIDE, SIDE))
     digits = [((row[:, None] >> np.arange(bits)[::-1]) & 1).flatten().astype(np.uint8) for row in values]
     path = write_png(tmp_path / "a.png", [np.packbits(row).tobytes() for row in digits], bits, 0, (0,))
-    assert (grey(path) == np.where(values == 0, 255, reduced(values, largest))).all()
+    assert (gray(path) == np.where(values == 0, 255, reduced(values, largest))).all()
     path = write_png(tmp_path / "a.png", [np.packbits(row).tobytes() for row in digits], bits, 0, (1,))
-    assert (grey(path) == np.where(values == 1, 255, reduced(values, largest))).all()
+    assert (gray(path) == np.where(values == 1, 255, reduced(values, largest))).all()
 
 
-def test_a_transparent_colour_is_white(tmp_path: Path) -> None:
+def test_a_transparent_color_is_white(tmp_path: Path) -> None:
     values = RANDOM.integers(0, 2, (SIDE, SIDE, 3)).astype(np.uint8)
     path = write_png(tmp_path / "a.png", [row.tobytes() for row in values], 8, 2, (1, 0, 1))
     expected = np.where((values == (1, 0, 1)).all(-1, keepdims=True), 255, values)
-    assert (read_image(path, COLOUR).permute(1, 2, 0).numpy() == expected).all()
+    assert (read_image(path, COLOR).permute(1, 2, 0).numpy() == expected).all()
     rows = [row.astype(">u2").tobytes() for row in values]
     with pytest.raises(UsageError, match=r"a\.png is not a readable image \(16-bit RGB with a transparent"):
-        read_image(write_png(tmp_path / "a.png", rows, 16, 2, (1, 0, 1)), COLOUR)
+        read_image(write_png(tmp_path / "a.png", rows, 16, 2, (1, 0, 1)), COLOR)
 
 
 # -------------------------------------------------------------------------------------------------------- metadata
@@ -298,7 +298,7 @@ def test_odd_metadata_hides_no_pixels(tmp_path: Path, metadata: bytes, ending: s
     plain, odd = tmp_path / f"plain.{ending}", tmp_path / f"odd.{ending}"
     Image.fromarray(PICTURE).save(plain, quality=95)
     Image.fromarray(PICTURE).save(odd, quality=95, exif=metadata)
-    assert torch.equal(read_image(odd, COLOUR), read_image(plain, COLOUR))
+    assert torch.equal(read_image(odd, COLOR), read_image(plain, COLOR))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -325,7 +325,7 @@ def test_images_are_turned_upright(tmp_path: Path, orientation: int, odd: bool, 
         7: (last - columns, last - rows),
         8: (columns, last - rows),
     }
-    assert np.array_equal(read_image(path, COLOUR).permute(1, 2, 0).numpy(), stored[seen[orientation]])
+    assert np.array_equal(read_image(path, COLOR).permute(1, 2, 0).numpy(), stored[seen[orientation]])
 
 
 @pytest.mark.parametrize(
@@ -338,7 +338,7 @@ def test_tiff_is_turned_upright(tmp_path: Path, orientation: int, compression: s
     Image.fromarray(shades).save(tmp_path / "a.tif", tiffinfo={274: orientation}, compression=compression)
     turned = {3: np.rot90(shades, 2), 6: np.rot90(shades, -1), 8: np.rot90(shades)}.get(orientation, shades)
     top, left = ((side - SIDE) // 2 for side in turned.shape)
-    assert np.array_equal(grey(tmp_path / "a.tif"), turned[top : top + SIDE, left : left + SIDE])
+    assert np.array_equal(gray(tmp_path / "a.tif"), turned[top : top + SIDE, left : left + SIDE])
 
 
 @pytest.mark.parametrize("pointer", [0, 3, 9, 2**31])
@@ -349,7 +349,7 @@ def test_odd_directories_of_tiff_hide_no_pixels(tmp_path: Path, pointer: int) ->
     directory += struct.pack("<HHII", 0x8769, 4, 1, pointer)
     body = struct.pack("<H", len(entries) + 1) + directory + bytes(4)
     (tmp_path / "a.tif").write_bytes(b"II*\0" + struct.pack("<I", 8 + SIDE * SIDE) + SHADES.tobytes() + body)
-    assert np.array_equal(grey(tmp_path / "a.tif"), np.rot90(SHADES, 2))
+    assert np.array_equal(gray(tmp_path / "a.tif"), np.rot90(SHADES, 2))
 
 
 # ------------------------------------------------------------------------------------------- what cannot be decoded
@@ -373,7 +373,7 @@ def test_whatever_pillow_raises_names_the_file(
     (tmp_path / "a.png").touch()
     monkeypatch.setattr(Image, "open", fail)
     with pytest.raises(UsageError, match=r"^/.*/a\.png is not a readable image \(.+\): remove it, or skip") as info:
-        read_image(tmp_path / "a.png", COLOUR)
+        read_image(tmp_path / "a.png", COLOR)
     assert "\n" not in str(info.value)
 
 
@@ -390,7 +390,7 @@ def test_a_file_that_is_cut_is_named(tmp_path: Path, kind: str, share: float) ->
     path = tmp_path / "a.img"
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(UsageError, match=r"a\.img is not a readable image"):
-        read_image(path, COLOUR)
+        read_image(path, COLOR)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM"])
@@ -402,11 +402,11 @@ def test_a_damaged_file_is_read_or_named(tmp_path: Path, kind: str) -> None:
         where = RANDOM.integers(0, min(len(content), 300), 3)
         damaged[where] = RANDOM.integers(0, 256, 3)
         path.write_bytes(damaged.tobytes())
-        pixels = tried(path, COLOUR)
+        pixels = tried(path, COLOR)
         if isinstance(pixels, str):
             assert pixels.startswith(f"{path} is not a readable image (")
         else:
-            assert pixels.shape == COLOUR
+            assert pixels.shape == COLOR
 
 
 def test_a_bomb_is_named(tmp_path: Path) -> None:
@@ -415,7 +415,7 @@ def test_a_bomb_is_named(tmp_path: Path) -> None:
     header = struct.pack(">IIBBBBB", 10**6, 10**6, 1, 0, 0, 0, 0)
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b""))
     with pytest.raises(UsageError, match=r"a\.png is not a readable image \(Image size .* exceeds limit"):
-        read_image(tmp_path / "a.png", COLOUR)
+        read_image(tmp_path / "a.png", COLOR)
 
 
 @pytest.mark.parametrize(
@@ -442,7 +442,7 @@ def test_long_images_are_cropped_as_if_they_had_been_scaled_whole(tmp_path: Path
         whole = image.resize((SIDE * ratio, SIDE) if lies else (SIDE, SIDE * ratio), Image.Resampling.LANCZOS)
         expected = np.asarray(whole)[:, left : left + SIDE] if lies else np.asarray(whole)[left : left + SIDE]
         image.save(tmp_path / "a.png")
-        assert abs(grey(tmp_path / "a.png").astype(int) - expected).max() <= (
+        assert abs(gray(tmp_path / "a.png").astype(int) - expected).max() <= (
             half_a_pixel + 1 if ratio > LONGEST else 0
         )
 
@@ -468,7 +468,7 @@ def test_a_thread_takes_little_memory(tmp_path: Path, size: tuple[int, int], mon
 
 
 LARGE = {  # an image: its mode, its file's ending and the bytes that Pillow has of each pixel
-    "grey of 16 bits": ("I;16", "png", 2),
+    "gray of 16 bits": ("I;16", "png", 2),
     "floats": ("F", "tif", 4),
     "with alpha": ("RGBA", "png", 4),
 }
@@ -509,6 +509,6 @@ def test_strips_are_the_whole_image(tmp_path: Path, mode: str, monkeypatch: pyte
         image.info["transparency"] = bytes(range(256))
     image.save(tmp_path / "a.tif" if mode == "F" else tmp_path / "a.png")
     path = next(tmp_path.iterdir())
-    whole = [read_image(path, shape) for shape in (GREY, COLOUR)]
+    whole = [read_image(path, shape) for shape in (GRAY, COLOR)]
     monkeypatch.setattr(decode, "STRIP", 100)  # three rows, and one at the end
     assert all(torch.equal(read_image(path, x.shape), x) for x in whole)

@@ -29,7 +29,7 @@ def shape(channels: int) -> tuple[int, int, int]:
     return channels, HEIGHT, WIDTH
 
 
-def colours(channels: int) -> np.ndarray:
+def colors(channels: int) -> np.ndarray:
     return RANDOM.integers(0, 65536, (HEIGHT, WIDTH, channels)).astype(np.uint16)
 
 
@@ -97,9 +97,9 @@ def test_alpha_is_a_channel_of_two_and_of_four(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [1, 2, 3, 4])
-def test_deep_colour_is_converted_as_bytes_are(tmp_path: Path, kept: int) -> None:
+def test_deep_color_is_converted_as_bytes_are(tmp_path: Path, kept: int) -> None:
     """To a shade of eight bits, with alpha laid on white where it is no channel."""
-    write_tiff(tmp_path / "deep.tif", colours(4))
+    write_tiff(tmp_path / "deep.tif", colors(4))
     with Image.open(tmp_path / "deep.tif") as upper:
         upper.save(tmp_path / "shallow.png")
     deep, shallow = pixels(tmp_path / "deep.tif", kept, depth=16), pixels(tmp_path / "shallow.png", kept)
@@ -110,7 +110,7 @@ def test_deep_colour_is_converted_as_bytes_are(tmp_path: Path, kept: int) -> Non
 
 
 @pytest.mark.parametrize("ending", ["png", "tif"])
-def test_grey_of_sixteen_bits_is_kept(tmp_path: Path, ending: str) -> None:
+def test_gray_of_sixteen_bits_is_kept(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"a.{ending}"
     Image.fromarray(DEEP).save(path)
     assert np.array_equal(pixels(path, 1, depth=16)[..., 0], DEEP)
@@ -118,7 +118,7 @@ def test_grey_of_sixteen_bits_is_kept(tmp_path: Path, ending: str) -> None:
     assert np.array_equal(pixels(path, 3, depth=16), np.stack([DEEP] * 3, 2))
 
 
-def write_colour_png(path: Path, values: np.ndarray, kind: int) -> None:
+def write_color_png(path: Path, values: np.ndarray, kind: int) -> None:
     """16 bits, with the filter that subtracts the row above."""
     rows = values.astype(">u2").view(np.uint8).reshape(len(values), -1)
     above = np.concatenate([np.zeros_like(rows[:1]), rows[:-1]])
@@ -128,7 +128,7 @@ def write_colour_png(path: Path, values: np.ndarray, kind: int) -> None:
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts))
 
 
-def write_colour_tiff(path: Path, values: np.ndarray, order: str, deflated: bool) -> None:
+def write_color_tiff(path: Path, values: np.ndarray, order: str, deflated: bool) -> None:
     """RGB of 16 bits in either byte order, one strip."""
     body = values.astype(f"{order}u2").tobytes()
     body = zlib.compress(body) if deflated else body
@@ -144,23 +144,23 @@ def write_colour_tiff(path: Path, values: np.ndarray, order: str, deflated: bool
 
 @pytest.mark.parametrize("deflated", [False, True])
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_colour_of_a_tiff_keeps_both_bytes(tmp_path: Path, order: str, deflated: bool) -> None:
-    values = colours(3)
-    write_colour_tiff(tmp_path / "a.tif", values, order, deflated)
+def test_color_of_a_tiff_keeps_both_bytes(tmp_path: Path, order: str, deflated: bool) -> None:
+    values = colors(3)
+    write_color_tiff(tmp_path / "a.tif", values, order, deflated)
     assert np.array_equal(pixels(tmp_path / "a.tif", 3, depth=16), values)
     assert np.array_equal(pixels(tmp_path / "a.tif", 3), values >> 8)
 
 
 @pytest.mark.parametrize(("kind", "channels"), [(2, 3), (6, 4)])
-def test_colour_of_a_png_keeps_both_bytes(tmp_path: Path, kind: int, channels: int) -> None:
-    values = colours(channels)
-    write_colour_png(tmp_path / "a.png", values, kind)
+def test_color_of_a_png_keeps_both_bytes(tmp_path: Path, kind: int, channels: int) -> None:
+    values = colors(channels)
+    write_color_png(tmp_path / "a.png", values, kind)
     assert np.array_equal(pixels(tmp_path / "a.png", channels, depth=16), values)
     assert np.array_equal(pixels(tmp_path / "a.png", channels), values >> 8)
 
 
-def test_colour_whose_lower_bytes_are_lost_is_refused(tmp_path: Path) -> None:
-    write_colour_png(tmp_path / "a.png", colours(2), 4)
+def test_color_whose_lower_bytes_are_lost_is_refused(tmp_path: Path) -> None:
+    write_color_png(tmp_path / "a.png", colors(2), 4)
     (tmp_path / "a.ppm").write_bytes(f"P6 {WIDTH} {HEIGHT} 1023\n".encode() + bytes(HEIGHT * WIDTH * 6))
     for name in ("a.png", "a.ppm"):
         with pytest.raises(UsageError, match=r"\(color of more than 8 bits .*, which only data\.depth=8 reads\)"):

@@ -393,15 +393,15 @@ def test_scaled_by_the_shorter_side_and_cropped_at_the_centre(
     assert actual.is_contiguous()
 
 
-def test_grey_and_colour(tmp_path: Path) -> None:
-    colour, grey = picture(16, 16), picture(16, 16, "L")
-    colour.save(tmp_path / "colour.png")
-    grey.save(tmp_path / "grey.png")
+def test_gray_and_color(tmp_path: Path) -> None:
+    color, gray = picture(16, 16), picture(16, 16, "L")
+    color.save(tmp_path / "color.png")
+    gray.save(tmp_path / "gray.png")
     # ITU-R 601-2 luma, which Pillow rounds
-    luma = np.asarray(colour, dtype=float) @ [0.299, 0.587, 0.114]
-    assert_close(read_image(tmp_path / "colour.png", (1, 16, 16))[0].double(), torch.from_numpy(luma), rtol=0, atol=1)
-    as_colour = read_image(tmp_path / "grey.png", (3, 16, 16))
-    assert torch.equal(as_colour, torch.from_numpy(np.array(grey)).expand(3, 16, 16))
+    luma = np.asarray(color, dtype=float) @ [0.299, 0.587, 0.114]
+    assert_close(read_image(tmp_path / "color.png", (1, 16, 16))[0].double(), torch.from_numpy(luma), rtol=0, atol=1)
+    as_color = read_image(tmp_path / "gray.png", (3, 16, 16))
+    assert torch.equal(as_color, torch.from_numpy(np.array(gray)).expand(3, 16, 16))
 
 
 def test_a_folder_is_read_in_the_order_of_its_paths(folder: Path) -> None:
@@ -536,7 +536,7 @@ def test_a_truncated_png_is_refused(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------------------------------------- labels
 
 
-def labelled(data: ImageData, n: int, position: int = 0) -> tuple[Tensor, Tensor]:
+def labeled(data: ImageData, n: int, position: int = 0) -> tuple[Tensor, Tensor]:
     """The images and classes of n rounds, one after another."""
     fetched = data.fetcher()(position, position + n)
     assert fetched.y is not None
@@ -557,7 +557,7 @@ def test_labels_are_those_of_the_file(tmp_path: Path, horizontal_flips: bool) ->
     images[:, 0, -1] = images[:, 0, 0]
     write_idx(tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte", images)
     data = ready(mnist(tmp_path, batch_size=1, horizontal_flips=horizontal_flips))
-    x, y = labelled(data, 30)
+    x, y = labeled(data, 30)
     assert [LABELS[number] for number in numbers(x)] == y.tolist()
     assert sorted(y.tolist()) == sorted(3 * LABELS.tolist())
 
@@ -569,7 +569,7 @@ def test_chosen_classes_are_counted_from_zero_in_the_order_of_their_names(
     write_mnist(tmp_path)
     data = ready(mnist(tmp_path, batch_size=1, classes=classes))
     assert list(data.class_names) == ["1", "4"]
-    x, y = labelled(data, 10)
+    x, y = labeled(data, 10)
     assert [data.class_names[label] for label in y.tolist()] == [str(LABELS[number]) for number in numbers(x)]
     floor, held_out = data.training_samples(4, 0), data.held_out_images()
     for samples in (floor, held_out._replace(x=from_bytes(held_out.x, (-1.0, 1.0)))):
@@ -621,7 +621,7 @@ def test_folders_are_labels(folder: Path) -> None:
     options: dict[str, Any] = {"horizontal_flips": True, "workers": 1}
     memory, files = (ready(image_folder(folder, memory_limit=gib, **options), on) for gib in (8.0, TINY))
     assert list(memory.class_names) == list(files.class_names) == ["cats", "dogs"]
-    (x, y), (x_of_files, y_of_files) = (labelled(data, 4, 1) for data in (memory, files))
+    (x, y), (x_of_files, y_of_files) = (labeled(data, 4, 1) for data in (memory, files))
     assert torch.equal(x, x_of_files)
     assert torch.equal(y, y_of_files)
     # a mirrored image's pixels have the same sum
@@ -640,7 +640,7 @@ def test_chosen_folders_are_counted_from_zero(folder: Path, memory_limit: float)
     picture(16, 16).save(folder / "bees" / "a.png")
     data = ready(image_folder(folder, 1, classes=["dogs", "bees"], memory_limit=memory_limit, workers=0))
     assert list(data.class_names) == ["bees", "dogs"]
-    _, y = labelled(data, 7)
+    _, y = labeled(data, 7)
     assert sorted(y.tolist()) == [0] + [1] * 6
 
 
@@ -655,7 +655,7 @@ def test_unreadable_images_are_passed_over_alike(
     said = f"Skipped 1 unreadable images in {folder}, the first of them {folder / 'cats' / '4.png'}."
     data = ready(image_folder(folder, 1, **options))
     assert said in " ".join(capsys.readouterr().out.split())
-    x, y = labelled(data, 10)
+    x, y = labeled(data, 10)
     assert sorted(y.tolist()) == [0] * 4 + [1] * 6
     of_dogs = {read_image(path, (3, 16, 16)).sum().item() for path in (folder / "dogs").iterdir()}
     assert [to_bytes(image, (-1.0, 1.0)).sum().item() in of_dogs for image in x] == y.bool().tolist()
@@ -719,7 +719,7 @@ def test_a_subset_is_of_the_chosen_classes(tmp_path: Path) -> None:
 def test_a_subset_of_a_folder_is_the_same_from_memory_and_through_workers(folder: Path) -> None:
     memory, files = (ready(image_folder(folder, subset=5, memory_limit=gib)) for gib in (8.0, TINY))
     assert memory.rounds_per_epoch == files.rounds_per_epoch == 2
-    for found, expected in zip(labelled(files, 3), labelled(memory, 3), strict=True):
+    for found, expected in zip(labeled(files, 3), labeled(memory, 3), strict=True):
         assert torch.equal(found, expected)
     whole = ready(image_folder(folder, memory_limit=TINY))
     assert files.fingerprint.startswith("5 files")

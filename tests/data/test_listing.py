@@ -187,7 +187,7 @@ def test_an_empty_root_is_refused() -> None:
         ImageFolder("", 2, 16)
 
 
-FORMATS = {".ppm": "PPM", ".pgm": "PPM", ".pbm": "PPM", ".pnm": "PPM"}  # which Pillow writes as colour otherwise
+FORMATS = {".ppm": "PPM", ".pgm": "PPM", ".pbm": "PPM", ".pnm": "PPM"}  # which Pillow writes as color otherwise
 
 
 @pytest.mark.parametrize("ending", [*sorted(IMAGE_ENDINGS), ".JPEG", ".Png", ".JFIF"])

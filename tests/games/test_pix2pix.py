@@ -153,7 +153,7 @@ def test_a_run_is_evaluated_beside_its_floor(
 
 
 def test_a_run_translates_folders_and_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On colours, where a channel in another's place would show."""
+    """On colors, where a channel in another's place would show."""
     random = np.random.default_rng(0)
     for side, name in product("AB", ("x/1.png", "2.png", "3.png", "4.jpg")):
         (tmp_path / side / "x").mkdir(parents=True, exist_ok=True)

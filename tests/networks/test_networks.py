@@ -91,7 +91,7 @@ def generator_by_hand(z: Tensor, state: dict[str, Tensor], blocks: int, stride: 
     for layer in range(0, blocks * stride, stride):
         z = z @ state[f"layers.{layer}.weight"].T + state[f"layers.{layer}.bias"]
         if stride == 3:
-            # normalised by the batch's mean and biased variance
+            # normalized by the batch's mean and biased variance
             z = (z - z.mean(0)) / (z.var(0, unbiased=False) + 1e-5).sqrt()
             z = z * state[f"layers.{layer + 1}.weight"] + state[f"layers.{layer + 1}.bias"]
         z = z.clamp(min=0)

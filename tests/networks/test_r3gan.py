@@ -43,7 +43,7 @@ def block(x: Tensor, weights: Iterator[Tensor], cardinality: int) -> Tensor:
 
 
 def twice(x: Tensor, dim: int) -> Tensor:
-    """[1, 3, 3, 1]/4 of the pixels with zeros between them: each is followed by itself, nearer to its neighbours."""
+    """[1, 3, 3, 1]/4 of the pixels with zeros between them: each is followed by itself, nearer to its neighbors."""
     zero = torch.zeros_like(x.narrow(dim, 0, 1))
     before = torch.cat([zero, x.narrow(dim, 0, x.shape[dim] - 1)], dim)
     after = torch.cat([x.narrow(dim, 1, x.shape[dim] - 1), zero], dim)
