@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from gan_lightning.errors import UsageError
-from gan_lightning.game import is_conditional
+from gan_lightning.labels import is_conditional
 
 
 class Absent(nn.Module):

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from gan_lightning.errors import UsageError
+from gan_lightning.labels import is_conditional
 from gan_lightning.regularizers import CriticPass, Regularizer
 
 EPSILON = 1e-5  # of mode seeking, as in the authors' code
@@ -37,10 +38,11 @@ class ModeSeeking(DiversityTerm):
     """1 / (l + 1e-5), l = mean |G(z_1) - G(z_2)| / mean |z_1 - z_2| (Mao et al. 2019).
 
     The paper generates two samples for each condition. Here, pairs are formed within the batch, which needs no extra
-    forward pass; with labels, both samples have the same label, since samples of different classes differ anyway.
+    forward pass; those of a conditional G have the same label, since samples of different classes differ anyway.
     """
 
     option = "mode_seeking"
+    by_label = False  # whether G is conditional
 
     def check(self, game: nn.Module, player: str) -> None:
         super().check(game, player)
@@ -49,12 +51,13 @@ class ModeSeeking(DiversityTerm):
                 "regularizer@generator_regularizer=mode_seeking compares samples of one condition, but no two in a "
                 "batch translate the same image: leave it out."
             )
+        self.by_label = is_conditional(game.get_submodule("generator"))
 
     def penalty(self, critic: CriticPass) -> Tensor:
         x, y, z = critic.fake
         assert z is not None
         x = x.flatten(1).to(z.dtype)  # G's output may be in half precision
-        first, second, are_alike = pairs(len(x), y, x.device)
+        first, second, are_alike = pairs(len(x), y if self.by_label else None, x.device)
         apart, latent = (((v[first] - v[second]).abs().mean(1) * are_alike).sum() for v in (x, z))
         ratio = apart / latent.clamp(min=torch.finfo(z.dtype).tiny)
         return are_alike.any() / (ratio + EPSILON)

@@ -12,6 +12,7 @@ from gan_lightning.augment import Augment
 from gan_lightning.batch import Batch
 from gan_lightning.diversity import last_layer
 from gan_lightning.errors import UsageError
+from gan_lightning.labels import is_conditional
 from gan_lightning.losses import Loss, NonSaturating
 from gan_lightning.priors import Prior
 from gan_lightning.regularizers import CriticPass, Regularizer
@@ -295,12 +296,6 @@ def packs(x: Tensor, m: int) -> Tensor:
     if n % m:
         x = x[torch.arange(n + -n % m, device=x.device) % n]
     return x.unflatten(0, (-1, m)).flatten(1, 2)
-
-
-def is_conditional(network: nn.Module) -> bool:
-    """Whether a network is called with y."""
-    # not getattr on the module: its lookup raises for a missing attribute, which is slower
-    return network.__dict__.get("conditional") or getattr(type(network), "conditional", False)
 
 
 def is_samplewise(network: nn.Module) -> bool:

@@ -125,6 +125,7 @@ def check_graphs(gan: Any, trainer: Any) -> None:
         raise UsageError(f"trainer.cuda_graphs=true needs a GPU, but this run trains on {device}: leave it out.")
     game = gan.game
     parts = [game, game.loss, *game.regularizers.values(), *game.generator_regularizers.values()]
+    parts += [] if game.augment is None else [game.augment]
     frozen = [type(part).__name__ for part in parts if not is_replayable(part)]
     obstacles = {
         "several devices": trainer.world_size > 1,

@@ -1,13 +1,19 @@
-"""Class names and labels."""
+"""Class names and labels, and which networks take them."""
 
 from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from gan_lightning.errors import UsageError
+
+
+def is_conditional(network: nn.Module) -> bool:
+    """Whether a network is called with y."""
+    # not getattr on the module: its lookup raises for a missing attribute, which is slower
+    return network.__dict__.get("conditional") or getattr(type(network), "conditional", False)
 
 
 def class_index(name: int | str, names: Sequence[str]) -> int:
@@ -27,7 +33,7 @@ def asked_for(n: int, names: Sequence[str], labels: Tensor | Sequence[int | str]
     """Return labels for n samples: a given tensor, or a list of numbers and names in turn; None means all in turn.
 
     Raises:
-        UsageError: there is no such class, or ``names`` is empty.
+        UsageError: there is no such class, or ``names`` or ``labels`` is empty.
     """
     if isinstance(labels, Tensor):
         return labels
@@ -36,7 +42,10 @@ def asked_for(n: int, names: Sequence[str], labels: Tensor | Sequence[int | str]
             "The generator has no classes to alternate between: in Python, pass its conditions, "
             "gan_lightning.load(RUN).sample(n, labels=TENSOR)."
         )
-    return in_turn([class_index(name, names) for name in (names if labels is None else labels)], n)
+    chosen = names if labels is None else labels
+    if not chosen:
+        raise UsageError(f"labels is empty: give classes to alternate between, {', '.join(names)}, or None for all.")
+    return in_turn([class_index(name, names) for name in chosen], n)
 
 
 def in_turn(classes: Sequence[int], n: int) -> Tensor:

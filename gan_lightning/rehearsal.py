@@ -33,7 +33,7 @@ def check_networks(gan: GAN, data: RealData) -> None:
             networks' own code are raised unchanged.
     """
     n = data.batch_size
-    while n > ENOUGH and n % 2 == 0:  # a small batch is enough to check shapes, and saves memory
+    while n > ENOUGH and n % (2 * gan.game.packing) == 0:  # enough to check shapes, and saves memory
         n //= 2
     eager = torch.compiler.set_stance("force_eager") if gan.game.is_compiled else nullcontext()
     with isolate_rng(), _unchanged(gan), eager:

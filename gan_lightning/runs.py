@@ -106,8 +106,7 @@ def read_mapping(path: Path) -> dict[str, Any] | None:
 def setting_of(config: dict[str, Any]) -> Setting:
     """The options that define a setting."""
     options = flatten({key: value for key, value in config.items() if key not in IGNORED})
-    # data sets are known by name wherever they are, except folders of images, which are known only by their path
-    if not options.get("data._target_", "").endswith(".ImageFolder"):
+    if "data.download" in options:  # data that can be downloaded are the same wherever they are
         options.pop("data.root", None)
     return tuple(sorted((key, value) for key, value in options.items() if key not in IGNORED))
 

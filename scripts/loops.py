@@ -1,4 +1,4 @@
-"""Two hand-written training loops of GANs, which scripts/benchmark.py compares with the package.
+"""Hand-written training loops of GANs, which scripts/benchmark.py and gpu.py compare with the package.
 
 Lightning and Hydra are not imported here, because the memory of the loops is measured too.
 """

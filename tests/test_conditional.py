@@ -25,7 +25,7 @@ from gan_lightning.checkpoints import load
 from gan_lightning.config import check
 from gan_lightning.distributions import ring
 from gan_lightning.errors import UsageError
-from gan_lightning.labels import between, class_index, in_turn, said, whole_rows
+from gan_lightning.labels import asked_for, between, class_index, in_turn, said, whole_rows
 from gan_lightning.metrics.features import Features
 from gan_lightning.metrics.images import ImageMetrics, frechet_distance
 from gan_lightning.metrics.modes import ByClass
@@ -85,6 +85,12 @@ def test_classes_by_name_and_by_number() -> None:
     for name in ("cow", 2, -1):
         with pytest.raises(UsageError, match=f"There is no class {name!r}: choose from cat, dog"):
             class_index(name, ("cat", "dog"))
+
+
+def test_no_labels_are_not_all_labels() -> None:
+    assert asked_for(3, ("cat", "dog")).tolist() == [0, 1, 0]
+    with pytest.raises(UsageError, match=r"^labels is empty: give classes to alternate between, cat, dog, or None"):
+        asked_for(3, ("cat", "dog"), [])
 
 
 def test_labels_of_so_many_samples() -> None:

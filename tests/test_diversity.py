@@ -34,10 +34,26 @@ class D(nn.Module):
         return self.layers(x).squeeze(1)
 
 
-def game_of(*terms: DiversityTerm, discriminator: nn.Module | None = None, **options: Any) -> Game:
+class Conditional(nn.Module):
+    """G of z and a label, which it leaves aside."""
+
+    conditional = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        assert len(y) == len(z)
+        return self.layers(z)
+
+
+def game_of(
+    *terms: DiversityTerm, discriminator: nn.Module | None = None, conditional: bool = False, **options: Any
+) -> Game:
     torch.manual_seed(1)
     chosen = {type(term).__name__: term for term in terms}
-    generator = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
+    generator = Conditional() if conditional else Conditional().layers
     return Game(generator, discriminator or D(), priors.Normal(3), generator_regularizers=chosen, **options).double()
 
 
@@ -86,14 +102,22 @@ def test_an_odd_sample_is_left_out() -> None:
     ],
 )
 def test_labeled_samples_are_paired_within_their_label(labels: list[int], pairs: list[tuple[int, int]]) -> None:
-    game = game_of(ModeSeeking(1.0))
+    game = game_of(ModeSeeking(1.0), conditional=True)
     real, fake = batches(game, torch.tensor(labels))
     found = only(game.generator_terms(real, fake, 0).losses)
     assert found.item() == pytest.approx(seeking(pairs, fake.x, fake.z), rel=1e-12)
 
 
-def test_without_two_samples_of_a_label_there_is_nothing_to_seek() -> None:
+@pytest.mark.parametrize("y", [torch.arange(N), torch.randn(N, 7)])
+def test_labels_that_an_unconditional_generator_does_not_see_are_left_aside(y: Tensor) -> None:
     game = game_of(ModeSeeking(1.0))
+    real, fake = batches(game, y)
+    found = only(game.generator_terms(real, fake, 0).losses)
+    assert found.item() == pytest.approx(seeking([(0, 3), (1, 4), (2, 5)], fake.x, fake.z), rel=1e-12)
+
+
+def test_without_two_samples_of_a_label_there_is_nothing_to_seek() -> None:
+    game = game_of(ModeSeeking(1.0), conditional=True)
     real, fake = batches(game, torch.arange(N))
     found = only(game.generator_terms(real, fake, 0).losses)
     assert found.item() == 0
@@ -229,7 +253,7 @@ def test_one_sample_is_refused(term: DiversityTerm) -> None:
 
 
 def test_conditions_that_no_two_samples_share_are_refused() -> None:
-    game = game_of(ModeSeeking(1.0))
+    game = game_of(ModeSeeking(1.0), conditional=True)
     real, fake = batches(game, torch.randn(N, 7))
     assert "conditions of shape (7,) per sample" in refused(lambda: game.generator_terms(real, fake, 0))
     overrides = ["data=mnist_edges", "game=pix2pix", "regularizer@generator_regularizer=mode_seeking"]
@@ -245,14 +269,22 @@ def test_conditions_that_no_two_samples_share_are_refused() -> None:
         ("dcgan", "mnist", ["model.generator.width=4", "model.discriminator.width=4", "model.conditional=true"]),
         ("infogan", "mnist", ["model.discriminator.width=4", "game=infogan"]),
         ("resnet", "mnist", ["model.discriminator.width=4", "model.conditional=true"]),
+        ("sn_resnet", "mnist", ["model.discriminator.width=8"]),
+        ("r3gan", "mnist", []),
+        ("pytorch_gan", "mnist", []),
+        ("pacgan", "ring", []),
+        ("pacgan_stacked", "stacked_mnist", []),
+        ("sequence", "sines", []),
         ("goodfellow_mnist", "mnist", []),
+        ("goodfellow_cifar10_conv", "cifar10", []),
     ],
 )
 def test_the_packages_discriminators_have_features(model: str, data: str, options: list[str]) -> None:
     """Of which the last layer makes the logit, in every game."""
     overrides = [f"model={model}", f"data={data}", "regularizer@generator_regularizer=[gdpp,mode_seeking]", *options]
     config = composed(*overrides)
-    shape, classes = ((2,), 8) if data == "ring" else ((1, 28, 28), 10)
+    others = {"ring": (2,), "sines": (30, 1), "stacked_mnist": (3, 28, 28), "cifar10": (3, 32, 32)}
+    shape, classes = others.get(data, (1, 28, 28)), {"ring": 8, "sines": 0, "stacked_mnist": 0}.get(data, 10)
     game = build_gan(config, shape, classes).game.eval()
     sample = Batch(torch.randn(4, *shape), torch.tensor([0, 1, 1, 0]))
     features = game.features(sample)

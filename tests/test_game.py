@@ -13,7 +13,8 @@ from torch.testing import assert_close
 
 from gan_lightning import losses
 from gan_lightning.batch import Batch
-from gan_lightning.game import Game, is_conditional, is_samplewise
+from gan_lightning.game import Game, is_samplewise
+from gan_lightning.labels import is_conditional
 from gan_lightning.networks import linear, mlp, pacgan
 from gan_lightning.networks.spectral import spectrally_normalized
 from gan_lightning.priors import Normal

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from gan_lightning import gan as gan_module
 from gan_lightning import graphs
-from gan_lightning.augment import ADA, DiffAugment
+from gan_lightning.augment import ADA, Augment, DiffAugment
 from gan_lightning.batch import Batch
 from gan_lightning.diversity import GDPP, ModeSeeking
 from gan_lightning.errors import UsageError
@@ -76,6 +76,15 @@ class Labeled(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return self.last(torch.tanh(self.first(x) + self.classes(y))).squeeze(1)
+
+
+class OwnAugment(Augment):
+    """Its strength may change between calls, which a graph would not follow."""
+
+    strength = 0.0
+
+    def transform(self, images: Tensor) -> Tensor:
+        return images + self.strength
 
 
 def noisy_gan(is_replayed: bool) -> GAN:
@@ -274,6 +283,7 @@ RAMP: Any = Ramp(1.0, 0.1, 9)
             "GDPP, whose class does not say replayable = True",
         ),
         ({"game": OwnGame}, {}, "OwnGame, whose class does not say replayable = True"),
+        ({"augment": OwnAugment()}, {}, "OwnAugment, whose class does not say replayable = True"),
         ({"augment": ADA()}, {}, "augment=ada"),
         ({"augment": ADA(target=None, p=0.3)}, {}, "augment=ada"),
     ],

@@ -55,11 +55,15 @@ def test_one_sample_for_batch_norm_is_refused() -> None:
         checked(1, discriminator=discriminator(nn.Flatten(0)))
 
 
-@pytest.mark.parametrize(("batch_size", "played"), [(64, 64), (65, 65), (512, 64), (320, 40)])
-def test_of_a_large_batch_a_part_is_played(batch_size: int, played: int) -> None:
-    """Whatever the batch could be cut into equal packs by."""
+@pytest.mark.parametrize(
+    ("batch_size", "packing", "played"),
+    [(64, 1, 64), (65, 1, 65), (512, 1, 64), (320, 1, 40), (400, 4, 100), (300, 3, 75), (96, 3, 48)],
+)
+def test_of_a_large_batch_a_part_is_played(batch_size: int, packing: int, played: int) -> None:
+    """Which has only whole packs, as the batch does."""
     sizes: list[int] = []
-    gan = small_gan()
+    packed = nn.Sequential(nn.Linear(2 * packing, 1), nn.Flatten(0))
+    gan = small_gan(packing=packing, discriminator=packed)
     gan.game.generator.register_forward_hook(lambda _, inputs, outputs: sizes.append(len(outputs)))
     check_networks(gan, data(batch_size))
     assert sizes == [played]

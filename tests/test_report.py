@@ -192,9 +192,12 @@ def test_runs_are_one_setting_if_only_seed_place_and_resume_differ(report: Scrip
     assert report(tmp_path).rows == [["ring", "3", "0.5 ± 0", "1 ± 0"]]
 
 
-def test_images_of_other_folders_are_other_settings(report: Script, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "kind", ["gan_lightning.data.folder.ImageFolder", "gan_lightning.data.pairs.PairedFolder", "own.X"]
+)
+def test_images_of_other_folders_are_other_settings(report: Script, tmp_path: Path, kind: str) -> None:
     for i, animal in enumerate(("cats", "dogs")):
-        data = {"_target_": "gan_lightning.data.folder.ImageFolder", "root": animal, "seed": i}
+        data = {"_target_": f"gan_lightning.data.{kind}", "root": animal, "seed": i}
         write(tmp_path / animal, options(i) | {"data": data}, val__ks=0.5)
     assert report(tmp_path).column("setting") == ["ring data.root=cats", "ring data.root=dogs"]
 

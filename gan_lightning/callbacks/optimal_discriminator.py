@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.nn import functional as F
 
+from gan_lightning.batch import Batch
 from gan_lightning.callbacks.periodic import Periodic, show
 from gan_lightning.distributions import density, extent
 from gan_lightning.figures import Plot, outward
@@ -23,8 +24,8 @@ class OptimalDiscriminator(Periodic):
     """Draws ``discriminator/STEP.png`` and logs ``theory/discriminator_gap`` every ``every_n_steps``, for 1-D data.
 
     D*(x) = p_data(x) / (p_data(x) + p_g(x)) (equation 2), where p_g is a kernel density estimate from ``samples``
-    samples of the live generator; the gap is E_{p_data} |D - D*|. Requires data of known density, a loss whose D is a
-    probability, and a D of single samples without classes, since D* differs between classes.
+    samples of the live generator; the gap is E_{p_data} |D - D*|. Draws nothing without data of known density, a loss
+    whose D is a probability, and a D of single samples without classes, since D* differs between classes.
     """
 
     def __init__(self, every_n_steps: int = 500, samples: int = 10_000) -> None:
@@ -36,8 +37,8 @@ class OptimalDiscriminator(Periodic):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         distribution = getattr(data, "distribution", None)
         game = module.game
-        has_one_optimum = game.loss.is_probability and not game.is_conditional and game.packing == 1
-        if distribution is None or data.sample_shape != (1,) or not has_one_optimum:
+        judges_samples = not game.is_conditional and not game.judges_pairs and game.packing == 1
+        if distribution is None or data.sample_shape != (1,) or not (game.loss.is_probability and judges_samples):
             return
         noise = torch.Generator(module.device).manual_seed(trainer.global_step)
         generated = module.sample(self.samples, noise, raw=True).float().cpu().flatten()
@@ -46,8 +47,8 @@ class OptimalDiscriminator(Periodic):
         x = support(distribution, generated)
         p_data = density(distribution, x)
         p_g = kernel_density(generated, x)
-        with torch.no_grad(), evaluating(module.game.discriminator):
-            d = torch.sigmoid(module.game.discriminator(x[:, None].to(module.device).to(module.dtype)).float()).cpu()
+        with torch.no_grad(), evaluating(game):
+            d = torch.sigmoid(game.judge(Batch(x[:, None].to(module.device).to(module.dtype))).float()).cpu()
         optimal = p_data / (p_data + p_g).clamp(min=1e-12)
         gap = torch.trapezoid(p_data * (d - optimal).abs(), x).item()
         picture = figure(x, p_data, p_g, d, optimal)

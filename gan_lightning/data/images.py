@@ -243,7 +243,6 @@ class ImageData(RealData):
         return RoundOrder(len(self.images), self.round_shape, self.seed, self.horizontal_flips)  # type: ignore[arg-type]
 
     def fetcher(self) -> Callable[[int, int], Rounds]:
-        self.check_size()
         order = self._order()
         if isinstance(self.images, Tensor):
             assert self.trainer is not None

@@ -248,4 +248,5 @@ class RealData(LightningDataModule):
         return self.training_samples(n, seed=0)
 
     def train_dataloader(self) -> RoundLoader:
+        self.check_size()
         return RoundLoader(self.fetcher(), self.rounds_per_epoch, self.rounds_per_batch, self.trainer)

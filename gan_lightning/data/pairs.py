@@ -10,6 +10,7 @@ from torch.nn.functional import max_pool2d
 from torchmetrics import Metric
 
 from gan_lightning.batch import Batch, Rounds, apply
+from gan_lightning.cache import digest_of
 from gan_lightning.data.decode import SKIP, Fit, upright_size
 from gan_lightning.data.folder import ImageFolder, check_apart, sides
 from gan_lightning.data.images import HeldOut, ImageData
@@ -49,6 +50,7 @@ class Pairs(ImageData):
         self._take_subset()
         if self.validation_samples and not hasattr(self, "_held_out"):
             self._held_out = self._validation_images()
+            self.held_out_digest = digest_of(self._held_out)
             self._metrics: dict[str, Metric] = {"l1": L1(self.value_range)}
             if features := self._feature_network():
                 self.features_name, self.features_accuracy = features.name, features.accuracy

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from gan_lightning.batch import Batch
 from gan_lightning.errors import UsageError
-from gan_lightning.game import Game, Terms, is_conditional
+from gan_lightning.game import Game, Terms
+from gan_lightning.labels import is_conditional
 
 
 class Pix2Pix(Game):

@@ -92,6 +92,13 @@ class Generator(nn.Module):
         return self.layers(z)
 
 
+class Sum(nn.Module):
+    """The sum over pixels, (N, channels, height, width) to (N, channels)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sum((2, 3))
+
+
 class Discriminator(nn.Module):
     """Two downsampling blocks, two others, ReLU, a sum over pixels and a linear layer; images to logits."""
 
@@ -101,9 +108,8 @@ class Discriminator(nn.Module):
         super().__init__()
         pad = pyramid("sn_resnet", sample_shape, doublings=2).pad()
         blocks = (first(sample_shape[0], width), down(width), same(width), same(width))
-        self.layers = nn.Sequential(*pad, *blocks, nn.ReLU())
-        self.last = nn.Linear(width, outputs)
+        self.layers = nn.Sequential(*pad, *blocks, nn.ReLU(), Sum(), nn.Linear(width, outputs))
         initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.layers(x).sum((2, 3))).squeeze(1)
+        return self.layers(x).squeeze(1)

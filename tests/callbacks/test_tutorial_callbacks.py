@@ -34,6 +34,7 @@ from gan_lightning.data.synthetic import Synthetic
 from gan_lightning.distributions import GaussianMixture, gaussian, mixture
 from gan_lightning.errors import Diverged
 from gan_lightning.game import Game
+from gan_lightning.games.san import SAN
 from gan_lightning.gan import GAN
 
 Configure = Callable[..., DictConfig]
@@ -483,6 +484,27 @@ def test_nothing_is_drawn_where_d_is_no_probability(tmp_path: Path, loss: type[l
     fit(gan, line_data(gaussian()), 4, callbacks=callbacks, default_root_dir=tmp_path, logger=log, **QUIET)
     assert not list(tmp_path.iterdir())
     assert "theory/discriminator_gap" not in log.lines
+
+
+def test_the_gap_is_that_of_the_games_first_output(tmp_path: Path) -> None:
+    """SAN's discriminator gives a second one, its direction."""
+    log, plain = _KeepLog(), line_gan()
+    parts = copy.deepcopy((plain.game.generator, plain.game.discriminator[:3]))
+    gan = GAN(SAN(*parts, priors.Normal(1)), SGD, SGD)
+    callbacks = [OptimalDiscriminator(2, samples=50)]
+    fit(gan, line_data(gaussian()), 2, callbacks=callbacks, default_root_dir=tmp_path, logger=log, **QUIET)
+    assert 0 < log.lines["theory/discriminator_gap"][2] < 1
+
+
+class _OfPairs(Game):
+    judges_pairs = True
+
+
+def test_nothing_is_drawn_where_d_judges_pairs(tmp_path: Path) -> None:
+    gan = GAN(_OfPairs(*line_gan().game.children()), SGD, SGD)
+    callbacks = [OptimalDiscriminator(2, samples=50)]
+    fit(gan, line_data(gaussian()), 2, callbacks=callbacks, default_root_dir=tmp_path, **QUIET)
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_drawn_in_the_plane(tmp_path: Path) -> None:

@@ -148,6 +148,8 @@ def test_fewer_fixed_samples_than_a_round_takes_are_refused() -> None:
     with pytest.raises(UsageError, match=r"^data\.fixed_samples is 11, but one round takes 12: "):
         synthetic(fixed_samples=11, on=counts(critic_steps=3)).check_size()
     synthetic(fixed_samples=12, on=counts(critic_steps=3)).check_size()
+    with pytest.raises(UsageError, match=r"^data\.fixed_samples is 3, but one round takes 4: "):
+        synthetic(fixed_samples=3).train_dataloader()  # as under a Trainer of the user's own
 
 
 def test_seeds_differ() -> None:
