@@ -37,15 +37,20 @@ MOVABLE = ("inception_weights", "cache")  # data options that only say where fil
 
 
 def run_folder(typed: str) -> Path:
-    """The folder of the run that ``resume=`` names, directly or by one of its checkpoints.
+    """The folder of the run that ``resume=`` names, directly or by its last checkpoint.
 
     Raises:
-        UsageError: there is no such run.
+        UsageError: there is no such run, or it is named by another checkpoint than its last.
     """
     path = Path(os.path.expanduser(typed))
-    if path.name in ("last.ckpt", "best.ckpt"):
+    if path.suffix == ".ckpt":
         if not path.is_file():
             raise UsageError(f"resume={typed} does not exist: give the folder of a run.")
+        if path.name != "last.ckpt":
+            raise UsageError(
+                f"resume={typed} is not last.ckpt, from which a run continues: give the run's folder, or begin a new "
+                f"run with start_from={typed}."
+            )
         path = Path(os.path.abspath(path)).parent.parent
     if not typed or not (path / "config.yaml").is_file():
         raise UsageError(f"resume={typed} is not the folder of a run, which has a config.yaml: give one.")

@@ -76,6 +76,10 @@ LIMITS = {
     "time": ("schedule=linear", "trainer.max_epochs=3", "trainer.max_time=00:01:00:00"),
     "early stopping": (*STOPS, "+callbacks.stop.patience=2", "trainer.max_epochs=9"),
     "validation within epochs": ("trainer.max_steps=60", "trainer.val_check_interval=2"),
+    "validation across epochs": (
+        *("trainer.max_steps=60", "trainer.val_check_interval=3", "trainer.check_val_every_n_epoch=null"),
+    ),
+    "validation after every batch": ("trainer.max_steps=40", "trainer.val_check_interval=1"),
 }
 
 
@@ -385,6 +389,17 @@ def test_a_stopped_run_is_the_run(tmp_path: Path, whole: Whole, trial: int) -> N
     stop, signum = chance.randint(1, metrics(expected)["step"]), SIGNALS[trial % len(SIGNALS)]
     print(f"{limit}: {signum.name} at step {stop}")
     assert in_child(lambda: begun_or_resumed(config, run, Once(stop, kill(signum)))) == 128 + signum
+    assert in_child(lambda: begun_or_resumed(config, run)) == 0
+    assert_same_run(run, expected)
+
+
+@pytest.mark.parametrize(("limit", "step"), [("validation across epochs", 24), ("validation after every batch", 8)])
+def test_a_run_stops_after_the_validation_of_its_batch(tmp_path: Path, whole: Whole, limit: str, step: int) -> None:
+    expected, _ = whole(limit)
+    config, run = configured(limit), tmp_path / "run"
+    assert in_child(lambda: begun_or_resumed(config, run, Once(step, kill(signal.SIGTERM)))) == 128 + signal.SIGTERM
+    assert saved(run, "last.ckpt")["global_step"] == step
+    assert [row["step"] for row in rows(run) if "val/value" in row][-1] == str(step)
     assert in_child(lambda: begun_or_resumed(config, run)) == 0
     assert_same_run(run, expected)
 

@@ -40,7 +40,7 @@ def refusal(function: Callable[[], object]) -> str:
 # ---------------------------------------------------------------------------------------------------- which folder
 
 
-def test_a_run_is_named_by_its_folder_or_its_checkpoints(
+def test_a_run_is_named_by_its_folder_or_its_last_checkpoint(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "checkpoints").mkdir()
@@ -48,8 +48,10 @@ def test_a_run_is_named_by_its_folder_or_its_checkpoints(
     assert run_folder(str(folder)) == folder
     assert run_folder(str(folder / "checkpoints" / "last.ckpt")) == folder
     assert "best.ckpt does not exist" in refusal(lambda: run_folder(str(folder / "checkpoints" / "best.ckpt")))
-    (folder / "checkpoints" / "best.ckpt").touch()
-    assert run_folder(str(folder / "checkpoints" / "best.ckpt")) == folder
+    for name in ("best.ckpt", "at_60s.ckpt"):  # a run does not go back to them
+        other = folder / "checkpoints" / name
+        other.touch()
+        assert f"run with start_from={other}." in refusal(lambda place=str(other): run_folder(place))
     monkeypatch.chdir(folder / "checkpoints")
     assert run_folder("last.ckpt") == folder
     monkeypatch.setenv("HOME", str(tmp_path))

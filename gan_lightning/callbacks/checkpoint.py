@@ -66,7 +66,8 @@ def write(trainer: Trainer, name: str) -> None:
 class RunCheckpoint(Checkpoint):
     """Writes ``last.ckpt`` every ``every_seconds`` and at the end, and ``best.ckpt`` by the data's monitor.
 
-    The first Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 stops the run after the current batch, with a checkpoint; the second
+    The first Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 stops the run after the current batch (and its validation, if one is due),
+    with a checkpoint; the second
     stops it immediately.
     """
 
@@ -98,20 +99,21 @@ class RunCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        stops = self._any_rank(trainer, self.signum is not None)
-        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        loop = trainer.fit_loop.epoch_loop
+        if loop.batch_progress.is_last_batch:
             return  # saved at the end of the epoch, after its validation, so that a resumed run does not lose that
-        ends = trainer.should_stop or trainer.global_step == trainer.max_steps
-        validates = trainer.val_check_batch is not None and (batch_idx + 1) % trainer.val_check_batch == 0
-        if ends or ((self._is_due(trainer) or stops) and not validates):
+        if self._ends(trainer):
             self._save(trainer)
-        if stops and not validates and not ends:
-            self._stop()  # without the validation that Lightning adds when a run stops
+        elif not loop._should_check_val_fx(trainer.fit_loop._data_fetcher):  # else after that validation
+            self._save_or_stop(trainer)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        is_of_the_run = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
-        if is_of_the_run and self._improved(trainer):
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+            return
+        if self._improved(trainer):
             self._write(trainer, "best.ckpt")
+        if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch and not self._ends(trainer):
+            self._save_or_stop(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
@@ -119,8 +121,7 @@ class RunCheckpoint(Checkpoint):
             if self._saved != (trainer.global_step, self.best):
                 self._save(trainer)
             return
-        ends = trainer.should_stop or trainer.global_step == trainer.max_steps
-        ends = ends or trainer.current_epoch + 1 == trainer.max_epochs
+        ends = self._ends(trainer) or trainer.current_epoch + 1 == trainer.max_epochs
         stops = self._any_rank(trainer, self.signum is not None)
         if ends or stops or self._is_due(trainer):
             self._save(trainer)
@@ -140,6 +141,19 @@ class RunCheckpoint(Checkpoint):
                 self._save(trainer)
             except Exception as error:  # the first exception is the cause
                 exception.add_note(f"No checkpoint could be written at step {trainer.global_step}: {error}")
+
+    @staticmethod
+    def _ends(trainer: Trainer) -> bool:
+        """Whether this batch is the last of the run."""
+        return trainer.should_stop or trainer.global_step == trainer.max_steps
+
+    def _save_or_stop(self, trainer: Trainer) -> None:
+        """Save within an epoch if a checkpoint is due; if a signal was received, save and stop."""
+        stops = self._any_rank(trainer, self.signum is not None)
+        if stops or self._is_due(trainer):
+            self._save(trainer)
+        if stops:
+            self._stop()  # without the validation that Lightning adds when a run stops
 
     def _is_due(self, trainer: Trainer) -> bool:
         return self._any_rank(trainer, time.monotonic() - self._saved_at >= self.every_seconds)
