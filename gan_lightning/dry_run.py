@@ -82,12 +82,14 @@ def show(config: DictConfig, folder: Path) -> None:
     with threads_for(gan, data, config.trainer.get("threads")):
         trainer.fit(gan, datamodule=data)
     assert rounds.real is not None
-    print(f"\n{describe(data, rounds.real)}\nPicture of real samples: {write_picture(trainer, rounds.real)}")
+    is_one = (config.trainer.devices, config.trainer.num_nodes) == (1, 1)
+    on = "" if is_one else " on one device"  # these rounds are played on one, whatever the run is to have
+    print(f"\n{describe(data, rounds.real, on)}\nPicture of real samples: {write_picture(trainer, rounds.real)}")
     for name, network in players(gan).items():
         print(f"\n{table(name, network, shapes)}")
     limits = {name: config.trainer[name] for name in ("max_steps", "max_epochs")}
     steps = planned_steps(SimpleNamespace(**limits, datamodule=data))
-    print(f"\n{cost(rounds.seconds, steps, peak_memory(trainer.strategy.root_device))}")
+    print(f"\n{cost(rounds.seconds, steps, peak_memory(trainer.strategy.root_device), on)}")
 
 
 def shortened(config: DictConfig, warm_up: int) -> DictConfig:
@@ -142,12 +144,12 @@ def layers(network: nn.Module, place: str = "") -> Iterator[tuple[str, nn.Module
         yield from layers(part, f"{place}.{name}".removeprefix("."))
 
 
-def describe(data: RealData, real: Batch) -> str:
-    """The data's size, shape, classes and range of values."""
+def describe(data: RealData, real: Batch, on: str = "") -> str:
+    """The data's size, shape, classes and range of values; ``on`` names the devices that updates are counted for."""
     names = [*data.class_names[:10], *(["..."] if data.classes > 10 else [])]
     rows = [
         ("data", data.fingerprint or type(data).__name__),
-        ("updates per epoch", f"{data.rounds_in_epoch():,}"),
+        (f"updates per epoch{on}", f"{data.rounds_in_epoch():,}"),
         ("shape", " x ".join(map(str, data.sample_shape))),
         ("classes", f"{data.classes}: {', '.join(names)}" if names else "none"),
         ("range", "unbounded" if data.value_range is None else "{} to {}".format(*data.value_range)),
@@ -163,7 +165,7 @@ def write_picture(trainer: Trainer, real: Batch) -> Path:
     return path
 
 
-def cost(seconds: float | None, steps: int | None, memory: int) -> str:
+def cost(seconds: float | None, steps: int | None, memory: int, on: str = "") -> str:
     """Describe the cost of a run of ``steps`` updates of ``seconds`` each; None for an unknown number."""
     space = f"{memory / 2**30:.2f} GiB of memory"
     if seconds is None:
@@ -172,4 +174,4 @@ def cost(seconds: float | None, steps: int | None, memory: int) -> str:
     if steps is None:
         return speed
     length = timedelta(seconds=round(seconds * steps))
-    return f"{steps:,} updates take about {length}, not counting validation and pictures: {speed}"
+    return f"{steps:,} updates{on} take about {length}, not counting validation and pictures: {speed}"

@@ -82,8 +82,7 @@ def _train(
     data, gan = data_and_gan(config)
     throughput = Throughput()
     callbacks = [throughput, *made_parts(config.callbacks).values(), *extra_callbacks]
-    if config.trainer.enable_autolog_hparams:
-        callbacks.append(HyperParameters(hyperparameters(config, options)))
+    callbacks.append(HyperParameters(hyperparameters(config, options) if config.trainer.enable_autolog_hparams else {}))
     saved = read_checkpoint(checkpoint, gan) if checkpoint else {}
     if config.get("start_from") and not saved:
         start_from(gan, config.start_from)

@@ -274,6 +274,9 @@ def main() -> None:
     if options.json is not None:
         with written_aside(options.json) as aside:
             aside.write_text(json.dumps(results, indent=2) + "\n")
+    failed = [name for name, result in results.get("checks", {}).items() if result["verdict"] != "passed"]
+    if failed:
+        sys.exit(f"Error: {len(failed)} of {len(results['checks'])} checks failed: {'; '.join(failed)}.")
 
 
 if __name__ == "__main__":

@@ -87,6 +87,7 @@ def test_a_run_without_a_length_has_its_speed() -> None:
     assert cost(0.0125, None, 2**31) == "12.5 ms per update, 2.00 GiB of memory, measured over 5 updates"
     assert cost(None, 100, 2**31) == "2.00 GiB of memory"
     assert cost(0.5, 100_000, 2**30).startswith("100,000 updates take about 13:53:20, not counting")
+    assert cost(0.5, 8, 2**30, " on one device").startswith("8 updates on one device take about 0:00:04, not counting")
 
 
 def test_a_dry_run_is_of_one_new_run() -> None:

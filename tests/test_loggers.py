@@ -224,6 +224,18 @@ def test_options_can_be_left_out(configure: Configure, tmp_path: Path) -> None:
     assert not (tmp_path / "hparams.yaml").exists()
 
 
+def test_a_resumed_run_continues_its_curves_without_options_too(configure: Configure, tmp_path: Path) -> None:
+    """The last checkpoint is written before the last row, of the speed, and a logger may have a folder of its own."""
+    place = tmp_path / "curves"
+    options = ("logger=csv", f"logger.csv.save_dir={place}", "trainer.enable_autolog_hparams=false")
+    train(configure(*TINY, *options, "trainer.max_steps=10"), tmp_path / "run")
+    with (place / "metrics.csv").open("a") as file:
+        file.write(",".join("9" for _ in of_csv(place)) + ",10\n")  # what a killed run wrote after its checkpoint
+    (tmp_path / "run" / "metrics.json").unlink()
+    train(resumption.resume(str(tmp_path / "run"), ["trainer.max_steps=20"]), tmp_path / "run")
+    assert 9.0 not in of_csv(place)["loss/generator"].values()
+
+
 def test_a_run_that_restarts_before_its_first_checkpoint_forgets_all(configure: Configure, tmp_path: Path) -> None:
     train(configure(*TINY, "logger=[tensorboard,csv]", "trainer.max_steps=10"), tmp_path)
     shutil.rmtree(tmp_path / "checkpoints")

@@ -66,9 +66,8 @@ def write(trainer: Trainer, name: str) -> None:
 class RunCheckpoint(Checkpoint):
     """Writes ``last.ckpt`` every ``every_seconds`` and at the end, and ``best.ckpt`` by the data's monitor.
 
-    The first Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 stops the run after the current batch (and its validation, if one is due),
-    with a checkpoint; the second
-    stops it immediately.
+    The first Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 stops the run after the current batch, and its validation if it has
+    one, with a checkpoint; the second stops it immediately.
     """
 
     def __init__(self, every_seconds: float = 60.0) -> None:
@@ -99,7 +98,7 @@ class RunCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        loop = trainer.fit_loop.epoch_loop
+        loop: Any = trainer.fit_loop.epoch_loop
         if loop.batch_progress.is_last_batch:
             return  # saved at the end of the epoch, after its validation, so that a resumed run does not lose that
         if self._ends(trainer):

@@ -11,7 +11,8 @@ from gan_lightning.loggers import log_options, marks, show_hparams
 class HyperParameters(Callback):
     """Logs the options at the start, and in TensorBoard's HPARAMS tab as soon as the metrics' names are known.
 
-    Its state has the loggers' versions and the extent of their files, which a resumed run continues.
+    Empty options are not logged. Its state has the loggers' versions and the extent of their files, which a resumed run
+    continues.
     """
 
     def __init__(self, options: dict[str, Any]) -> None:
@@ -21,7 +22,7 @@ class HyperParameters(Callback):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self._loggers = trainer.loggers
-        if trainer.global_step == 0 and trainer.is_global_zero:
+        if self.options and trainer.global_step == 0 and trainer.is_global_zero:
             log_options(trainer.loggers, self.options)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -41,6 +42,6 @@ class HyperParameters(Callback):
         self.options, self._are_shown = state["options"], state["are_shown"]
 
     def _show(self, trainer: Trainer, metrics: list[str]) -> None:
-        if trainer.is_global_zero and not self._are_shown:
+        if self.options and trainer.is_global_zero and not self._are_shown:
             show_hparams(trainer.loggers, self.options, metrics)
         self._are_shown = True

@@ -74,6 +74,20 @@ def test_a_subset_keeps_pairs_together(tmp_path: Path) -> None:
     assert_close(data.images.sum(1), torch.full((4, SIDE, SIDE), 255))
 
 
+def test_scores_on_other_held_out_pairs_are_told_apart(tmp_path: Path) -> None:
+    """``best.ckpt`` is chosen anew for them."""
+    names = [f"{i:02}.png" for i in range(10)]
+    for place in ("train", "held_out", "copy", "other"):
+        write(tmp_path / place, names)
+    Image.fromarray(np.zeros((SIDE, SIDE), dtype=np.uint8)).save(tmp_path / "other" / "B" / "03.png")
+    given, copied, other = (
+        paired(tmp_path / "train", held_out=str(tmp_path / place), validation_samples=10).held_out_digest
+        for place in ("held_out", "copy", "other")
+    )
+    assert given is not None
+    assert given == copied != other
+
+
 def test_folders_whose_names_differ_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "train", ["a.png", "b.png"])
     (tmp_path / "train" / "B" / "b.png").rename(tmp_path / "train" / "B" / "c.png")
