@@ -19,18 +19,17 @@ def kolmogorov_smirnov(samples: Tensor, distribution: Distribution) -> Tensor:
     return torch.maximum(steps[1:] - cdf, cdf - steps[:-1]).max()
 
 
-def wasserstein(samples: Tensor, distribution: Distribution) -> Tensor:
-    """W_1 = integral |F_n^{-1}(u) - F^{-1}(u)| du over (0, 1), by the midpoints of the n steps of F_n."""
-    return _from_quantiles(samples, midpoints(distribution, samples.numel()).to(samples.device))
+def wasserstein(samples: Tensor, quantiles: Tensor) -> Tensor:
+    """W_1 = integral |F_n^{-1}(u) - F^{-1}(u)| du over (0, 1), by the midpoints of the n steps of F_n.
+
+    ``quantiles`` (n,) are F^{-1} there, as ``midpoints`` computes them.
+    """
+    return (samples.flatten().double().sort().values - quantiles).abs().mean()
 
 
 def midpoints(distribution: Distribution, n: int) -> Tensor:
     """F^{-1} at the midpoints of n equal steps, (n,)."""
     return quantile(distribution, (torch.arange(n, dtype=torch.double) + 0.5) / n)
-
-
-def _from_quantiles(samples: Tensor, quantiles: Tensor) -> Tensor:
-    return (samples.flatten().double().sort().values - quantiles).abs().mean()
 
 
 def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
@@ -90,7 +89,7 @@ class Wasserstein(_AgainstDistribution):
         samples = self._gathered()
         if samples.numel() != len(self.quantiles):
             self.quantiles = midpoints(self.distribution, samples.numel())
-        return _from_quantiles(samples, self.quantiles).float()
+        return wasserstein(samples, self.quantiles).float()
 
 
 class JensenShannon(_AgainstDistribution):
