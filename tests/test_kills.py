@@ -75,6 +75,7 @@ LIMITS = {
     "epochs": ("trainer.max_epochs=3",),
     "time": ("schedule=linear", "trainer.max_epochs=3", "trainer.max_time=00:01:00:00"),
     "early stopping": (*STOPS, "+callbacks.stop.patience=2", "trainer.max_epochs=9"),
+    "early stopping, steps": (*STOPS, "+callbacks.stop.patience=2", "trainer.max_steps=180"),
     "validation within epochs": ("trainer.max_steps=60", "trainer.val_check_interval=2"),
     "validation across epochs": (
         *("trainer.max_steps=60", "trainer.val_check_interval=3", "trainer.check_val_every_n_epoch=null"),
@@ -393,7 +394,13 @@ def test_a_stopped_run_is_the_run(tmp_path: Path, whole: Whole, trial: int) -> N
     assert_same_run(run, expected)
 
 
-@pytest.mark.parametrize(("limit", "step"), [("validation across epochs", 24), ("validation after every batch", 8)])
+@pytest.mark.parametrize(
+    ("limit", "step"),
+    [
+        *(("validation across epochs", 24), ("validation after every batch", 8)),
+        *(("steps", 20), ("early stopping", 20), ("early stopping, steps", 20)),
+    ],
+)
 def test_a_run_stops_after_the_validation_of_its_batch(tmp_path: Path, whole: Whole, limit: str, step: int) -> None:
     expected, _ = whole(limit)
     config, run = configured(limit), tmp_path / "run"
