@@ -56,6 +56,8 @@ class FiniteDifference(Regularizer):
 class R1Finite(FiniteDifference):
     """R1 by finite differences: |grad_x D(x)|^2 / 2 on real data; weight is gamma."""
 
+    sees_generator = False
+
     def penalty(self, critic: CriticPass) -> Tensor:
         assert critic.real_logits is not None
         return self.estimate(critic, "real", critic.real, critic.real_logits)

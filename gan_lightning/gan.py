@@ -1,7 +1,7 @@
 """The LightningModule: two optimizers train two players."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -169,12 +169,13 @@ class GAN(LightningModule):
         batches = micro_batches(rounds)
         updates = [batches[i : i + n] for i in range(0, len(batches), n)]
         self.described.setdefault("sample_shape", tuple(rounds.x.shape[4:]))  # of a plain loader
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         before, images = self.trainer.global_step, rounds.x.shape[1:4].numel() * self.trainer.world_size  # per round
         try:
             with self.round.streams.running():
                 for first in range(0, len(updates), self.critic_steps):
                     step = self.trainer.global_step
-                    is_logging = (step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+                    is_logging = every > 0 and (step + 1) % every == 0
                     self.round.play(step, updates[first : first + self.critic_steps], is_logging)
                     self._after_round(step, images, is_logging)
         finally:  # even if the user's code fails in the middle of a batch
@@ -379,7 +380,7 @@ def check(gan: GAN) -> None:
         )
     loader = trainer.train_dataloader
     if isinstance(loader, DataLoader) and loader.batch_size is not None:
-        last = 0 if loader.drop_last or not hasattr(loader.dataset, "__len__") else len(loader.dataset)
+        last = len(loader.sampler) if isinstance(loader.sampler, Sized) and not loader.drop_last else 0
         for n in (loader.batch_size, last % loader.batch_size):
             check_cut(n, gan.critic_steps, gan.accumulate_grad_batches, gan.game.packing)
     elif n := getattr(trainer.datamodule, "batch_size", 0):  # of each micro-batch

@@ -17,16 +17,18 @@ def is_conditional(network: nn.Module) -> bool:
 
 
 def class_index(name: int | str, names: Sequence[str]) -> int:
-    """Return the index of a class given by name, or by number if no class has this number as its name.
+    """Return the index of a class given by name, or by number unless the names are numbers themselves.
 
     Raises:
         UsageError: there is no such class.
     """
     if str(name) in names:
         return list(names).index(str(name))
-    if str(name).isdecimal() and int(name) < len(names):
+    are_numbers = all(known.isdecimal() for known in names)
+    if str(name).isdecimal() and int(name) < len(names) and not are_numbers:
         return int(name)
-    raise UsageError(f"There is no class {name!r}: choose from {', '.join(names)} (or 0 to {len(names) - 1}).")
+    others = "" if are_numbers else f" (or 0 to {len(names) - 1})"
+    raise UsageError(f"There is no class {name!r}: choose from {', '.join(names)}{others}.")
 
 
 def asked_for(n: int, names: Sequence[str], labels: Tensor | Sequence[int | str] | None = None) -> Tensor:
@@ -42,6 +44,8 @@ def asked_for(n: int, names: Sequence[str], labels: Tensor | Sequence[int | str]
             "The generator has no classes to alternate between: in Python, pass its conditions, "
             "gan_lightning.load(RUN).sample(n, labels=TENSOR)."
         )
+    if isinstance(labels, str | int):
+        raise UsageError(f"labels is {labels!r}: give a list of classes, such as [{labels!r}], or a tensor of labels.")
     chosen = names if labels is None else labels
     if not chosen:
         raise UsageError(f"labels is empty: give classes to alternate between, {', '.join(names)}, or None for all.")

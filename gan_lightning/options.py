@@ -9,6 +9,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -40,10 +41,10 @@ def read_options(options: type[T], doc: str) -> T:
     """Parse the command line's name=value pairs into the dataclass ``options``.
 
     Each annotation carries the option's description, as in ``n: Annotated[int, "number of samples"] = 64``; an option
-    whose default is omegaconf.MISSING is required. Text and paths are taken as typed, except that ~ is expanded in
-    paths; other values are YAML. An option of type ``list[Path]`` is given once per path. To refuse values, raise
-    UsageError in ``__post_init__``. ``--help`` prints ``doc`` and the options. An invalid option ends the script with
-    one sentence and exit status 1.
+    whose default is omegaconf.MISSING is required. Text, the items of a list of texts, and paths are taken as typed,
+    except that ~ is expanded in paths; other values are YAML. An option of type ``list[Path]`` is given once per path.
+    To refuse values, raise UsageError in ``__post_init__``. ``--help`` prints ``doc`` and the options. An invalid
+    option ends the script with one sentence and exit status 1.
     """
     arguments = sys.argv[1:]
     sys.path.append(os.getcwd())  # the user's own code may be in the current folder
@@ -159,9 +160,23 @@ def _read(config: Any, name: str, text: str, kind: Any) -> Any:
     typed = [variant for variant in _variants(kind) if variant in AS_TYPED]
     if typed and not (text == "null" and type(None) in _variants(kind)):
         return text if str in typed else Path(os.path.expanduser(text))
+    if list[str] in _variants(kind) and text.startswith("["):
+        return _texts(text)
     config[name] = OmegaConf.from_dotlist([f"value={text}"]).value
     value = config[name]  # resolves ${...}
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def _texts(text: str) -> list[str]:
+    """A list of texts as typed: YAML would read 010 as 8, and yes as true.
+
+    Raises:
+        ValueError: it is no list of texts.
+    """
+    found = yaml.load(text, yaml.BaseLoader)
+    if not isinstance(found, list) or not all(isinstance(part, str) for part in found):
+        raise ValueError(text)
+    return found
 
 
 def _variants(kind: Any) -> tuple[Any, ...]:

@@ -210,7 +210,7 @@ def _marginal(
 ) -> None:
     """Draw one cell of the pairwise marginals: a histogram on the diagonal, points elsewhere."""
     if row == column:
-        low, high = limits if limits[0] < limits[1] else (limits[0] - 0.5, limits[1] + 0.5)
+        low, high = divisible(*limits)
         if reference is not None:
             _outline(axes, reference[:, column], (low, high))
         axes.hist(samples[:, column].numpy(), bins=HISTOGRAM_BINS // 2, range=(low, high), density=True, alpha=0.6)
@@ -220,6 +220,12 @@ def _marginal(
         if points is not None:
             shown = points[:PAIRS]
             axes.scatter(shown[:, column], shown[:, row], s=2, alpha=0.35, linewidths=0, color=color)
+
+
+def divisible(low: float, high: float) -> tuple[float, float]:
+    """Limits around these that are far enough apart for the edges of a histogram to be different numbers."""
+    least = max(1e-9 * max(abs(low), abs(high)), 1e-300)
+    return (low, high) if high - low > least else (low - max(0.5, least), high + max(0.5, least))
 
 
 def _outline(axes: Any, values: Tensor, limits: tuple[float, float]) -> None:

@@ -80,6 +80,7 @@ class Regularizer(nn.Module):
     passes_again = False  # whether it repeats D's passes on other x
     replayable = True  # whether a CUDA graph can repeat it: no synchronization, and no state in Python
     at: str | None = None  # the batch, real or fake, at which it needs D's gradient, if only one
+    sees_generator = True  # whether it depends on G's weights, so that G can have it
     allows_bfloat16 = False  # whether the passes of its updates may stay in bfloat16, if the run uses it
 
     def __init__(self, weight: float | Ramp, interval: int = 1) -> None:
@@ -92,7 +93,16 @@ class Regularizer(nn.Module):
         self.interval = interval
 
     def check(self, game: nn.Module, player: str) -> None:
-        """Raise a UsageError if the penalty makes no sense for this player, or the networks do not support it."""
+        """Check that the penalty depends on this player's weights, and that the networks support it.
+
+        Raises:
+            UsageError: it does not, or they do not.
+        """
+        if player == "generator" and not self.sees_generator:
+            raise UsageError(
+                f"{type(self).__name__} penalizes the discriminator's gradient at points that the generator's weights "
+                "do not move: choose it by regularizer=, not by regularizer@generator_regularizer=."
+            )
 
     def is_due(self, update: int) -> bool:
         """Whether the penalty applies to the player's update number ``update``, from 0; a function of it alone."""
@@ -114,6 +124,7 @@ class R1(Regularizer):
     """|grad_x D(x)|^2 / 2 on real data; weight is gamma (Mescheder et al. 2018, equation 9)."""
 
     at = "real"
+    sees_generator = False
 
     def penalty(self, critic: CriticPass) -> Tensor:
         return 0.5 * critic.gradient("real").square().sum(1)
@@ -131,12 +142,16 @@ class R2(Regularizer):
 class GradientPenalty(Regularizer):
     """(|grad_x D(x)| - 1)^2 at x uniform between pairs of real and fake samples (Gulrajani et al. 2017, equation 3)."""
 
+    sees_generator = False
+
     def penalty(self, critic: CriticPass) -> Tensor:
         return (_gradient_at(_between(critic), critic).norm(dim=1) - 1.0).square()
 
 
 class ZeroCentered(Regularizer):
     """|grad_x D(x)|^2 at x uniform between pairs of real and fake samples (Thanh-Tung et al. 2019, 0-GP)."""
+
+    sees_generator = False
 
     def penalty(self, critic: CriticPass) -> Tensor:
         return _gradient_at(_between(critic), critic).square().sum(1)
@@ -148,6 +163,8 @@ class DRAGAN(Regularizer):
     As in the authors' code, delta = a s u / 2, with a ~ U(0, 1) per sample, u ~ U(0, 1) per element, and s the standard
     deviation of all elements of the batch, on each device separately.
     """
+
+    sees_generator = False
 
     def penalty(self, critic: CriticPass) -> Tensor:
         real = critic.real.x.detach()

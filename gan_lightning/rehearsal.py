@@ -77,7 +77,7 @@ def check_optimizers(gan: GAN, trainer: Trainer, data: RealData) -> None:
             option = f"{name}_optimizer"
             weights = [weight for network in players[name] for weight in network.parameters()]
             optimizer = _made(option, getattr(gan, option), weights)
-            if gan.schedule is not None:
+            if gan.schedule is not None and gan.scheduled in (name, "both"):
                 _made("schedule", gan.schedule, optimizer, steps)
 
 

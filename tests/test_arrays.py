@@ -69,7 +69,11 @@ def test_large_integers_keep_their_differences() -> None:
 def test_the_rules_are_what_they_say() -> None:
     scaled = fitted(ROWS, "standard")(ROWS).double().numpy()
     np.testing.assert_allclose(scaled, (ROWS - ROWS.mean(0)) / ROWS.std(0), atol=1e-5)
-    assert fitted(np.full((5, 1), 7.0), "standard")(np.full((5, 1), 7.0)).abs().max() == 0
+    for value in (7.0, 0.1, 0.7, 1e9 + 0.1, -1e-20, 0.0):  # whose mean is rounded
+        constant = np.full((9000, 1), value)
+        assert fitted(constant, "standard")(constant).abs().max() < 1e-6
+    with pytest.raises(UsageError, match=r"^The data have values whose spread is inf: give values below 1e150\.$"):
+        fitted(np.array([[1e200], [-1e200]]), "standard")
     scaled = fitted(ROWS, "range")(ROWS)
     assert (scaled.min(), scaled.max()) == (-1, 1)
     assert fitted(np.array([[5]], dtype=np.uint8), "range").limits == (0, 255)

@@ -81,10 +81,25 @@ def run(script: ModuleType, *arguments: object) -> None:
 
 def test_classes_by_name_and_by_number() -> None:
     assert [class_index(name, ("cat", "dog")) for name in ("dog", 0, "1")] == [1, 0, 1]
-    assert class_index(7, ("3", "7")) == class_index("7", ("3", "7")) == 1  # a name before a number
+    assert class_index(7, ("3", "7")) == class_index("7", ("3", "7")) == 1
     for name in ("cow", 2, -1):
         with pytest.raises(UsageError, match=f"There is no class {name!r}: choose from cat, dog"):
             class_index(name, ("cat", "dog"))
+
+
+def test_names_that_are_numbers_are_no_positions() -> None:
+    """``data.classes=[3,7]`` has no class 1, and 010 is the name that it is."""
+    assert class_index("7", ("3", "7")) == 1
+    for name, names in (("1", ("3", "7")), (1, ("001", "010")), ("10", ("001", "010"))):
+        with pytest.raises(UsageError, match=rf"There is no class {name!r}: choose from {', '.join(names)}\.$"):
+            class_index(name, names)
+    assert class_index("1", ("3", "seven")) == 1
+
+
+@pytest.mark.parametrize("labels", [3, "37"])
+def test_one_label_is_no_list(labels: int | str) -> None:
+    with pytest.raises(UsageError, match=rf"^labels is {labels!r}: give a list of classes, such as \[{labels!r}\]"):
+        asked_for(4, tuple("0123456789"), labels)  # type: ignore[arg-type]
 
 
 def test_no_labels_are_not_all_labels() -> None:

@@ -15,7 +15,7 @@ from torchvision.datasets import FakeData
 from torchvision.transforms import ToTensor
 
 from gan_lightning.checkpoints import load
-from gan_lightning.data.dataset import DatasetData
+from gan_lightning.data.dataset import DatasetData, _as_array
 from gan_lightning.errors import UsageError
 from gan_lightning.resumption import resume
 from gan_lightning.training import train
@@ -100,13 +100,23 @@ def test_items_of_every_kind(
     assert (data.sample_shape, data.class_names) == (shape, names)
 
 
+def test_pictures_keep_their_depth_and_lose_what_is_transparent() -> None:
+    values = np.arange(16, dtype=np.uint16).reshape(4, 4) * 4000
+    for deep in (Image.fromarray(values), Image.fromarray(values.astype(np.int32))):
+        assert np.array_equal(_as_array(deep), values)
+    hidden = Image.fromarray(np.dstack([np.full((4, 4), 7, np.uint8), np.zeros((4, 4), np.uint8)]), "LA")
+    assert (_as_array(hidden) == 255).all()
+    assert _as_array(hidden).shape == (3, 4, 4)
+
+
 @pytest.mark.parametrize(
     ("items", "options", "sentence"),
     [
         ([], {}, "Items has no items"),
         ([{"x": 1}], {}, "Item 0 of Items is a dict: give x or"),
         ([(torch.zeros(3), "cat")], {}, r"Item 0 of Items is \(Tensor, str\): give x or"),
-        ([torch.zeros(3), torch.zeros(4)], {}, r"items of different shapes, \(3,\) and \(4,\) \(item 1\): give all"),
+        ([torch.zeros(3), torch.zeros(4)], {}, r"shapes or types, float32 \(3,\) and float32 \(4,\) \(item 1\): give"),
+        ([torch.ones(2, dtype=int), torch.rand(2)], {}, r"types, int64 \(2,\) and float32 \(2,\) \(item 1\): give"),
         ([torch.zeros(3)], {"memory_limit": 1e-9}, r"takes 0.0 GiB, more than data.memory_limit=1e-09"),
     ],
 )

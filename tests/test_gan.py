@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import Any
 import pytest
 import torch
 from helpers import GivenData, fit, small_gan
-from lightning import Callback
+from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.nn.functional import relu, softplus
 from torch.testing import assert_close
+from torch.utils.data import DataLoader, SubsetRandomSampler
 
 from gan_lightning import losses, optim, priors
 from gan_lightning.errors import Diverged, UsageError
@@ -492,6 +494,30 @@ def test_divergence_names_step_and_loss(column: str) -> None:
     setattr(loss, column, lambda **logits: loss._maybe(original(**logits)))
     with pytest.raises(Diverged, match=f"{column}'s loss is nan at step 7:.*learning rate"):
         fit(small_gan(loss=loss), GivenData(rounds(10), N), 10, log_every_n_steps=5)
+
+
+def test_a_trainer_that_never_logs_trains() -> None:
+    logging, silent = small_gan(), small_gan()
+    silent.load_state_dict(logging.state_dict())
+    fit(logging, GivenData(rounds(4), N), 4, log_every_n_steps=1)
+    fit(silent, GivenData(rounds(4), N), 4, log_every_n_steps=0)
+    for name, value in logging.state_dict().items():
+        assert torch.equal(value, silent.state_dict()[name])
+
+
+@pytest.mark.parametrize(("chosen", "fails"), [(64, False), (63, True)])
+def test_batches_are_counted_by_the_loaders_sampler(chosen: int, fails: bool, tmp_path: Path) -> None:
+    sampler = SubsetRandomSampler(range(chosen))
+    loader = DataLoader(torch.randn(101, 2, dtype=torch.double), 32, sampler=sampler)
+    options: dict[str, Any] = {
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "default_root_dir": tmp_path,
+    }
+    trainer = Trainer(max_epochs=1, accelerator="cpu", logger=False, **options)
+    with pytest.raises(UsageError, match="A batch of 31 samples cannot") if fails else nullcontext():
+        trainer.fit(small_gan(critic_steps=2), loader)
+    assert trainer.global_step == (0 if fails else 2)
 
 
 def test_sampling_is_seeded_and_leaves_modes_and_random_state_alone() -> None:

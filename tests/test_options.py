@@ -41,6 +41,18 @@ def test_defaults_and_values() -> None:
     assert parse(Options, ["checkpoint=run", "limit=2", "limit=null"]).limit is None
 
 
+@pytest.mark.parametrize(
+    ("typed", "names"),
+    [
+        *(("[007,010]", ["007", "010"]), ("[yes, no, null]", ["yes", "no", "null"]), ("[1e3]", ["1e3"]), ("[]", [])),
+        ("['a, b',c]", ["a, b", "c"]),
+    ],
+)
+def test_texts_in_a_list_are_as_typed(typed: str, names: list[str]) -> None:
+    """YAML would read 010 as the number 8."""
+    assert parse(Options, ["checkpoint=run", f"names={typed}"]).names == names
+
+
 PATHS = [
     *("007", "2026-01-01", "true", "???", "runs/seed=0,lr=1e-3", "=", "out=b", "a b", " a ", "{x}", "[1]", "[a, b]"),
     *(

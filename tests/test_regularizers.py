@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch.func import jacrev, vmap
 from torch.testing import assert_close
 
 from gan_lightning.batch import Batch
+from gan_lightning.errors import UsageError
 from gan_lightning.finite_difference import R1Finite, R2Finite
 from gan_lightning.losses import Wasserstein
 from gan_lightning.regularizers import (
@@ -250,6 +252,22 @@ def test_weights_are_clipped_after_each_step_of_the_player(bare: bool) -> None:
     assert_close(gan.game.generator.state_dict(), g.state_dict(), rtol=1e-12, atol=1e-12)
     assert max(weight.abs().max().item() for weight in gan.game.discriminator.parameters()) == limit
     assert max(weight.abs().max().item() for weight in gan.game.generator.parameters()) > limit
+
+
+@pytest.mark.parametrize("kind", [*PENALTIES, *FINITE])
+def test_the_generator_has_only_penalties_that_depend_on_it(kind: type[Regularizer]) -> None:
+    refused = kind not in (R2, R2Finite)
+    match = (
+        rf"^{kind.__name__} penalizes the discriminator's gradient at points that the generator's weights do not move"
+    )
+    with pytest.raises(UsageError, match=match) if refused else nullcontext():
+        gan = small_gan(generator_regularizers={"penalty": kind(1.0)})
+        z = torch.randn(5, 3, dtype=torch.double)
+        fake = gan.game.generate(z)
+        terms = gan.game.generator_terms(Batch(torch.randn(5, 2, dtype=torch.double)), fake, 0)
+        slopes = torch.autograd.grad(terms.losses["penalty"], [*gan.game.generator.parameters()])
+        assert max(slope.abs().max() for slope in slopes) > 1e-6
+    assert small_gan(regularizers={"penalty": kind(1.0)})
 
 
 def test_a_limit_of_nothing_is_refused() -> None:

@@ -1,6 +1,7 @@
 """What networks cannot be trained with is found before training, and looking for it changes nothing."""
 
 import random
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from gan_lightning.errors import UsageError
 from gan_lightning.game import Game
 from gan_lightning.losses import LeastSquares
+from gan_lightning.optim import cosine
 from gan_lightning.rehearsal import check_networks, check_optimizers, ends_in_sigmoid
 
 
@@ -144,6 +146,14 @@ def test_an_error_in_ones_own_optimizer_keeps_its_traceback() -> None:
     with pytest.raises(TypeError, match="momentom") as failed:
         make(generator_optimizer=mine)
     assert failed.traceback[-1].name == "mine"
+
+
+def test_only_schedules_that_a_player_has_are_tried() -> None:
+    adam = partial(torch.optim.Adam, lr=0.1)
+    options = {"generator_optimizer": adam, "schedule": partial(cosine, beta2=0.9)}
+    make(**options, scheduled="generator")
+    with pytest.raises(UsageError, match=r"schedule\.beta2 is 0\.9, but SGD has no betas"):
+        make(**options, scheduled="both")
 
 
 def test_making_optimizers_draws_no_random_numbers_and_changes_no_weight() -> None:

@@ -125,6 +125,24 @@ def test_a_column_that_changed_is_refused(tmp_path: Path) -> None:
             data.setup()
 
 
+def test_constant_columns_count_in_no_metric(tmp_path: Path) -> None:
+    """They have a scale of their own in the data, and no distribution to differ from."""
+    rows = "".join(f"0.1,{i},{2 * i}\n" for i in range(100))
+    data = made(write(tmp_path / "t.csv", f"a,b,c\n{rows}"))
+    held_out = data.held_out_samples(100)
+    assert data._training.x[:, 0].abs().max() < 1e-6
+    metric = TableMetrics(data.blocks)
+    metric.update(Batch(held_out.x + torch.tensor([0.3, 0.0, 0.0])), held_out)
+    assert metric.compute() == {"ks": 0, "correlation_error": 0}
+
+
+@pytest.mark.parametrize("first", [20230101, 1_700_000_000, 10**18, 10**30])
+def test_large_close_numbers_are_drawn(tmp_path: Path, first: int) -> None:
+    rows = "".join(f"{first + i},{i},{2 * i}\n" for i in range(31))
+    data = made(write(tmp_path / "t.csv", f"date,b,c\n{rows}"))
+    assert data.picture(data.held_out_samples(10)).shape[0] == 3
+
+
 def test_the_metrics_are_those_of_other_libraries() -> None:
     noise = torch.Generator().manual_seed(0)
     x, y = torch.randn(200, 4, generator=noise), torch.randn(150, 4, generator=noise) @ torch.randn(4, 4)

@@ -39,12 +39,12 @@ if TYPE_CHECKING:
 SMALLER = (
     *("ks", "wasserstein", "jsd", "energy", "reverse_kl", "reverse_kl_high_quality", "total_variation"),
     *("fid", "kid", "intra_fid", "intra_fid_worst", "class_kl", "kl", "kl_exact"),
-    *("sliced_wasserstein", "c2st", "share_error", "correlation_error", "ks_amplitude", "ks_frequency"),
+    *("sliced_wasserstein", "share_error", "correlation_error", "ks_amplitude", "ks_frequency"),
     *("reconstruction_error", "l1"),
 )
 LARGER = (
     *("modes", "high_quality", "even", "distinct", "classes", "inception_score"),
-    *("precision", "recall", "density", "coverage", "class_accuracy", "category_match", "sine_share"),
+    *("precision", "recall", "coverage", "class_accuracy", "category_match", "sine_share"),
     *("class_high_quality", "class_high_quality_worst"),
 )
 ARROWS = dict.fromkeys(SMALLER, "↓") | dict.fromkeys(LARGER, "↑")

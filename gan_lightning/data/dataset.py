@@ -51,10 +51,11 @@ class DatasetData(Numbers):
         x, labels = np.empty((n, *first.shape), first.dtype), list[int]()
         for i in range(n):
             one, y = item(dataset, i, self.place)
-            if one.shape != first.shape:
+            if (one.shape, one.dtype) != (first.shape, first.dtype):
+                kinds = [f"{part.dtype} {part.shape}" for part in (first, one)]
                 raise UsageError(
-                    f"{self.place} has items of different shapes, {first.shape} and {one.shape} (item {i}): give all "
-                    "items one shape, for example by a transform."
+                    f"{self.place} has items of different shapes or types, {kinds[0]} and {kinds[1]} (item {i}): give "
+                    "all items one shape and type, for example by a transform."
                 )
             x[i] = one
             labels += [] if y is None else [y]
@@ -106,7 +107,11 @@ def _described(found: Any) -> str:
 
 def _as_array(x: Any) -> np.ndarray:
     if isinstance(x, Image.Image):
-        x = np.asarray(x if x.mode in ("L", "RGB", "I;16", "F") else x.convert("RGB"))
+        if x.mode.startswith("I") or x.mode in ("L", "RGB", "F"):
+            return np.moveaxis(np.asarray(x), -1, 0) if x.mode == "RGB" else np.asarray(x)
+        on_white = Image.new("RGBA", x.size, "white")  # what an alpha channel hides is white, as in image_folder
+        on_white.alpha_composite(x.convert("RGBA"))
+        x = np.asarray(on_white.convert("RGB"))
         return np.moveaxis(x, -1, 0) if x.ndim == 3 else x
     if isinstance(x, Tensor):
         x = x.detach().cpu()

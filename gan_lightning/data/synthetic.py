@@ -65,7 +65,7 @@ class Synthetic(RealData):
         self.validation_samples = validation_samples
         self.fixed_samples = fixed_samples
         known = metrics_of(distribution)
-        self.monitor = next(((f"val/{name}", "min") for name in ("ks", "reverse_kl", "jsd") if name in known), None)
+        self.monitor = f"val/{next((name for name in ('ks', 'reverse_kl', 'jsd') if name in known), 'energy')}", "min"
         self._rounds_per_epoch = rounds_per_epoch
 
     @property

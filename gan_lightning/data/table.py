@@ -16,6 +16,7 @@ from torchmetrics import Metric
 from gan_lightning import pictures
 from gan_lightning.batch import Batch
 from gan_lightning.config import one_line
+from gan_lightning.data.scaling import fitted
 from gan_lightning.data.tensors import Source, TensorData
 from gan_lightning.errors import UsageError
 from gan_lightning.metrics.table import TableMetrics
@@ -77,8 +78,8 @@ class TableData(TensorData):
         """Describe a column in plain containers."""
         if name not in self.categorical and _is_numeric(values):
             x = self._numbers(values)
-            mean, std = float(x.mean()), float(x.std())
-            return {"name": name, "mean": mean, "std": std or 1.0, "decimals": decimals_of(texts)}
+            scaling = fitted(x[:, None], "standard")
+            return {"name": name, "mean": scaling.offset[0], "std": scaling.scale[0], "decimals": decimals_of(texts)}
         categories = texts.astype("category").cat.categories.tolist()  # sorted
         if not 2 <= len(categories) <= MOST:
             raise UsageError(
@@ -130,9 +131,9 @@ class TableData(TensorData):
 
     def picture(self, samples: Batch, columns: int | None = None) -> Tensor:
         """Pairwise marginals in the columns' own units, categories as indices, over held-out rows."""
-        held_out = None if self._held_out is None else self.in_units(self._held_out.x).float()
+        held_out = None if self._held_out is None else self.in_units(self._held_out.x)
         names = [column["name"] for column in self.units["columns"]]
-        return pictures.draw(self.in_units(samples.x).float(), reference=held_out, names=names)
+        return pictures.draw(self.in_units(samples.x), reference=held_out, names=names)
 
 
 def _decoded(column: Mapping[str, Any], part: Tensor) -> Tensor:

@@ -193,8 +193,8 @@ class TensorData(RealData):
         """A grid of images, or a plot of rows in their own units, over the held-out rows if they have been read."""
         if self.value_range is not None:
             return super().picture(samples, columns)
-        held_out = None if self._held_out is None else self.in_units(self._held_out.x).float()
-        return pictures.draw(self.in_units(samples.x).float(), labels=samples.y, reference=held_out)
+        held_out = None if self._held_out is None else self.in_units(self._held_out.x).double()
+        return pictures.draw(self.in_units(samples.x).double(), labels=samples.y, reference=held_out)
 
 
 def _floats(samples: Batch) -> Batch:

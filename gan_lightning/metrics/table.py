@@ -8,6 +8,8 @@ from torch.nn.functional import one_hot
 
 from gan_lightning.metrics.energy import TwoSamples
 
+CONSTANT = 1e-6  # the range of a standardized column below which it is constant but for rounding
+
 
 def two_sample_ks(x: Tensor, y: Tensor) -> Tensor:
     """sup_t |F(t) - G(t)| of the empirical cdfs of samples (N,) and (M,) (Kolmogorov 1933, Smirnov 1939)."""
@@ -28,8 +30,8 @@ class TableMetrics(TwoSamples):
     """``ks``, ``share_error`` and ``correlation_error``, each for the worst column, category or pair of columns.
 
     These are the largest KS distance of a numeric column, and the largest absolute differences of a category's share
-    and of the correlation of two numeric columns. ``blocks`` are the columns' widths, 1 for a numeric column; in a
-    wider block the argmax is the category.
+    and of the correlation of two numeric columns; columns that are constant in the held-out rows are left out.
+    ``blocks`` are the columns' widths, 1 for a numeric column; in a wider block the argmax is the category.
     """
 
     def __init__(self, blocks: Sequence[int]) -> None:
@@ -39,7 +41,7 @@ class TableMetrics(TwoSamples):
     def compute(self) -> dict[str, Tensor]:
         x, y = (part.double().split(self.blocks, 1) for part in self.both())
         values: dict[str, Tensor] = {}
-        numeric = [i for i, width in enumerate(self.blocks) if width == 1]
+        numeric = [i for i, width in enumerate(self.blocks) if width == 1 and y[i].max() - y[i].min() > CONSTANT]
         if numeric:
             values["ks"] = torch.stack([two_sample_ks(x[i][:, 0], y[i][:, 0]) for i in numeric]).max()
             a, b = (correlations(torch.cat([part[i] for i in numeric], 1)) for part in (x, y))

@@ -300,17 +300,17 @@ def normals(d: int) -> Distribution:
 
 
 OTHERS = [
-    (MultivariateNormal(torch.zeros(2), torch.eye(2)), (2,), set(), None),
-    (MultivariateNormal(torch.zeros(1), torch.eye(1)), (1,), set(), None),
-    (normals(3), (3,), OF_MANY, None),
+    (MultivariateNormal(torch.zeros(2), torch.eye(2)), (2,), set(), ("val/energy", "min")),
+    (MultivariateNormal(torch.zeros(1), torch.eye(1)), (1,), set(), ("val/energy", "min")),
+    (normals(3), (3,), OF_MANY, ("val/energy", "min")),
     (normals(1), (1,), {"ks", "wasserstein", "jsd"}, ("val/ks", "min")),
     (Normal(0.0, 1.0), (1,), {"ks", "wasserstein", "jsd"}, ("val/ks", "min")),
     (Exponential(1.0), (1,), {"ks", "wasserstein", "jsd"}, ("val/ks", "min")),
     (Uniform(0.0, 1.0), (1,), {"ks", "wasserstein", "jsd"}, ("val/ks", "min")),
-    (Beta(2.0, 2.0), (1,), set(), None),
-    (Categorical(torch.ones(3)), (1,), set(), None),
-    (MultivariateNormal(torch.zeros(2).double(), torch.eye(2).double()), (2,), set(), None),
-    (Independent(Normal(torch.zeros(3, 4), 1.0), 2), (3, 4), set(), None),
+    (Beta(2.0, 2.0), (1,), set(), ("val/energy", "min")),
+    (Categorical(torch.ones(3)), (1,), set(), ("val/energy", "min")),
+    (MultivariateNormal(torch.zeros(2).double(), torch.eye(2).double()), (2,), set(), ("val/energy", "min")),
+    (Independent(Normal(torch.zeros(3, 4), 1.0), 2), (3, 4), set(), ("val/energy", "min")),
     (GaussianMixture(torch.zeros(1, 2), 1.0), (2,), {"jsd"}, ("val/jsd", "min")),
     (
         GaussianMixture(torch.eye(5), 0.1),
