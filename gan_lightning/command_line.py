@@ -65,10 +65,15 @@ def for_hydra(arguments: Sequence[str]) -> list[str]:
     """Quote the values of path options for Hydra, but not the commas of a sweep.
 
     Raises:
-        UsageError: a path is empty, --config-dir is not a folder, or trust is given without resume.
+        UsageError: a path is empty, --config-dir is not a folder, trust is given without resume, or an option of Hydra
+            would not do what it says.
     """
     given = get_args_parser().parse_args(list(arguments))
     _check_config_dir(given.config_dir)
+    if any(_name(argument) == "hydra.job.chdir" for argument in given.overrides):
+        raise UsageError("hydra.job.chdir changes the folder that paths are relative to: leave it out.")
+    if given.multirun and any(_name(argument) == "hydra.run.dir" for argument in given.overrides):
+        raise UsageError("hydra.run.dir is the folder of one run: for a sweep, give hydra.sweep.dir=FOLDER.")
     ready = [_quoted(argument, given.multirun) for argument in arguments]
     if any(_name(argument) == "trust" for argument in arguments):
         raise UsageError("trust applies to the files of a run: give it together with resume=RUN_FOLDER.")

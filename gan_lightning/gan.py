@@ -31,7 +31,7 @@ from gan_lightning.rounds import Order, Round
 from gan_lightning.schedules import HalfLife, Ramp
 from gan_lightning.strategy import Replicas
 from gan_lightning.streams import Streams
-from gan_lightning.validation import EQUILIBRIUM, Validation
+from gan_lightning.validation import Validation, equilibrium
 
 OptimizerFactory = Callable[..., Optimizer]
 Scheduled = Literal["both", "generator", "discriminator"]
@@ -147,7 +147,9 @@ class GAN(LightningModule):
             y = asked_for(n, self.class_names, labels)
             return y.to(self.dtype) if y.is_floating_point() else y
         if labels is not None:
-            raise UsageError("The networks are not conditional: leave out labels, or set model.conditional=true.")
+            raise UsageError(
+                "The networks are not conditional: leave out classes, or train with model.conditional=true."
+            )
         return None
 
     @property
@@ -265,7 +267,7 @@ class GAN(LightningModule):
         self.log_dict(values, prog_bar=True, logger=False, sync_dist=True)  # equal on all ranks already
         numbers = {name: value.item() for name, value in values.items()}
         if "val/value" in numbers:
-            numbers["val/value_bound"] = EQUILIBRIUM  # a reference line in plots
+            numbers["val/value_bound"] = equilibrium(self.game.loss)  # a reference line in plots
         for logger in self.loggers:
             logger.log_metrics(numbers, step=self.trainer.global_step)
 

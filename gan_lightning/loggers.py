@@ -349,11 +349,16 @@ def claim(loggers: Iterable[Logger], run: Path, is_new: bool) -> None:
     """Claim the loggers' folders other than the run's own for this run, which truncates their files when it resumes.
 
     Raises:
-        UsageError: a folder belongs to another run, holds curves already, or cannot be written.
+        UsageError: a folder belongs to another run, holds curves already, or cannot be written; or two loggers would
+            write the same file.
     """
+    claimed = set()
     for logger in loggers:
         if isinstance(logger, EventFile | CSVFile):
             place, own = Path(os.path.realpath(logger.log_dir)), Path(os.path.realpath(run))
+            if (type(logger), place) in claimed:
+                raise UsageError(f"Two loggers write {type(logger).__name__} in {place}: give each its own save_dir.")
+            claimed.add((type(logger), place))
             if place != own:
                 _claim(place, own, is_new)
 

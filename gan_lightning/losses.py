@@ -4,6 +4,8 @@ Every loss has ``discriminator(real_logits=..., fake_logits=...)`` and ``generat
 logits and losses have shape (N,). ``Game`` takes the mean.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu, softplus
@@ -15,7 +17,9 @@ class Loss(nn.Module):
     """Base of the adversarial losses."""
 
     generator_needs_real = False  # whether the generator's loss depends on D(real)
-    threshold = 0.0  # the logit above which the discriminator says "real"
+    middle = 0.0  # the logit halfway between the targets of real and generated data, before label smoothing
+    threshold = 0.0  # the logit above which the discriminator says "real": the optimal one where p_data = p_g
+    real_target = 1.0  # what D(x) is trained to be on real data, if it is a probability
     is_probability = False  # whether D(x) = sigmoid(logit) is trained to be the probability that x is real
     is_shift_invariant = False  # whether only differences of logits matter, so that no single logit means "real"
 
@@ -31,7 +35,10 @@ class Loss(nn.Module):
 
 
 class _Smoothed(Loss):
-    """A loss whose target for real data is 1 - label_smoothing (one-sided; Salimans et al. 2016, section 3.4)."""
+    """A loss whose target for real data is 1 - label_smoothing (one-sided; Salimans et al. 2016, section 3.4).
+
+    The optimal D is then (1 - label_smoothing) p_data / (p_data + p_g).
+    """
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()
@@ -46,6 +53,10 @@ class NonSaturating(_Smoothed):
     """L_D = -log D(x) - log(1 - D(G(z))), L_G = -log D(G(z)) (Goodfellow et al. 2014, section 3)."""
 
     is_probability = True
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        super().__init__(label_smoothing)
+        self.threshold = math.log(self.real_target / (2 - self.real_target))  # D(x) = real_target / 2
 
     def discriminator(self, *, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         # BCE(l, t) = softplus(l) - t l
@@ -65,7 +76,11 @@ class Minimax(NonSaturating):
 class LeastSquares(_Smoothed):
     """L_D = ((D(x) - 1)^2 + D(G(z))^2) / 2, L_G = (D(G(z)) - 1)^2 / 2 (Mao et al. 2017, equation 9)."""
 
-    threshold = 0.5
+    middle = threshold = 0.5
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        super().__init__(label_smoothing)
+        self.threshold = self.real_target / 2
 
     def discriminator(self, *, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return 0.5 * ((real_logits - self.real_target).square() + fake_logits.square())

@@ -52,7 +52,8 @@ def find_runs(folders: list[Path], name: str) -> list[Run]:
     for folder in folders:
         if not folder.is_dir():
             raise UsageError(f"{folder} is not a folder: give a folder of runs, such as multirun/TIME.")
-        for place, _, files in os.walk(folder):
+        for place, folders_in, files in os.walk(folder):
+            folders_in[:] = [name for name in folders_in if not name.startswith(".")]  # such as Hydra's own
             if name in files or "config.yaml" in files:
                 found[Path(place).resolve()] = Path(place)
     return [run for path in sorted(found.values()) if (run := read_run(path, name)) is not None]

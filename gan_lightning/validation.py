@@ -11,9 +11,13 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 from gan_lightning.absent import Absent
 from gan_lightning.batch import Batch
 from gan_lightning.game import Game
+from gan_lightning.losses import Loss
 from gan_lightning.streams import fixed_rows, stream_seed
 
-EQUILIBRIUM = -math.log(4)  # of the game's value
+
+def equilibrium(loss: Loss) -> float:
+    """The game's value where p_g = p_data and D is optimal, real_target / 2; -log 4 without label smoothing."""
+    return math.log(loss.real_target / 2) + math.log(1 - loss.real_target / 2)
 
 
 def has_value(game: Game) -> bool:
@@ -29,7 +33,7 @@ def latents_seed(seed: int) -> int:
 class Validation(nn.Module):
     """The data's metrics, and the game's value V(D, G) if D is a probability.
 
-    V = E log D(x) + E log(1 - D(G(z))), which is -log 4 at the equilibrium (Goodfellow et al. 2014, equation 1).
+    V = E log D(x) + E log(1 - D(G(z))) (Goodfellow et al. 2014, equation 1).
     """
 
     def __init__(self, metrics: Mapping[str, Metric]) -> None:

@@ -108,8 +108,12 @@ def main() -> None:
         else:
             import pandas as pd
 
-            for name, error in errors(pd.read_csv(options.samples)).items():
-                print(f"{name:<13} {error:.4f}")
+            try:
+                samples = pd.read_csv(options.samples)
+            except ValueError as error:
+                raise UsageError(f"samples={options.samples} is no CSV file ({error}): give one.") from error
+            for name, difference in errors(samples).items():
+                print(f"{name:<13} {difference:.4f}")
 
 
 if __name__ == "__main__":

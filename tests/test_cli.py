@@ -156,6 +156,8 @@ WRONG = [
     (["-m", "seed=-1,-2"], "-1"),
     (["-m", "data=mnist,gaussian", "data.root=nowhere"], "data.root is not an option of every run in this sweep"),
     (["-m", "data=ring,grid", "data.distribution.std=1"], "data.distribution.std is not an option here"),
+    (["-m", "seed=0,1", "hydra.run.dir=mine"], "hydra.run.dir is the folder of one run: for a sweep, give hydra.sweep"),
+    (["hydra.job.chdir=true"], "hydra.job.chdir changes the folder that paths are relative to: leave it out"),
     (["-m", "seed=0,1", "hydra.sweep.dirr=x"], "hydra.sweep.dirr is not an option here"),
 ]
 

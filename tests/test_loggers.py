@@ -342,6 +342,12 @@ def test_a_logger_of_ones_own_gets_no_picture_and_no_complaint(tmp_path: Path) -
 BARE = (*(option for option in TINY if "callbacks" not in option), "callbacks=none", "trainer.max_steps=10")
 
 
+def test_two_loggers_of_one_file_are_refused(configure: Configure, tmp_path: Path) -> None:
+    second = "+logger.second={_target_: gan_lightning.loggers.CSVFile}"
+    with pytest.raises(UsageError, match=r"^Two loggers write CSVFile in .*: give each its own save_dir\.$"):
+        train(configure(*BARE, "logger=csv", second, "callbacks=default"), tmp_path / "a")
+
+
 @pytest.mark.parametrize("name", ["tensorboard", "csv"])
 def test_a_folder_for_curves_is_one_runs_alone(configure: Configure, tmp_path: Path, name: str) -> None:
     """By whichever run it is asked for, a new one or one that goes on; what is there stays."""

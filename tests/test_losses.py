@@ -146,6 +146,8 @@ def test_optimal_discriminator(loss: type[NonSaturating | LeastSquares], smoothi
         of_real, of_fake = torch.autograd.grad(value, [real, fake])
         return (p * of_real + q * of_fake).item()
 
+    if p == q:
+        assert loss(label_smoothing=smoothing).threshold == pytest.approx(logit.item(), abs=1e-12)
     assert gradient_at(logit) == pytest.approx(0.0, abs=1e-12)
     assert gradient_at(logit - 0.01) < -1e-4
     assert gradient_at(logit + 0.01) > 1e-4

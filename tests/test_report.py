@@ -192,9 +192,17 @@ def test_runs_are_one_setting_if_only_seed_place_and_resume_differ(report: Scrip
     assert report(tmp_path).rows == [["ring", "3", "0.5 ± 0", "1 ± 0"]]
 
 
-@pytest.mark.parametrize(
-    "kind", ["gan_lightning.data.folder.ImageFolder", "gan_lightning.data.pairs.PairedFolder", "own.X"]
-)
+def test_hidden_folders_hold_no_runs(report: Script, tmp_path: Path) -> None:
+    """Such as Hydra's own copy of a configuration."""
+    write(tmp_path / "0", options(0), val__ks=0.5)
+    write(tmp_path / "0" / ".hydra", options(0))
+    (tmp_path / "0" / ".hydra" / "metrics.json").unlink()
+    printed = report(tmp_path)
+    assert len(printed.rows) == 1
+    assert not any(".hydra" in note for note in printed.notes)
+
+
+@pytest.mark.parametrize("kind", ["folder.ImageFolder", "pairs.PairedFolder", "own.Images"])
 def test_images_of_other_folders_are_other_settings(report: Script, tmp_path: Path, kind: str) -> None:
     for i, animal in enumerate(("cats", "dogs")):
         data = {"_target_": f"gan_lightning.data.{kind}", "root": animal, "seed": i}
@@ -458,6 +466,7 @@ def test_refusals(report: Script, runs: Path, tmp_path: Path) -> None:
     assert f"no run with metrics.json below {tmp_path / 'stopped'}" in refusal(report, tmp_path / "stopped")
     assert "no run has val/kss: choose from seconds, step, val/ks" in refusal(report, runs, "metrics=[val/kss]")
     assert "ends.txt is not a picture" in refusal(report, runs, "figure=ends.txt")
+    assert "give each a name of its own" in refusal(report, runs, "figure=a.png", "curves=a.png")
     assert "curves has nothing to draw" in refusal(report, runs, f"curves={tmp_path / 'c.png'}")
     write(tmp_path / "images" / "0", options(0, "images"), seconds=1.0)
     assert "figure has nothing to draw" in refusal(report, tmp_path / "images", f"figure={tmp_path / 'f.png'}")

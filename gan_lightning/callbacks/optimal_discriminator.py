@@ -23,9 +23,10 @@ CELLS = 8  # of the kernel density estimate, per interval between two points
 class OptimalDiscriminator(Periodic):
     """Draws ``discriminator/STEP.png`` and logs ``theory/discriminator_gap`` every ``every_n_steps``, for 1-D data.
 
-    D*(x) = p_data(x) / (p_data(x) + p_g(x)) (equation 2), where p_g is a kernel density estimate from ``samples``
-    samples of the live generator; the gap is E_{p_data} |D - D*|. Draws nothing without data of known density, a loss
-    whose D is a probability, and a D of single samples without classes, since D* differs between classes.
+    D*(x) = p_data(x) / (p_data(x) + p_g(x)) (equation 2), times 1 - label_smoothing; p_g is a kernel density estimate
+    from ``samples`` samples of the live generator; the gap is E_{p_data} |D - D*|. Draws nothing without data of known
+    density, a loss whose D is a probability, and a D of single samples without classes, since D* differs between
+    classes.
     """
 
     def __init__(self, every_n_steps: int = 500, samples: int = 10_000) -> None:
@@ -49,7 +50,7 @@ class OptimalDiscriminator(Periodic):
         p_g = kernel_density(generated, x)
         with torch.no_grad(), evaluating(game):
             d = torch.sigmoid(game.judge(Batch(x[:, None].to(module.device).to(module.dtype))).float()).cpu()
-        optimal = p_data / (p_data + p_g).clamp(min=1e-12)
+        optimal = game.loss.real_target * p_data / (p_data + p_g).clamp(min=1e-12)
         gap = torch.trapezoid(p_data * (d - optimal).abs(), x).item()
         picture = figure(x, p_data, p_g, d, optimal)
         for logger in trainer.loggers:

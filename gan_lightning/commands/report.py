@@ -70,6 +70,9 @@ class Options:
         for picture in (self.figure, self.curves):
             if picture:
                 check_picture(picture)
+        outputs = [path for path in (self.csv, self.figure, self.curves) if path]
+        if len(set(outputs)) < len(outputs):
+            raise UsageError("csv, figure and curves are different files: give each a name of its own.")
 
 
 # ---------------------------------------------------------------------------------------------------------- table

@@ -68,6 +68,8 @@ class TableData(TensorData):
 
     def _names(self, present: list[str]) -> list[str]:
         names = present if self.columns is None else self.columns
+        if not names or len(set(names)) < len(names):
+            raise UsageError(f"data.columns is {list(names)}: give at least one name, each once, or null for all.")
         if absent := [name for name in [*names, *self.categorical] if name not in present]:
             raise UsageError(
                 f"data names the column {absent[0]}, which is not in {self.path}: it has {', '.join(present)}."
@@ -192,6 +194,9 @@ def read_table(path: Path) -> tuple["DataFrame", "DataFrame"]:
             f"data.path={path} cannot be read as CSV ({one_line(error)}): give a file in UTF-8 whose rows have as many "
             "cells as its header."
         ) from error
+    separator = next((mark for mark in (";", "\t") if len(names) == 1 and mark in str(names.iloc[0])), None)
+    if separator is not None:
+        raise UsageError(f"data.path={path} has {separator!r} between its columns: save it with commas.")
     if texts.empty or names.duplicated().any():
         what = "has no rows" if texts.empty else "has two columns of the same name"
         raise UsageError(f"data.path={path} {what}: give a CSV file with a header of distinct names and rows.")

@@ -67,7 +67,7 @@ class BiGAN(Game):
         real, fake = self.prepare(real), self.prepare(fake)
         terms = super().generator_terms(real, fake, update)
         if not self.loss.generator_needs_real:  # otherwise E already has a gradient
-            mirrored = 2 * self.loss.threshold - self.judge(real)
+            mirrored = 2 * self.loss.middle - self.judge(real)
             terms.losses["encoder"] = self.loss.generator(real_logits=None, fake_logits=mirrored).mean()
         return terms
 
