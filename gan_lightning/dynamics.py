@@ -134,7 +134,7 @@ def dirac_growth(theta: Tensor, psi: Tensor, h: float) -> Tensor:
 
 
 def r1_eigenvalues(gamma: float) -> tuple[complex, complex]:
-    """-gamma/2 +- sqrt(gamma^2/4 - f'(0)^2) of v's Jacobian at 0 with R1 or R2 (Mescheder et al. 2018, section 4)."""
+    """-gamma/2 +- sqrt(gamma^2/4 - f'(0)^2) of v's Jacobian at 0 with R1 or R2 (Mescheder et al. 2018, section 3)."""
     return _conjugates(-gamma / 2, SLOPE)
 
 

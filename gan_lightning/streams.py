@@ -1,4 +1,7 @@
-"""Every random number of a run as a function of (seed, name, step, rank)."""
+"""Every random number of a run as a function of its seed, the step, the rank, and the draws before it in the step.
+
+So a penalty that draws points changes the latents after it; settings with and without it do not share them.
+"""
 
 import hashlib
 from collections.abc import Callable, Iterator

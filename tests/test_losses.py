@@ -19,6 +19,7 @@ from gan_lightning.losses import (
     Relativistic,
     Wasserstein,
 )
+from gan_lightning.validation import equilibrium
 
 LOSSES = [NonSaturating, Minimax, LeastSquares, Wasserstein, Hinge, Relativistic]
 SMOOTHED = [NonSaturating, Minimax, LeastSquares]
@@ -201,6 +202,14 @@ def test_output_is_a_probability_only_for_classifiers(loss: type[Loss]) -> None:
     assert loss.is_probability is classifies
     expected = 1 / (1 + (-logits).exp()) if classifies else logits
     assert_close(loss().output(logits).detach(), expected.detach())
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+def test_the_value_at_the_equilibrium(smoothing: float) -> None:
+    """E log D + E log(1 - D) where D is optimal for equal densities."""
+    d = (1 - smoothing) / 2
+    assert equilibrium(NonSaturating(smoothing)) == pytest.approx(math.log(d) + math.log1p(-d), rel=1e-12)
+    assert equilibrium(NonSaturating(smoothing)) == pytest.approx(-math.log(4) + math.log(1 - smoothing**2), rel=1e-12)
 
 
 def test_thresholds() -> None:

@@ -17,7 +17,10 @@ SLOPE = 0.3
 
 
 def initialize(network: nn.Module) -> None:
-    """Initialize weights from N(0, 0.02) and biases to 0; BatchNorm keeps 1 and 0."""
+    """Initialize weights from N(0, 0.02) and biases to 0; BatchNorm keeps 1 and 0.
+
+    The authors truncate the normal distribution of convolutions at two standard deviations.
+    """
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(module.weight, 0.0, 0.02)

@@ -1,4 +1,4 @@
-"""The residual networks of Miyato et al. 2018 (table 3) for images of any height and width."""
+"""The residual networks of Miyato et al. 2018 (table 4) for images of any height and width; D's last layer has a bias."""
 
 import math
 

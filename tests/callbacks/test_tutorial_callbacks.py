@@ -486,6 +486,20 @@ def test_nothing_is_drawn_where_d_is_no_probability(tmp_path: Path, loss: type[l
     assert "theory/discriminator_gap" not in log.lines
 
 
+def test_smoothed_labels_move_the_optimum(tmp_path: Path) -> None:
+    """G makes the data's distribution, and D says half of its target everywhere: no gap but the density's error."""
+    log, gan = _KeepLog(), line_gan(losses.NonSaturating(0.2), generator_optimizer=STILL, discriminator_optimizer=STILL)
+    with torch.no_grad():
+        for weight, value in zip(gan.game.generator.parameters(), (1.0, 0.0), strict=True):
+            weight.fill_(value)
+        for weight in gan.game.discriminator.parameters():
+            weight.zero_()
+        gan.game.discriminator[2].bias.fill_(math.log(0.4 / 0.6))
+    callbacks = [OptimalDiscriminator(2)]
+    fit(gan, line_data(gaussian()), 2, callbacks=callbacks, default_root_dir=tmp_path, logger=log, **QUIET)
+    assert log.lines["theory/discriminator_gap"][2] < 0.01
+
+
 def test_the_gap_is_that_of_the_games_first_output(tmp_path: Path) -> None:
     """SAN's discriminator gives a second one, its direction."""
     log, plain = _KeepLog(), line_gan()
