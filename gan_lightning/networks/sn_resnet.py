@@ -1,4 +1,7 @@
-"""The residual networks of Miyato et al. 2018 (table 4) for images of any height and width; D's last layer has a bias."""
+"""The residual networks of Miyato et al. 2018 (table 4) for images of any height and width.
+
+Unlike the authors', D's last layer has a bias.
+"""
 
 import math
 
