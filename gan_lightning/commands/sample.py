@@ -147,6 +147,8 @@ def images_of(options: Options, gan: "GAN", data: "RealData") -> "Tensor | None"
         return None
     if options.inputs is None or options.mode is not Mode.samples:
         raise UsageError("This generator translates images: give inputs=FOLDER, without mode.")
+    if options.classes or options.truncation is not None:
+        raise UsageError("This generator translates images: leave out classes and truncation.")
     assert isinstance(data, Pairs)
     channels, *size = data.sample_shape
     form: dict[str, Any] = {"fit": data.fit, "depth": data.depth, "range": data.range}

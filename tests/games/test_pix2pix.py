@@ -121,6 +121,10 @@ def test_without_images_there_is_one_sentence(tmp_path: Path, monkeypatch: pytes
     command(monkeypatch, "sample", run, tmp_path / "samples.png", refusal="give inputs=FOLDER")
     empty = f"inputs={tmp_path / 'run' / 'checkpoints'}"
     command(monkeypatch, "sample", run, tmp_path / "a.png", empty, refusal="inputs=.* has no image")
+    for other in ("classes=[1]", "truncation=0.5"):
+        command(
+            monkeypatch, "sample", run, tmp_path / "a.png", empty, other, refusal="leave out classes and truncation"
+        )
     assert {path.name for path in tmp_path.iterdir()} == {"data", "run"}
 
 
