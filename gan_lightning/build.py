@@ -17,7 +17,7 @@ from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfi
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from gan_lightning.callbacks.checkpoint import AtomicCheckpointIO, checkpoints
+from gan_lightning.callbacks.checkpoint import AtomicCheckpointIO, RunCheckpoint, checkpoints
 from gan_lightning.config import one_line
 from gan_lightning.data.loader import RealData
 from gan_lightning.errors import UsageError
@@ -151,6 +151,8 @@ def build_trainer(config: DictConfig, folder: Path, callbacks: list[Callback]) -
             callback.dirpath = str(checkpoints(folder))  # not in a logger's folder
     if options["enable_model_summary"]:
         callbacks = [*callbacks, RichModelSummary(max_depth=2)]  # Lightning's own would print nothing here
+    # last, so that what it saves, or stops after, has been seen by other callbacks; Lightning keeps this order
+    callbacks = sorted(callbacks, key=lambda callback: isinstance(callback, RunCheckpoint))
     # Lightning must not add what conf/callbacks leaves out
     options["enable_checkpointing"] = any(isinstance(callback, Checkpoint) for callback in callbacks)
     options["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in callbacks)

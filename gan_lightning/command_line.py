@@ -70,7 +70,7 @@ def for_hydra(arguments: Sequence[str]) -> list[str]:
     """
     given = get_args_parser().parse_args(list(arguments))
     _check_config_dir(given.config_dir)
-    if any(_name(argument) == "hydra.job.chdir" for argument in given.overrides):
+    if any(_name(argument) == "hydra.job.chdir" and _text(argument) != "false" for argument in given.overrides):
         raise UsageError("hydra.job.chdir changes the folder that paths are relative to: leave it out.")
     if given.multirun and any(_name(argument) == "hydra.run.dir" for argument in given.overrides):
         raise UsageError("hydra.run.dir is the folder of one run: for a sweep, give hydra.sweep.dir=FOLDER.")

@@ -47,7 +47,7 @@ def asked_for(n: int, names: Sequence[str], labels: Tensor | Sequence[int | str]
     if isinstance(labels, str | int):
         raise UsageError(f"labels is {labels!r}: give a list of classes, such as [{labels!r}], or a tensor of labels.")
     chosen = names if labels is None else labels
-    if not chosen:
+    if len(chosen) == 0:
         raise UsageError(f"labels is empty: give classes to alternate between, {', '.join(names)}, or None for all.")
     return in_turn([class_index(name, names) for name in chosen], n)
 

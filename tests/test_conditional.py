@@ -104,6 +104,7 @@ def test_one_label_is_no_list(labels: int | str) -> None:
 
 def test_no_labels_are_not_all_labels() -> None:
     assert asked_for(3, ("cat", "dog")).tolist() == [0, 1, 0]
+    assert asked_for(3, ("cat", "dog"), np.array([1, 0])).tolist() == [1, 0, 1]  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"^labels is empty: give classes to alternate between, cat, dog, or None"):
         asked_for(3, ("cat", "dog"), [])
 

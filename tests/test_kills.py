@@ -411,6 +411,18 @@ def test_a_run_stops_after_the_validation_of_its_batch(tmp_path: Path, whole: Wh
     assert_same_run(run, expected)
 
 
+def test_a_checkpoint_of_the_users_sees_the_validation_that_a_run_stops_at(tmp_path: Path) -> None:
+    """Whatever Lightning saves besides: resumed, the run does not repeat that validation."""
+    kept = ("+callbacks.kept._target_=lightning.pytorch.callbacks.ModelCheckpoint", "+callbacks.kept.monitor=val/value")
+    run = tmp_path / "run"
+    config = configured("validation within epochs", *kept)
+    assert in_child(lambda: begun_or_resumed(config, run, Once(8, kill(signal.SIGTERM)))) == 128 + signal.SIGTERM
+    (state,) = (value for name, value in saved(run, "last.ckpt")["callbacks"].items() if "ModelCheckpoint" in name)
+    assert state["current_score"].item() == pytest.approx(
+        float([row for row in rows(run) if "val/value" in row][-1]["val/value"])
+    )
+
+
 PROLONGED = {  # by limits: a shorter one, at a step, and the longer one, of which the whole run is
     "steps": ("trainer.max_steps={}", ["trainer.max_steps=50"]),
     "epochs": ("trainer.max_epochs={}", ["trainer.max_epochs=3"]),

@@ -112,7 +112,7 @@ def _as_array(x: Any) -> np.ndarray:
         on_white = Image.new("RGBA", x.size, "white")  # what an alpha channel hides is white, as in image_folder
         on_white.alpha_composite(x.convert("RGBA"))
         x = np.asarray(on_white.convert("RGB"))
-        return np.moveaxis(x, -1, 0) if x.ndim == 3 else x
+        return np.moveaxis(x, -1, 0)
     if isinstance(x, Tensor):
         x = x.detach().cpu()
         return (x.float() if x.dtype == torch.bfloat16 else x).numpy()

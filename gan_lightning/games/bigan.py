@@ -20,7 +20,7 @@ class Pair(Batch):
 class BiGAN(Game):
     """An encoder E, (N, *sample_shape) to (N, latent_size), trains with G; at the optimum it inverts G (theorem 2).
 
-    E's loss is G's with real and fake exchanged: D's output on (x, E(x)), reflected about the threshold. Gradient
+    E's loss is G's with real and fake exchanged: D's output on (x, E(x)), reflected about the targets' middle. Gradient
     penalties apply to both halves of a pair.
     """
 
