@@ -284,11 +284,14 @@ def set_up(data: RealData, trainer: Trainer, gan: GAN) -> None:
 
 
 def check_validation(data: RealData, trainer: Trainer) -> None:
-    """Refuse a validation interval that is never reached; Lightning would do so only after the run has started.
+    """Refuse a validation interval that is never reached, or not by all processes at the same batch.
 
     Raises:
-        UsageError: the interval is counted within epochs and longer than an epoch.
+        UsageError: the interval is counted within epochs and longer than an epoch, or it is a duration, which each of
+            several processes measures by itself.
     """
+    if trainer._val_check_time_interval is not None and trainer.world_size > 1:  # type: ignore[attr-defined]
+        raise UsageError("trainer.val_check_interval is a duration, which several devices cannot share: give batches.")
     interval, batches = trainer.val_check_interval, -(-data.rounds_in_epoch() // data.rounds_per_batch)
     within_epochs = trainer.check_val_every_n_epoch is not None
     overfits = trainer.overfit_batches  # type: ignore[attr-defined]

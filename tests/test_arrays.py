@@ -72,6 +72,8 @@ def test_the_rules_are_what_they_say() -> None:
     for value in (7.0, 0.1, 0.7, 1e9 + 0.1, -1e-20, 0.0):  # whose mean is rounded
         constant = np.full((9000, 1), value)
         assert fitted(constant, "standard")(constant).abs().max() < 1e-6
+    close = 1e15 + np.arange(100.0)[:, None]
+    assert fitted(close, "standard")(close).double().std(correction=0).item() == pytest.approx(1.0, rel=1e-3)
     with pytest.raises(UsageError, match=r"^The data have values whose spread is inf: give values below 1e150\.$"):
         fitted(np.array([[1e200], [-1e200]]), "standard")
     scaled = fitted(ROWS, "range")(ROWS)

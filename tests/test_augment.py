@@ -70,8 +70,8 @@ def cut_out(image: Tensor, u: list[float]) -> Tensor:
     places = []
     for k, size in enumerate(image.shape[1:]):
         extent = int(size / 2 + 0.5)
-        centre = math.floor(u[5 + k] * (size + (1 - extent % 2)))
-        places.append([min(max(centre - extent // 2 + m, 0), size - 1) for m in range(extent)])
+        center = math.floor(u[5 + k] * (size + (1 - extent % 2)))
+        places.append([min(max(center - extent // 2 + m, 0), size - 1) for m in range(extent)])
     out = image.clone()
     for i in places[0]:
         for j in places[1]:
@@ -243,13 +243,13 @@ def test_translation_is_uniform_over_whole_pixels_with_both_ends(height: int, wi
     assert_uniform(reached.flatten())
 
 
-@pytest.mark.parametrize(("size", "centres"), [(8, 9), (5, 5), (28, 29)])
-def test_cutouts_centre_is_uniform_over_the_image(size: int, centres: int) -> None:
+@pytest.mark.parametrize(("size", "centers"), [(8, 9), (5, 5), (28, 29)])
+def test_cutouts_center_is_uniform_over_the_image(size: int, centers: int) -> None:
     left = seeded(DiffAugment(["cutout"]), torch.ones(6000, 1, size, size))
     for axis in (1, 2):
         bare = (left == 0).flatten(1, 1)[:, 0].any(3 - axis)
         patterns, counts = bare.unique(dim=0, return_counts=True)
-        assert len(patterns) == centres
+        assert len(patterns) == centers
         assert patterns.any(1).all()
         assert_uniform(counts)
 

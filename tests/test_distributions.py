@@ -35,7 +35,7 @@ def line() -> GaussianMixture:
 
 
 def plane(dimensions: int = 2) -> tuple[GaussianMixture, Tensor]:
-    """Three modes of unequal width and weight, in double precision, and their centres."""
+    """Three modes of unequal width and weight, in double precision, and their centers."""
     means = torch.randn(3, dimensions, dtype=torch.double)
     stds, weights = (torch.tensor(values, dtype=torch.double) for values in (STDS, WEIGHTS))
     return GaussianMixture(means, stds, weights), means
@@ -179,13 +179,13 @@ def test_bad_mixtures_are_refused(
 @pytest.mark.parametrize(("modes", "radius"), [(8, 1.0), (3, 2.0)])
 def test_ring_has_distinct_modes_at_equal_angles(modes: int, radius: float) -> None:
     """Angles that end at 2 pi would put the last mode on the first: eight would be seven."""
-    centres = ring(modes, radius).modes.double()
-    assert centres.shape == (modes, 2)
-    assert_close(centres.norm(dim=1), torch.full((modes,), radius, dtype=torch.double), rtol=0, atol=1e-6)
-    neighbors = (centres - centres.roll(1, 0)).norm(dim=1)
+    centers = ring(modes, radius).modes.double()
+    assert centers.shape == (modes, 2)
+    assert_close(centers.norm(dim=1), torch.full((modes,), radius, dtype=torch.double), rtol=0, atol=1e-6)
+    neighbors = (centers - centers.roll(1, 0)).norm(dim=1)
     side = 2 * radius * math.sin(math.pi / modes)
     assert_close(neighbors, torch.full((modes,), side, dtype=torch.double), rtol=0, atol=1e-6)
-    assert torch.pdist(centres).min() > 0.99 * side
+    assert torch.pdist(centers).min() > 0.99 * side
 
 
 def test_ring_is_that_of_the_literature() -> None:

@@ -145,7 +145,7 @@ def test_neighborhoods_are_the_definitions(n: int, m: int, shift: float) -> None
 
 
 def test_neighborhoods_of_the_same_set() -> None:
-    """A ball that reaches to the fifth neighbor holds that one, four others and its centre: 6/5."""
+    """A ball that reaches to the fifth neighbor holds that one, four others and its center: 6/5."""
     for d in (2, 64):
         real = points(700, d).float().double()
         values = {name: value.item() for name, value in neighborhoods(real, real.clone()).items()}

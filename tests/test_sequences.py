@@ -93,7 +93,7 @@ def test_sines_are_trained_on_resumed_measured_and_exported(tmp_path: Path) -> N
     assert (tmp_path / "x.png").exists()
 
 
-def test_sequences_of_an_array_are_standardised_by_channel(tmp_path: Path) -> None:
+def test_sequences_of_an_array_are_standardized_by_channel(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal([5.0, -1.0], [2.0, 0.1], (60, 12, 2))
     np.save(tmp_path / "x.npy", x)
     options = ("data=array", "data.kind=sequences", "model=sequence")

@@ -85,7 +85,7 @@ def test_a_metric_that_is_not_there_is_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("monitor", "missing"), [({}, "metric"), ({"monitor": "val/ks"}, "val/ks")])
-def test_only_a_sweeper_that_optimises_needs_a_metric(folder: Path, monitor: dict[str, str], missing: str) -> None:
+def test_only_a_sweeper_that_optimizes_needs_a_metric(folder: Path, monitor: dict[str, str], missing: str) -> None:
     """The second is a run whose validation is disabled by limit_val_batches=0."""
     (folder / "metrics.json").write_text(json.dumps({"step": 20} | monitor))
     assert objective(folder, None, {"max_batch_size": None}) is None

@@ -69,7 +69,7 @@ def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
     assert [kind.kind for kind in data.frame(data._training.x).dtypes] == ["f", "i", "O", "O", "O", "f"]
 
 
-def test_columns_are_standardised_and_categories_one_hot(tmp_path: Path) -> None:
+def test_columns_are_standardized_and_categories_one_hot(tmp_path: Path) -> None:
     data = made(write_law(tmp_path / "law.csv", 300))
     x = torch.cat([data._training.x, data.held_out_samples(1000).x])
     torch.testing.assert_close(x[:, :5].mean(0), torch.zeros(5), atol=1e-5, rtol=0)

@@ -39,7 +39,9 @@ class HyperParameters(Callback):
         return state | {"marks": marks(self._loggers)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.options, self._are_shown = state["options"], state["are_shown"]
+        self._are_shown = state["are_shown"]
+        if self.options:
+            self.options = state["options"] or self.options  # as logged at the start
 
     def _show(self, trainer: Trainer, metrics: list[str]) -> None:
         if self.options and trainer.is_global_zero and not self._are_shown:

@@ -178,11 +178,11 @@ def refusals(sweeps: bool = False, *folders: Path) -> Iterator[list[Path]]:
 
 def is_lightnings(error: Exception) -> bool:
     """Whether Lightning raised the error about an option, with no other code in between."""
-    frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    packages = [name.partition(".")[0] for name in frames]
-    is_about_options = (
-        isinstance(error, ValueError | RuntimeError) or type(error).__name__ == "MisconfigurationException"
-    )
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    packages = [frame.f_globals.get("__name__", "").partition(".")[0] for frame in frames]
+    has_begun = any(frame.f_code.co_name == "advance" for frame in frames)  # Lightning's loops
+    is_about_options = isinstance(error, ValueError) or type(error).__name__ == "MisconfigurationException"
+    is_about_options |= isinstance(error, RuntimeError) and not has_begun
     return is_about_options and packages[-1] == "lightning" and set(packages) <= MACHINERY
 
 

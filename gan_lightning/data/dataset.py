@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from gan_lightning.cache import say
 from gan_lightning.config import one_line
 from gan_lightning.data.arrays import Numbers
+from gan_lightning.data.decode import opaque
 from gan_lightning.data.tensors import Source
 from gan_lightning.errors import UsageError
 from gan_lightning.streams import own_stream, stream_seed
@@ -107,12 +108,10 @@ def _described(found: Any) -> str:
 
 def _as_array(x: Any) -> np.ndarray:
     if isinstance(x, Image.Image):
-        if x.mode.startswith("I") or x.mode in ("L", "RGB", "F"):
-            return np.moveaxis(np.asarray(x), -1, 0) if x.mode == "RGB" else np.asarray(x)
-        on_white = Image.new("RGBA", x.size, "white")  # what an alpha channel hides is white, as in image_folder
-        on_white.alpha_composite(x.convert("RGBA"))
-        x = np.asarray(on_white.convert("RGB"))
-        return np.moveaxis(x, -1, 0)
+        x = opaque(x)
+        is_kept = x.mode.startswith("I") or x.mode in ("L", "RGB", "F")
+        x = np.asarray(x if is_kept else x.convert("RGB"))
+        return np.moveaxis(x, -1, 0) if x.ndim == 3 else x
     if isinstance(x, Tensor):
         x = x.detach().cpu()
         return (x.float() if x.dtype == torch.bfloat16 else x).numpy()

@@ -79,7 +79,7 @@ def decoded(path: Path, channels: int, crop: Callable[[Image.Image], Image.Image
     with path.open("rb") as stream, Image.open(stream) as file:
         layout = _layout(file)
         image = crop(upright(file))
-        image = _eight_bits(image, file) if _is_gray_of_more(image) else _opaque(image, layout, channels in (2, 4))
+        image = _eight_bits(image, file) if _is_gray_of_more(image) else opaque(image, layout, channels in (2, 4))
     return image if image.mode == MODES[channels] else image.convert(MODES[channels])
 
 
@@ -277,7 +277,7 @@ def _largest(file: Image.Image, tags: dict[int, tuple[int, ...]]) -> int:
     raise ValueError(f"mode {file.mode}, whose range from black to white the file does not specify")
 
 
-def _opaque(image: Image.Image, layout: str, keeps_alpha: bool) -> Image.Image:
+def opaque(image: Image.Image, layout: str = "", keeps_alpha: bool = False) -> Image.Image:
     """Blend transparent parts with the background, unless alpha is kept; ``layout`` is that of a PNG's samples."""
     if not image.has_transparency_data:
         return image.convert("RGB") if image.mode == "LAB" else image  # Pillow converts LAB to gray only via color

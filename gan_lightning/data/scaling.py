@@ -12,7 +12,6 @@ from gan_lightning.errors import UsageError
 Rule = Literal["range", "standard", "none"]
 BYTES = (0.0, 255.0)
 BLOCK = 4096  # samples converted at once
-CONSTANT = 1e-12  # the standard deviation over the mean below which values are constant: rounding leaves 1e-16
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,8 @@ def fitted(x: np.ndarray, rule: Rule, limits: tuple[float, float] | None = None)
         axes = tuple(range(x.ndim - 1))
         with np.errstate(over="ignore", invalid="ignore"):  # reported below
             mean, std = x.mean(axis=axes, dtype=np.float64), x.std(axis=axes, dtype=np.float64)
-        return Scaling(tuple(mean.tolist()), _scales(std, np.abs(mean)), dtype)
+        std = np.where(x.min(axis=axes) < x.max(axis=axes), std, 0.0)  # which rounding of the mean leaves above 0
+        return Scaling(tuple(mean.tolist()), _scales(std), dtype)
     extremes = float(x.min()), float(x.max())
     low, high = limits or (BYTES if x.dtype == np.uint8 else extremes)
     if extremes[0] < low or extremes[1] > high:
@@ -83,12 +83,12 @@ def fitted(x: np.ndarray, rule: Rule, limits: tuple[float, float] | None = None)
     return Scaling(((low + high) / 2,), _scales(np.array([half])), dtype, (low, high))
 
 
-def _scales(spread: np.ndarray, size: np.ndarray | float = 0.0) -> tuple[float, ...]:
-    """The spreads of values of this size, and 1 where they are constant but for rounding.
+def _scales(spread: np.ndarray) -> tuple[float, ...]:
+    """The spreads, and 1 for constant values.
 
     Raises:
         UsageError: a spread is not finite.
     """
     if not np.isfinite(spread).all():
         raise UsageError(f"The data have values whose spread is {spread.max():g}: give values below 1e150.")
-    return tuple(np.where(spread > CONSTANT * size, spread, 1.0).tolist())
+    return tuple(np.where(spread > 0, spread, 1.0).tolist())

@@ -8,8 +8,6 @@ from torch.nn.functional import one_hot
 
 from gan_lightning.metrics.energy import TwoSamples
 
-CONSTANT = 1e-6  # the range of a standardized column below which it is constant but for rounding
-
 
 def two_sample_ks(x: Tensor, y: Tensor) -> Tensor:
     """sup_t |F(t) - G(t)| of the empirical cdfs of samples (N,) and (M,) (Kolmogorov 1933, Smirnov 1939)."""
@@ -41,7 +39,7 @@ class TableMetrics(TwoSamples):
     def compute(self) -> dict[str, Tensor]:
         x, y = (part.double().split(self.blocks, 1) for part in self.both())
         values: dict[str, Tensor] = {}
-        numeric = [i for i, width in enumerate(self.blocks) if width == 1 and y[i].max() - y[i].min() > CONSTANT]
+        numeric = [i for i, width in enumerate(self.blocks) if width == 1 and y[i].min() < y[i].max()]
         if numeric:
             values["ks"] = torch.stack([two_sample_ks(x[i][:, 0], y[i][:, 0]) for i in numeric]).max()
             a, b = (correlations(torch.cat([part[i] for i in numeric], 1)) for part in (x, y))

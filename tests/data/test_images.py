@@ -380,7 +380,7 @@ def image_folder(root: Path, batch_size: int = 2, size: int = 16, **options: Any
         ((5, 8), (16, 26), (0, 5)),
     ],
 )
-def test_scaled_by_the_shorter_side_and_cropped_at_the_centre(
+def test_scaled_by_the_shorter_side_and_cropped_at_the_center(
     tmp_path: Path, mode: str, size: tuple[int, int], scaled: tuple[int, int], box: tuple[int, int]
 ) -> None:
     image = picture(*size, mode)

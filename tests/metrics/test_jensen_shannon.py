@@ -141,7 +141,7 @@ def test_one_mode_of_eight() -> None:
 
 
 def test_all_modes_but_each_a_point() -> None:
-    """Samples at the centres: all of high quality, where it should be 1 - exp(-9/2)."""
+    """Samples at the centers: all of high quality, where it should be 1 - exp(-9/2)."""
     distribution = ring()
     inside = 1 - math.exp(-4.5)
     expected = jensenshannon([inside, 1 - inside], [1.0, 0.0]) ** 2

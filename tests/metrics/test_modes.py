@@ -87,7 +87,7 @@ def test_high_quality_ends_at_three_sigma(sigma: float) -> None:
 
 
 def test_three_sigma_are_those_of_the_nearest_mode() -> None:
-    distribution = uneven()  # .1 around the first centre, .2 around the second
+    distribution = uneven()  # .1 around the first center, .2 around the second
     beside = distribution.modes[:2] + torch.tensor([0.0, 0.4])
     assert value(Modes(distribution), beside) == 1.0
     assert value(HighQuality(distribution), beside) == 0.5

@@ -320,7 +320,7 @@ def test_the_smallest_map_of_each_shape(sides: tuple[int, int], expected: tuple[
     assert pyramid("dcgan", (3, *sides)) == Pyramid(*expected)  # type: ignore[arg-type]
 
 
-def test_the_last_map_is_cropped_at_its_centre_and_images_are_padded_with_zeros() -> None:
+def test_the_last_map_is_cropped_at_its_center_and_images_are_padded_with_zeros() -> None:
     generator, critic = dcgan.Generator(5, (2, 100, 100), 2).eval(), dcgan.Discriminator((2, 100, 100), 2).eval()
     z = torch.randn(3, 5)
     whole = generator.layers[:-1](z[:, :, None, None])
