@@ -38,6 +38,7 @@ GROUPS = (
     *("data", "model", "prior", "game", "loss", "regularizer", "augment", "schedule", "trainer", "callbacks"),
     "logger",
 )
+OF_CLASSES = {"generator.conditional_norm": False, "discriminator.conditioning": "projection"}  # values without classes
 OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
 # how to choose the groups whose place in the configuration is not named like the group
 CHOICES = {
@@ -116,8 +117,11 @@ def _check_conditional(config: DictConfig, choices: dict[str, Any]) -> None:
             f"model.conditional is true, but the networks of model={choices.get('model')} do not take classes: choose "
             "mlp, points, dcgan, resnet, infogan or r3gan."
         )
-    if players[0].get("conditional_norm") and not players[0].get("conditional"):
-        raise UsageError("model.generator.conditional_norm needs classes: set model.conditional=true too.")
+    for option, without in OF_CLASSES.items():
+        player, _, name = option.partition(".")
+        options = config.model[player]
+        if (value := options.get(name, without)) != without and not options.get("conditional"):
+            raise UsageError(f"model.{option}={str(value).lower()} needs classes: set model.conditional=true too.")
 
 
 def check_changes(overrides: Iterable[Override], config: DictConfig, names: Callable[[], Sequence[str]]) -> None:
