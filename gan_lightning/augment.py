@@ -18,6 +18,7 @@ class Augment(nn.Module):
     """
 
     follows_logits = False  # whether it needs the sign of D's logits on real images
+    value_range: tuple[float, float] | None = None  # of the pixels that it is defined for
 
     def forward(self, images: Tensor) -> Tensor:
         """T(x), or x in evaluation mode.
@@ -63,6 +64,8 @@ class DiffAugment(Augment):
     ``translation`` shifts the image by up to an eighth of its sides, uniform over whole pixels; ``cutout`` erases a
     rectangle with half the sides at a uniform position. Uncovered pixels are 0.
     """
+
+    value_range = (-1.0, 1.0)
 
     def __init__(self, policy: Sequence[str] = ("color", "translation", "cutout")) -> None:
         super().__init__()
@@ -138,6 +141,8 @@ class ADA(Augment):
     is below (section 3, equation 1). Without a target, p is fixed.
     """
 
+    value_range = (-1.0, 1.0)
+
     p: Tensor
     r_t: Tensor  # in the last interval
     tally: Tensor  # the sum of signs and the number of images in this interval, over all processes
@@ -155,6 +160,8 @@ class ADA(Augment):
             raise UsageError(f"augment.p is {p}: give a probability.")
         if speed <= 0 or interval < 1:
             raise UsageError(f"augment.speed is {speed} and augment.interval {interval}: give numbers above 0.")
+        if target is None and p == 0:
+            raise UsageError("augment.target is null and augment.p is 0, so that nothing is augmented: give augment.p.")
         self.pipeline = _parts("pipeline", pipeline, ("blit", "color"))
         self.target, self.speed, self.interval = target, speed, interval
         self.follows_logits = target is not None

@@ -139,6 +139,8 @@ def check_changes(overrides: Iterable[Override], config: DictConfig, names: Call
             _check_deletion(name, str(line))
             continue
         _check_chosen(name, str(line), config)
+        if missing := _missing(name, config):
+            raise UsageError(f"{line} would have no effect: {missing}.")
         node = OmegaConf.select(config, parent)
         is_part = isinstance(node, DictConfig) and "_target_" in node
         if parent == "model":  # the package's GAN takes only the options in conf/; a user's own class may take others
@@ -170,6 +172,25 @@ def _check_chosen(name: str, line: str, config: DictConfig) -> None:
             f"{line} sets an option of {group}.{key}, which is not chosen: {chosen}, or give "
             f"+{group}.{key}._target_=CLASS."
         )
+
+
+def _missing(name: str, config: DictConfig) -> str:
+    """What this configuration lacks for an option to have an effect, and what to do; empty if nothing is missing."""
+    key = name.rpartition(".")[2]
+    if name in ("model.lr", "model.betas") and not any(_refers(config[part], name) for part in OPTIMIZERS):
+        return f"neither optimizer reads it; give generator_optimizer.{key} or discriminator_optimizer.{key}"
+    if name == "model.scheduled" and "_target_" not in config.schedule:
+        return "no schedule is chosen; choose one with schedule=OPTION"
+    if name == "model.ema_warmup" and not config.model.get("ema_decay"):
+        return "there is no EMA; give model.ema_decay"
+    if name == "trainer.gradient_clip_algorithm" and config.trainer.get("gradient_clip_val") is None:
+        return "no gradient is clipped; give trainer.gradient_clip_val"
+    return ""
+
+
+def _refers(part: DictConfig, name: str) -> bool:
+    """Whether a value of a part is taken from this option."""
+    return f"${{{name}}}" in str(OmegaConf.to_container(part, resolve=False))
 
 
 def _check_parts(config: DictConfig) -> None:

@@ -369,10 +369,11 @@ def check(gan: GAN) -> None:
     """Check the strategy and the batch size before training starts.
 
     Raises:
-        UsageError: several devices without ``Replicas``, updates that no CUDA graph can replay, or batches that
-            cannot be split into updates.
+        UsageError: weights that are shared or all frozen, several devices without ``Replicas``, updates that no CUDA
+            graph can replay, or batches that cannot be split into updates.
     """
     trainer: Any = gan.trainer
+    check_players(gan.game)
     if gan.cuda_graphs:
         check_graphs(gan, trainer)
     if trainer.world_size > 1 and not isinstance(trainer.strategy, Replicas):
@@ -387,6 +388,24 @@ def check(gan: GAN) -> None:
             check_cut(n, gan.critic_steps, gan.accumulate_grad_batches, gan.game.packing)
     elif n := getattr(trainer.datamodule, "batch_size", 0):  # of each micro-batch
         check_cut(n, 1, 1, gan.game.packing)
+
+
+def check_players(game: Game) -> None:
+    """Check that each player has weights to train, and that they share none.
+
+    Raises:
+        UsageError: a player has none, or a weight belongs to both, of which only D would train it.
+    """
+    seen: dict[int, str] = {}
+    for player, networks in game.players().items():
+        weights = [(name, w) for network in networks for name, w in network.named_parameters() if w.requires_grad]
+        if not weights:
+            raise UsageError(f"The {player} has no weights that require gradients: unfreeze some, or choose another.")
+        for name, weight in weights:
+            if (other := seen.setdefault(id(weight), player)) != player:
+                raise UsageError(
+                    f"The {other} and the {player} share the weight {name}: give each its own, by deepcopy."
+                )
 
 
 def measured(trainer: Any) -> dict[str, float]:

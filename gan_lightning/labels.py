@@ -13,7 +13,10 @@ from gan_lightning.errors import UsageError
 def is_conditional(network: nn.Module) -> bool:
     """Whether a network is called with y."""
     # not getattr on the module: its lookup raises for a missing attribute, which is slower
-    return network.__dict__.get("conditional") or getattr(type(network), "conditional", False)
+    found = network.__dict__.get("conditional", getattr(type(network), "conditional", False))
+    if isinstance(found, bool) and "_orig_mod" not in network._modules:  # as by torch.compile(network)
+        return found
+    return bool(getattr(network, "conditional", False))
 
 
 def class_index(name: int | str, names: Sequence[str]) -> int:

@@ -95,6 +95,12 @@ def check_checkpoint(path: Path) -> None:
     find(path)
 
 
+def check_out(path: Path, checkpoint: Path) -> None:
+    """Raise a UsageError if the file to write is the checkpoint."""
+    if path.exists() and checkpoint.exists() and path.samefile(checkpoint):
+        raise UsageError(f"out is {path}, which is the checkpoint: give another name.")
+
+
 def check_picture(path: Path) -> None:
     """Raise a UsageError if the file extension is not that of a picture."""
     if path.suffix.lower() not in PICTURES:

@@ -35,10 +35,13 @@ def take_changes(
         return
     for i, scheduler in enumerate(schedulers):
         before, after = former["schedulers"][i], present["schedulers"][i]
-        bases = list(scheduler.base_lrs)
+        # the former rates, which the changed ones are to have the same proportion to
+        shares = [
+            rate / base if base else 1.0 for rate, base in zip(scheduler._last_lr, scheduler.base_lrs, strict=True)
+        ]
         if before != after:
             scheduler.load_state_dict(_merged(scheduler.state_dict(), before, after))
-        _set_rates(scheduler, bases, before != after)
+        _set_rates(scheduler, shares, before != after)
 
 
 def _merged(now: Any, before: Any, after: Any) -> Any:
@@ -71,8 +74,10 @@ def _add_missing(optimizer: Optimizer) -> None:
                 optimizer.state[weight].update(absent)
 
 
-def _set_rates(scheduler: LRScheduler, former_bases: Sequence[float | Tensor], is_changed: bool) -> None:
+def _set_rates(scheduler: LRScheduler, shares: Sequence[float | Tensor], is_changed: bool) -> None:
     """Set the learning rates that a schedule has at its current step.
+
+    Before the change, they were ``shares`` of the base rates.
 
     The state of LambdaLR does not include its functions, so a change to them, or to the run's length, cannot be
     detected. Its rates are always recomputed, which has no effect if nothing has changed.
@@ -86,7 +91,6 @@ def _set_rates(scheduler: LRScheduler, former_bases: Sequence[float | Tensor], i
     elif hasattr(scheduler, "_get_closed_form_lr"):
         rates = scheduler._get_closed_form_lr()
     else:
-        shares = [rate / base if base else 1.0 for rate, base in zip(scheduler._last_lr, former_bases, strict=True)]
         rates = [base * share for base, share in zip(scheduler.base_lrs, shares, strict=True)]
     for group, base, rate in zip(groups, scheduler.base_lrs, rates, strict=True):
         group["initial_lr"], group["lr"] = base, rate

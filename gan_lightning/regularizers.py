@@ -21,7 +21,8 @@ class CriticPass:
     ``features`` maps a batch to D's features (N, d), the inputs of its last layer. In the discriminator's update, x of
     both batches requires gradients. In the generator's, ``real_logits`` is None if its loss does not need them.
     ``replays``, by ``real`` and ``fake``, let ``judge`` repeat the two passes on other x, for penalties with
-    ``passes_again``. ``at`` names the batches at which the update's penalties need D's gradient.
+    ``passes_again``. ``at`` names the batches at which the update's penalties need D's gradient, so that it
+    is computed once.
     """
 
     real: Batch
@@ -35,13 +36,20 @@ class CriticPass:
 
     def gradient(self, name: str) -> Tensor:
         """D's gradient on the batch ``real`` or ``fake``, (logits, features), as in ``input_gradient``."""
-        return self._gradients[name]
+        if name in self.at:
+            return self._gradients[name]
+        logits, x = self._seen[name]
+        assert logits is not None
+        return input_gradient(logits, x)
+
+    @property
+    def _seen(self) -> dict[str, tuple[Tensor | None, Tensor]]:
+        return {"real": (self.real_logits, self.real.x), "fake": (self.fake_logits, self.fake.x)}
 
     @cached_property
     def _gradients(self) -> dict[str, Tensor]:
         """Computed in one backward pass, since both logits may come from one forward pass."""
-        seen = {"real": (self.real_logits, self.real.x), "fake": (self.fake_logits, self.fake.x)}
-        wanted = {name: seen[name] for name in seen if name in self.at and seen[name][0] is not None}
+        wanted = {name: seen for name, seen in self._seen.items() if name in self.at and seen[0] is not None}
         return dict(zip(wanted, input_gradients(wanted.values()), strict=True))  # type: ignore[arg-type]
 
 

@@ -11,14 +11,15 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch import Tensor
+from torch import Tensor, nn
 
+from gan_lightning.augment import Augment
 from gan_lightning.batch import Batch, as_batch
 from gan_lightning.build import is_of_package
 from gan_lightning.config import one_line
 from gan_lightning.data.loader import RealData
 from gan_lightning.errors import UsageError
-from gan_lightning.gan import GAN, PLAYERS, total_steps
+from gan_lightning.gan import GAN, PLAYERS, check_players, total_steps
 
 ENOUGH = 64  # samples
 BATCH_NORM = "Expected more than 1 value per channel when training"  # how torch's ValueError begins
@@ -37,6 +38,7 @@ def check_networks(gan: GAN, data: RealData) -> None:
         n //= 2
     eager = torch.compiler.set_stance("force_eager") if gan.game.is_compiled else nullcontext()
     with isolate_rng(), _unchanged(gan), eager:
+        _check_range(gan.game.augment, data)
         y = data.conditions(n)
         are_patches = y is not None and y.dim() > 1  # D may return a logit per patch
         _check_pairs(are_patches, gan.game.translates)
@@ -48,7 +50,8 @@ def check_networks(gan: GAN, data: RealData) -> None:
             fake = gan.game.generate(z, y)
             _check_samples(fake, (n, *data.sample_shape))
             for sample in (fake, fake._replace(z=None)):  # the second like a real sample, which has no latents
-                _check_outputs(gan.game.read(sample), n, gan.game.loss.is_probability, are_patches)
+                judged = n // gan.game.packing
+                _check_outputs(gan.game.read(sample), judged, gan.game.loss.is_probability, are_patches)
         except ValueError as error:
             if not str(error).startswith(BATCH_NORM):
                 raise
@@ -56,10 +59,11 @@ def check_networks(gan: GAN, data: RealData) -> None:
                 f"data.batch_size is {n}: BatchNorm needs several samples in a batch: give at least 2, or networks "
                 "without it."
             ) from error
+    check_players(gan.game)
 
 
 def check_optimizers(gan: GAN, trainer: Trainer, data: RealData) -> None:
-    """Create and discard each player's optimizer and schedule; Lightning would create them only after the run started.
+    """Create, try and discard each player's optimizer and schedule; Lightning would create them after the run started.
 
     Raises:
         UsageError: one that is not the user's own rejects its options, or a schedule has no length.
@@ -76,19 +80,33 @@ def check_optimizers(gan: GAN, trainer: Trainer, data: RealData) -> None:
         for name in PLAYERS:
             option = f"{name}_optimizer"
             weights = [weight for network in players[name] for weight in network.parameters()]
-            optimizer = _made(option, getattr(gan, option), weights)
+            make = getattr(gan, option)
+            with _refusing(option, make, "be created"):
+                optimizer = make(weights)
+            with _refusing(option, make, "take a step"):
+                _step_once(make, gan.device)
             if gan.schedule is not None and gan.scheduled in (name, "both"):
-                _made("schedule", gan.schedule, optimizer, steps)
+                with _refusing("schedule", gan.schedule, "be created"):
+                    gan.schedule(optimizer, steps)
 
 
-def _made(option: str, make: Callable[..., Any], *args: Any) -> Any:
+@contextmanager
+def _refusing(option: str, make: Callable[..., Any], action: str) -> Iterator[None]:
+    """Refuse an option with which something that is not the user's own fails."""
     kind = make.func if isinstance(make, partial) else make
     try:
-        return make(*args)
-    except (ValueError, TypeError, RuntimeError) as error:
+        yield
+    except (ValueError, TypeError, RuntimeError, AssertionError) as error:
         if not is_of_package(str(getattr(kind, "__module__", ""))):
             raise
-        raise UsageError(f"{option} cannot be created ({one_line(error)}): correct its options.") from error
+        raise UsageError(f"{option} cannot {action} ({one_line(error)}): correct its options.") from error
+
+
+def _step_once(make: Callable[..., Any], device: torch.device) -> None:
+    """Let an optimizer step on a weight of its own."""
+    weight = nn.Parameter(torch.zeros(2, 2, device=device))
+    weight.grad = torch.zeros_like(weight)
+    make([weight]).step()
 
 
 def _check_pairs(are_pairs: bool, translates: bool) -> None:
@@ -98,6 +116,15 @@ def _check_pairs(are_pairs: bool, translates: bool) -> None:
         raise UsageError(
             "game=pix2pix translates images, but the data are not pairs of images: choose data=paired_folder or "
             "data=mnist_edges."
+        )
+
+
+def _check_range(augment: Augment | None, data: RealData) -> None:
+    wanted, found = getattr(augment, "value_range", None), getattr(data, "value_range", None)
+    if wanted and found and len(data.sample_shape) == 3 and tuple(found) != wanted:
+        raise UsageError(
+            f"augment={type(augment).__name__.lower()} is defined for pixels in {list(wanted)}, but the data's are in "
+            f"{list(found)}: choose data.range=signed, or augment=none."
         )
 
 
@@ -113,6 +140,10 @@ def _check_labels(data: RealData) -> None:
 
 
 def _check_samples(fake: Batch, expected: tuple[int, ...]) -> None:
+    if not isinstance(fake.x, Tensor):
+        raise UsageError(
+            f"model.generator returns a {type(fake.x).__name__}: return one tensor of samples, {expected}."
+        )
     shape = tuple(fake.x.shape)
     if shape != expected:
         raise UsageError(
@@ -125,7 +156,7 @@ def _check_samples(fake: Batch, expected: tuple[int, ...]) -> None:
 def _check_outputs(outputs: Tensor, n: int, loss_takes_logits: bool, are_patches: bool) -> None:
     shape = tuple(outputs.shape)
     # one logit per pack of samples, if they are packed, or one per patch of a pair of images
-    if len(shape) not in (1, 2) or not shape[0] or (shape[0] % n if are_patches else n % shape[0]):
+    if len(shape) not in (1, 2) or not shape[0] or (shape[0] % n if are_patches else shape[0] != n):
         raise UsageError(
             f"model.discriminator gives {shape}, but ({n},), one logit per sample, or ({n}, outputs) is expected."
         )
@@ -153,14 +184,20 @@ def ends_in_sigmoid(outputs: Tensor) -> bool:
 def _unchanged(gan: GAN) -> Iterator[None]:
     """Put the networks in training mode, and restore their modes and buffers on exit."""
     modes = [(module, module.training) for module in gan.game.modules()]
-    buffers = [(buffer, buffer.detach().clone()) for buffer in gan.game.buffers()]
+    buffers = [  # by their places, since a network may assign another tensor
+        (module, name, buffer, buffer.detach().clone())
+        for module in gan.game.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
     gan.game.train()
     try:
         with torch.enable_grad():
             yield
     finally:
         with torch.no_grad():
-            for buffer, former in buffers:
+            for module, name, buffer, former in buffers:
+                module._buffers[name] = buffer
                 buffer.copy_(former)
         for module, mode in modes:
             module.training = mode

@@ -66,7 +66,7 @@ def read_run(folder: Path, name: str) -> Run | None:
         UsageError: the file ``name`` has no run's config.yaml beside it, or one of the two cannot be read.
     """
     config, metrics = read_mapping(folder / "config.yaml"), read_mapping(folder / name)
-    if config is None or not {"data", "model"} <= set(config):
+    if config is None or not all(isinstance(config.get(part), dict) for part in ("data", "model")):
         if metrics is None:
             return None
         raise UsageError(f"{folder} has a {name} but no config.yaml of a run: restore it, or leave out the folder.")

@@ -230,13 +230,19 @@ def check_folder(config: DictConfig, folder: Path) -> None:
     """Refuse a folder that already holds a run.
 
     Raises:
-        UsageError: the folder holds a run.
+        UsageError: the folder holds a run, or checkpoints of one.
     """
     # the other processes of a run start after the first one has written the configuration
-    is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
-    if not config.resume and is_first and (folder / "config.yaml").exists():
+    if config.resume or rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+        return
+    if (folder / "config.yaml").exists():
         raise UsageError(
             f"{folder} already holds a run: resume it with resume={folder}, or choose another hydra.run.dir."
+        )
+    if found := next(checkpoints(folder).glob("*.ckpt"), None):
+        raise UsageError(
+            f"{found} belongs to a run whose config.yaml is missing: restore that file to resume the run, or choose "
+            "another hydra.run.dir."
         )
 
 
@@ -284,12 +290,19 @@ def set_up(data: RealData, trainer: Trainer, gan: GAN) -> None:
 
 
 def check_validation(data: RealData, trainer: Trainer) -> None:
-    """Refuse a validation interval that is never reached, or not by all processes at the same batch.
+    """Refuse a validation that a callback waits for and that never comes, or not to all processes at the same batch.
 
     Raises:
-        UsageError: the interval is counted within epochs and longer than an epoch, or it is a duration, which each of
-            several processes measures by itself.
+        UsageError: a callback monitors a metric though nothing is validated; the interval is counted within epochs and
+            longer than an epoch, or it is a duration, which each of several processes measures by itself.
     """
+    validates = data.monitor is not None and trainer.limit_val_batches != 0
+    for callback in () if validates else trainer.callbacks:  # type: ignore[attr-defined]
+        if str(monitor := getattr(callback, "monitor", None)).startswith("val/"):
+            raise UsageError(
+                f"{type(callback).__name__} has monitor={monitor}, but nothing is validated: give "
+                "data.validation_samples or trainer.limit_val_batches above 0, or monitor a loss."
+            )
     if trainer._val_check_time_interval is not None and trainer.world_size > 1:  # type: ignore[attr-defined]
         raise UsageError("trainer.val_check_interval is a duration, which several devices cannot share: give batches.")
     interval, batches = trainer.val_check_interval, -(-data.rounds_in_epoch() // data.rounds_per_batch)

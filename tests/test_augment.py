@@ -394,6 +394,30 @@ def image_game(augment: Augment | None, **options: Any) -> Game:
     return Game(generator, Smooth(), Normal(2), augment=augment, **options)
 
 
+@pytest.mark.parametrize(
+    ("loss", "logit", "r_t"),
+    [
+        (losses.NonSaturating(), 0.25, 1.0),
+        (losses.LeastSquares(), 0.25, -1.0),  # D's threshold is 0.5
+        (losses.LeastSquares(0.6), 0.25, 1.0),  # and here 0.2
+    ],
+)
+def test_adas_signs_are_those_of_outputs_beyond_the_losss_threshold(
+    loss: losses.Loss, logit: float, r_t: float
+) -> None:
+    class Constant(Smooth):
+        def forward(self, x: Tensor) -> Tensor:
+            return 0 * super().forward(x) + logit
+
+    game = image_game(ADA(interval=1, speed=100), loss=loss)
+    game.discriminator = Constant()
+    real, fake = Batch(images(4, 2, 4, 4)), game.generate(torch.randn(4, 2, dtype=torch.double))
+    for update in (0, 1):
+        game.discriminator_terms(real, fake, update)
+    assert isinstance(game.augment, ADA)
+    assert game.augment.r_t == r_t
+
+
 @pytest.mark.parametrize("loss", [losses.NonSaturating, losses.Relativistic])
 def test_the_critic_is_shown_augmented_images_in_both_players_updates(loss: type[losses.Loss]) -> None:
     game, real = image_game(DiffAugment(), loss=loss()), Batch(images(4, 2, 4, 4))

@@ -176,6 +176,16 @@ def test_a_folder_that_holds_a_run_is_refused(configure: Configure, tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
+def test_a_folder_that_holds_checkpoints_alone_is_refused(configure: Configure, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    best = tmp_path / "checkpoints" / "best.ckpt"
+    best.write_bytes(b"of another run")
+    with pytest.raises(UsageError, match=rf"^{best} belongs to a run whose config\.yaml is missing: restore"):
+        train(configure(*TINY), tmp_path)
+    assert best.read_bytes() == b"of another run"
+    assert list(tmp_path.iterdir()) == [best.parent]
+
+
 def test_a_target_outside_the_package_is_not_loaded(configure: Configure, tmp_path: Path) -> None:
     trained(configure(*TINY), tmp_path)
     last = tmp_path / "checkpoints" / "last.ckpt"

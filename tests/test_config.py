@@ -313,6 +313,27 @@ def test_parts_and_their_options_are_added_and_taken_away(configure: Configure, 
     check_changes(changes(override), configure(override), lambda: names)
 
 
+OTHERS = ("optimizer@generator_optimizer=sgd", "optimizer@discriminator_optimizer=sgd")
+
+
+@pytest.mark.parametrize(
+    ("idle", "enables", "says"),
+    [
+        ("model.lr=0.1", OTHERS[1], "neither optimizer reads it; give generator_optimizer.lr or"),
+        ("model.betas=[0.1,0.9]", OTHERS[1], "neither optimizer reads it; give generator_optimizer.betas or"),
+        ("model.scheduled=generator", "schedule=linear", "no schedule is chosen"),
+        ("model.ema_warmup=false", "model.ema_decay=0.9", "there is no EMA"),
+        ("trainer.gradient_clip_algorithm=value", "trainer.gradient_clip_val=1.0", "no gradient is clipped"),
+    ],
+)
+def test_an_option_that_nothing_reads_is_refused(configure: Configure, idle: str, enables: str, says: str) -> None:
+    without = (*OTHERS, "schedule=constant", "model.ema_decay=0")
+    with pytest.raises(UsageError, match=rf"^{re.escape(idle)} would have no effect: {says}"):
+        check_changes(changes(idle), configure(*without, idle), list)
+    reads = [option for option in without if option != enables]
+    check_changes(changes(idle), configure(*reads, *([] if enables in OTHERS else [enables]), idle), list)
+
+
 def test_options_of_a_part_that_only_an_experiment_names_are_refused_on_the_command_line(configure: Configure) -> None:
     """The experiment sets the weights of its penalties, whoever chooses them."""
     names: Callable[[], list[str]] = list

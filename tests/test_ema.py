@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from gan_lightning.ema import MovingAverage
+from gan_lightning.errors import UsageError
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 
@@ -128,3 +129,47 @@ def test_state_goes_on_in_another_average() -> None:
 def test_a_decay_out_of_range_is_refused(decay: float) -> None:
     with pytest.raises(ValueError, match=rf"model\.ema_decay is {decay}"):
         MovingAverage(network(), decay)
+
+
+def test_a_buffer_that_a_network_assigns_is_averaged() -> None:
+    class Mean(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 2).double()
+            self.register_buffer("mean", torch.zeros(2, dtype=torch.double))
+            self.register_buffer("calls", torch.zeros((), dtype=torch.long))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.layer(x)
+            self.mean, self.calls = 0.9 * self.mean + 0.1 * y.detach().mean(0), self.calls + 1
+            return y
+
+    net = Mean()
+    average = MovingAverage(net, 0.5, warmup=False)
+    expected = net.mean
+    for state in follow(average, net, 6):
+        expected = 0.5 * expected + 0.5 * state["mean"]
+    assert_close(average.network.mean, expected, **EXACT)
+    assert average.network.calls == 6
+
+
+def test_complex_weights_are_averaged() -> None:
+    class Complex(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(3, 2, dtype=torch.cdouble))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (x.to(self.weight) @ self.weight).real
+
+    net = Complex()
+    average = MovingAverage(net, 0.5, warmup=False)
+    expected = net.weight.detach().clone()
+    for state in follow(average, net, 4):
+        expected = 0.5 * expected + 0.5 * state["weight"]
+    assert_close(average.network.weight.detach(), expected, **EXACT)
+
+
+def test_lazy_layers_are_refused() -> None:
+    with pytest.raises(UsageError, match="the generator has lazy layers: call it on latents first"):
+        MovingAverage(nn.LazyLinear(2), 0.9)

@@ -172,6 +172,19 @@ def test_a_change_that_no_step_would_follow_is_refused_and_not_written(
     assert resumption.resume(run).generator_optimizer.lr == 0.5
 
 
+def test_changed_options_of_one_optimizer_hold_from_the_resume_on(configure: Configure, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(configure(*SMALL), run)
+    before = checkpoint(run)["optimizer_states"]
+    changes = ["generator_optimizer.lr=0.5", "generator_optimizer.betas=[0.3,0.8]", "trainer.max_steps=48"]
+    train(resumption.resume(run, changes), run)
+    (g, d), (former_g, former_d) = (
+        [state["param_groups"] for state in states] for states in (checkpoint(run)["optimizer_states"], before)
+    )
+    assert g == [group | {"lr": 0.5, "betas": (0.3, 0.8)} for group in former_g]
+    assert d == former_d
+
+
 def test_a_finished_run_without_a_checkpoint_is_not_trained_again(configure: Configure, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(configure(*(option for option in SMALL if "callbacks" not in option), "callbacks=none"), run)

@@ -157,6 +157,35 @@ def test_conditional_networks_are_called_with_the_batchs_classes() -> None:
     assert_close(terms.outputs["real"], critic(seen))
 
 
+def test_an_instance_says_whether_it_is_conditional() -> None:
+    class Never(ByClass):
+        @property
+        def conditional(self) -> bool:  # type: ignore[override]
+            return False
+
+    network = ByClass(nn.Linear(2, 2), 2)
+    assert is_conditional(network)
+    assert is_conditional(torch.compile(network))  # type: ignore[arg-type]
+    assert not is_conditional(torch.compile(nn.Linear(2, 2)))  # type: ignore[arg-type]
+    assert not is_conditional(Never(nn.Linear(2, 2), 2))
+    network.conditional = False
+    assert not is_conditional(network)
+
+
+class Undeclared(Regularizer):
+    """|grad D(x)|^2 + |grad D(G(z))|^2, without saying at what."""
+
+    def penalty(self, critic: CriticPass) -> Tensor:
+        return critic.gradient("real").square().sum(1) + critic.gradient("fake").square().sum(1)
+
+
+@pytest.mark.parametrize("others", [{}, {"r1": R1(1.0)}, {"r2": R2(1.0)}])
+def test_a_penalty_need_not_say_where_it_takes_gradients(others: dict[str, Regularizer]) -> None:
+    real, fake = Batch(samples(0)), Batch(samples(1))
+    terms = game_of(regularizers={"own": Undeclared(1.0), **others}).discriminator_terms(real, fake, 0).losses
+    assert_close(terms["own"], (slopes(real.x) + slopes(fake.x)).mean())
+
+
 def test_a_line_of_the_log_describes_the_logits() -> None:
     real, fake = torch.tensor([1.0, 2.0, -1.0, 3.0]), torch.tensor([-1.0, 0.0, 2.0, 1.0])
     described = game_of().describe({"real": real, "fake": fake})

@@ -351,7 +351,8 @@ def test_schedule_without_an_end_is_refused() -> None:
         fit(small_gan(schedule=optim.cosine), GivenData(rounds(1), N), -1, max_epochs=-1)
 
 
-def test_average_follows_the_generator() -> None:
+@pytest.mark.parametrize(("warms_up", "critic_steps"), [(False, 1), (True, 1), (True, 3)])
+def test_average_follows_the_generator(warms_up: bool, critic_steps: int) -> None:
     class Trace(Callback):
         weights: list[Tensor] = []
 
@@ -359,11 +360,13 @@ def test_average_follows_the_generator() -> None:
             self.weights.append(weights(module.game.generator))
 
     trace = Trace()
-    gan = small_gan(ema_decay=0.8, ema_warmup=False)
+    gan = small_gan(ema_decay=0.3, ema_warmup=warms_up, critic_steps=critic_steps)
     expected = weights(gan.game.generator)
-    fit(gan, GivenData(rounds(6), N), 6, callbacks=[trace])
-    for step in trace.weights:
-        expected = 0.8 * expected + 0.2 * step
+    fit(gan, GivenData(rounds(6, critic_steps * N), N), 6, callbacks=[trace])
+    assert len(trace.weights) == 6
+    for n, weight in enumerate(trace.weights):
+        decay = min(0.3, (1 + n) / (10 + n)) if warms_up else 0.3
+        expected = decay * expected + (1 - decay) * weight
     assert gan.average is not None
     assert_close(weights(gan.average), expected, rtol=1e-12, atol=1e-12)
     assert not any(p.requires_grad for p in gan.average.parameters())
@@ -380,6 +383,19 @@ def test_lazy_penalty_is_due_on_every_interval_of_critic_updates() -> None:
     regularizer = Counting(1.0, interval=4)
     fit(small_gan(critic_steps=2, regularizers=[regularizer]), GivenData(rounds(6, 2 * N), N), 6)
     assert len(regularizer.calls) == 3  # updates 0, 4 and 8 of 12
+
+
+def test_lazy_penalty_of_the_generator_is_due_on_every_interval_of_its_own_updates() -> None:
+    class Counting(R2):
+        calls: list[int] = []
+
+        def penalty(self, critic: Any) -> Tensor:
+            self.calls.append(1)
+            return super().penalty(critic)
+
+    regularizer = Counting(1.0, interval=3)
+    fit(small_gan(critic_steps=3, generator_regularizers=[regularizer]), GivenData(rounds(7, 3 * N), N), 7)
+    assert len(regularizer.calls) == 3  # updates 0, 3 and 6
 
 
 def image_gan(regularizers: Sequence[Regularizer] = (), **options: Any) -> GAN:

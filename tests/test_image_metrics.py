@@ -18,6 +18,7 @@ from gan_lightning.metrics.images import (
     class_divergence,
     frechet_distance,
     inception_score,
+    intra_fid,
     kernel_distance,
     neighborhoods,
 )
@@ -80,7 +81,9 @@ def test_kernel_distance_of_subsets_is_near_that_of_all() -> None:
     k = [((a @ b.T / 4 + 1) ** 3) for a, b in ((real, real), (generated, generated), (real, generated))]
     n = 1500
     within = sum((m.sum() - m.diagonal().sum()) / (n * (n - 1)) for m in k[:2])
-    assert kernel_distance(real, generated).item() == pytest.approx((within - 2 * k[2].mean()).item(), rel=0.05)
+    whole = (within - 2 * k[2].mean()).item()
+    assert kernel_distance(real, generated).item() == pytest.approx(whole, rel=0.05)
+    assert kernel_distance(real, generated).item() != pytest.approx(whole, rel=1e-6)
 
 
 @pytest.mark.parametrize(("score", "arguments"), [(kernel_distance, 2), (inception_score, 1)])
@@ -94,6 +97,14 @@ def test_random_subsets_are_seeded_and_leave_the_global_stream_alone(score: obje
     assert torch.equal(score(*features), first)  # type: ignore[operator]
 
 
+def test_the_distance_within_a_class_needs_two_samples_of_it_on_both_sides() -> None:
+    real, generated = torch.randn(19, 3, generator=torch.Generator().manual_seed(0), dtype=torch.double).split([10, 9])
+    classes = torch.tensor([0] * 5 + [1] + [2] * 4), torch.tensor([0] * 5 + [1] * 3 + [2])
+    found = intra_fid((real, classes[0]), (generated, classes[1]))
+    assert list(found) == [0]
+    assert_close(found[0], frechet_distance(real[:5], generated[:5]))
+
+
 # -------------------------------------------------------------------------------------------------- Inception Score
 
 
@@ -103,6 +114,14 @@ def test_inception_score_of_sure_and_of_undecided_classifiers() -> None:
     assert inception_score(sure).item() == pytest.approx(2, rel=2e-3)  # parts of 2,000 in random order
     same = torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.double).expand(40, 3)
     assert inception_score(same).item() == pytest.approx(1, abs=1e-12)
+
+
+def test_inception_score_is_a_mean_over_ten_parts() -> None:
+    """Of 2 images each, which have the score 2 if their classes differ, and else 1; together they have 10."""
+    sure = 200.0 * torch.eye(10, dtype=torch.double).repeat(2, 1)
+    score = inception_score(sure).item()
+    assert 1 < score < 2 + 1e-9
+    assert 10 * score == pytest.approx(round(10 * score), abs=1e-9)
 
 
 def test_inception_score_by_hand() -> None:

@@ -11,6 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from torch.testing import assert_close
 
 from gan_lightning.losses import (
+    Cooperative,
     Hinge,
     LeastSquares,
     Loss,
@@ -21,8 +22,8 @@ from gan_lightning.losses import (
 )
 from gan_lightning.validation import equilibrium
 
-LOSSES = [NonSaturating, Minimax, LeastSquares, Wasserstein, Hinge, Relativistic]
-SMOOTHED = [NonSaturating, Minimax, LeastSquares]
+LOSSES = [NonSaturating, Minimax, Cooperative, LeastSquares, Wasserstein, Hinge, Relativistic]
+SMOOTHED = [NonSaturating, Minimax, Cooperative, LeastSquares]
 
 
 def sigmoid(logit: float) -> float:
@@ -38,6 +39,10 @@ BY_HAND: dict[type[Loss], tuple[Callable[[float, float], float], Callable[[float
     Minimax: (
         lambda r, f: -math.log(sigmoid(r)) - math.log(1 - sigmoid(f)),
         lambda r, f: math.log(1 - sigmoid(f)),
+    ),
+    Cooperative: (
+        lambda r, f: -math.log(sigmoid(r)) - math.log(1 - sigmoid(f)),
+        lambda r, f: -math.log(1 - sigmoid(f)),
     ),
     LeastSquares: (lambda r, f: ((r - 1) ** 2 + f**2) / 2, lambda r, f: (f - 1) ** 2 / 2),
     Wasserstein: (lambda r, f: f - r, lambda r, f: -f),
@@ -76,6 +81,14 @@ def test_discriminator_is_binary_cross_entropy_with_soft_targets(loss: type[NonS
         real, torch.full_like(real, 1 - smoothing), reduction="none"
     ) + binary_cross_entropy_with_logits(fake, torch.zeros_like(fake), reduction="none")
     actual = loss(label_smoothing=smoothing).discriminator(real_logits=real, fake_logits=fake)
+    assert_close(actual, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("loss", SMOOTHED)
+def test_smoothing_leaves_the_generators_target_alone(loss: type[NonSaturating | LeastSquares]) -> None:
+    fake = random_logits()[1]
+    actual = loss(label_smoothing=0.3).generator(real_logits=None, fake_logits=fake)
+    expected = torch.tensor([BY_HAND[loss][1](0.0, f) for f in fake.tolist()], dtype=torch.double)
     assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
@@ -198,7 +211,7 @@ def test_discriminator_improves_with_real_up_and_fake_down(loss: type[Loss]) -> 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_output_is_a_probability_only_for_classifiers(loss: type[Loss]) -> None:
     logits = torch.randn(5, requires_grad=True)
-    classifies = loss in (NonSaturating, Minimax)
+    classifies = loss in (NonSaturating, Minimax, Cooperative)
     assert loss.is_probability is classifies
     expected = 1 / (1 + (-logits).exp()) if classifies else logits
     assert_close(loss().output(logits).detach(), expected.detach())
@@ -214,7 +227,7 @@ def test_the_value_at_the_equilibrium(smoothing: float) -> None:
 
 def test_thresholds() -> None:
     """The logit halfway between the targets 0 and 1 for least squares, 0 for all others."""
-    assert [loss.threshold for loss in LOSSES] == [0.0, 0.0, 0.5, 0.0, 0.0, 0.0]
+    assert [loss.threshold for loss in LOSSES] == [0.5 if loss is LeastSquares else 0.0 for loss in LOSSES]
 
 
 @pytest.mark.parametrize("loss", SMOOTHED)

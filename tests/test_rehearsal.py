@@ -1,6 +1,8 @@
 """What networks cannot be trained with is found before training, and looking for it changes nothing."""
 
 import random
+from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -8,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import GivenData, small_gan
+from helpers import GivenData, fit, small_gan
 from torch import Tensor, nn
 
+from gan_lightning.augment import ADA, Augment, DiffAugment
 from gan_lightning.errors import UsageError
 from gan_lightning.game import Game
 from gan_lightning.losses import LeastSquares
@@ -37,9 +40,31 @@ def test_good_networks_pass() -> None:
     checked(1)
 
 
+class _Of(nn.Module):
+    """A linear D of a view of its input."""
+
+    def __init__(self, view: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.view = view
+        self.layer = nn.Linear(view(torch.zeros(4, 2)).shape[1], 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(self.view(x))
+
+
+class _Pair(nn.Linear):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return super().forward(x), x
+
+
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"discriminator": nn.Sequential(nn.Linear(2, 3), nn.Flatten(0))}, r"gives \(12,\), but \(4,\), one logit"),
-    ({"discriminator": nn.Unflatten(1, (1, 2))}, r"gives \(4, 1, 2\), but"),
+    ({"discriminator": nn.Sequential(nn.Linear(2, 2), nn.Unflatten(1, (1, 2)))}, r"gives \(4, 1, 2\), but"),
+    ({"discriminator": _Of(lambda x: x.view(-1, 4))}, r"gives \(2, 1\), but \(4,\), one logit"),
+    ({"discriminator": _Of(lambda x: x[:1])}, r"gives \(1, 1\), but \(4,\), one logit"),
+    ({"generator": _Pair(3, 2)}, r"model\.generator returns a tuple: return one tensor of samples, \(4, 2\)"),
+    ({"discriminator": nn.Identity()}, "The discriminator has no weights that require gradients"),
+    ({"generator": nn.Linear(3, 2).requires_grad_(False)}, "The generator has no weights that require gradients"),
     ({"generator": nn.Linear(3, 5)}, r"makes samples of shape \(4, 5\), but the data's have shape \(4, 2\)"),
     ({"discriminator": discriminator(nn.Sigmoid(), nn.Flatten(0))}, "ends in a sigmoid"),
     ({"discriminator": discriminator(nn.Flatten(0), nn.Sigmoid())}, "ends in a sigmoid"),
@@ -50,6 +75,61 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 def test_others_are_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         checked(**options)
+
+
+def test_a_weight_of_both_players_is_refused() -> None:
+    """Which is frozen in G's updates, as all of D's are."""
+    shared = nn.Linear(2, 2)
+    generator, discriminator = nn.Sequential(nn.Linear(3, 2), shared), nn.Sequential(shared, nn.Linear(2, 1))
+    said = r"The generator and the discriminator share the weight 0\.weight: give each its own"
+    with pytest.raises(UsageError, match=said):
+        checked(generator=generator, discriminator=discriminator)
+    with pytest.raises(UsageError, match=said):
+        fit(small_gan(generator=generator, discriminator=discriminator), data(), 1)
+
+
+@pytest.mark.parametrize("augment", [DiffAugment, partial(ADA, p=0.3, target=None)])
+def test_augmentation_of_pixels_in_another_range_is_refused(augment: Callable[[], Augment]) -> None:
+    generator = nn.Sequential(nn.Linear(3, 16), nn.Unflatten(1, (1, 4, 4)))
+    critic = nn.Sequential(nn.Flatten(), nn.Linear(16, 1))
+    for value_range in ((-1.0, 1.0), (0.0, 1.0)):
+        images = GivenData(torch.zeros(1, 4, 1, 4, 4), 4)
+        images.value_range = value_range  # type: ignore[attr-defined]
+        gan = small_gan(generator=generator, discriminator=critic, augment=augment())
+        with (
+            nullcontext()
+            if value_range[0]
+            else pytest.raises(UsageError, match=r"but the data's are in \[0\.0, 1\.0\]")
+        ):
+            check_networks(gan, images)
+
+
+def test_a_buffer_that_a_network_assigns_is_put_back() -> None:
+    class Counting(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(3, 2)
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls = self.calls + 1
+            return super().forward(x)
+
+    gan = small_gan(generator=Counting())
+    check_networks(gan, data())
+    assert gan.game.generator.calls == 0
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        torch.optim.LBFGS,
+        partial(torch.optim.Adam, differentiable=True),
+        *([] if torch.cuda.is_available() else [partial(torch.optim.Adam, capturable=True, foreach=True)]),
+    ],
+)
+def test_an_optimizer_that_cannot_step_is_refused(optimizer: Callable[..., Any]) -> None:
+    with pytest.raises(UsageError, match=r"^generator_optimizer cannot take a step \(.*\): correct its options"):
+        check_optimizers(small_gan(generator_optimizer=optimizer), SimpleNamespace(max_steps=1), data())  # type: ignore[arg-type]
 
 
 def test_one_sample_for_batch_norm_is_refused() -> None:

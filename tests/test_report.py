@@ -321,6 +321,14 @@ def test_a_table_names_the_choices_of_config_yaml(report: Script, tmp_path: Path
     assert report(tmp_path).column("seeds") == ["2", "2"]
 
 
+def test_a_config_of_another_project_is_not_a_runs(report: Script, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write(tmp_path / str(seed), options(seed), val__ks=0.5)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.yaml").write_text("data: imagenet\nmodel: resnet\n")
+    assert report(tmp_path).column("seeds") == ["2"]
+
+
 def test_classes_are_as_long_as_tells_them_apart() -> None:
     classes = ("package.networks.mlp.Generator", "package.networks.dcgan.Generator", "package.networks.Linear")
     assert labels(*({"generator": {"_target_": c}} for c in classes)) == [

@@ -64,6 +64,17 @@ def test_true_waves_have_all_a_perfect_sampler_has_and_noise_none() -> None:
     assert uniform_ks(torch.tensor([0.5, 0.5]), 0.0, 1.0) == 0.5
 
 
+def test_a_sample_is_a_sine_from_98_per_cent_of_its_variance_on() -> None:
+    noise = torch.randn(30, 1, generator=torch.Generator().manual_seed(0))
+    x = torch.stack([wave(0.5, 2.0, 1.0)[:, None] + scale * noise for scale in (0.044, 0.066)])
+    above, below = fit_sines(x.flatten(1), (1.0, 5.0))[0].tolist()
+    assert 0.98 < above < 0.99
+    assert 0.97 < below < 0.98
+    metric = SineFit((0.1, 0.9), (1.0, 5.0))
+    metric.update(Batch(x), Batch(x))
+    assert metric.compute()["sine_share"] == 0.5
+
+
 @pytest.mark.parametrize("shape", [(30, 1), (7, 3)])
 def test_networks_take_any_number_of_steps_and_channels(shape: tuple[int, int]) -> None:
     generator, discriminator = Generator(5, shape, width=4), Discriminator(shape, width=4)

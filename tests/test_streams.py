@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from gan_lightning.streams import ODD, WORD, Streams, fixed_rows, joint, stream_seed
+from gan_lightning.streams import WORD, Streams, fixed_rows, joint, stream_seed
 
 CPU = torch.device("cpu")
 
@@ -39,10 +39,14 @@ def test_seeds_and_steps_differ() -> None:
 
 
 def test_no_two_steps_share_a_seed() -> None:
-    assert ODD % 2 == 1  # so that step -> step * ODD mod 2^32 is one to one
-    steps = torch.randint(WORD, (1000,), generator=torch.Generator().manual_seed(0)).tolist()
-    inverse = pow(ODD, -1, WORD)
-    assert [(step * ODD % WORD) * inverse % WORD for step in steps] == steps
+    streams = Streams(3, 1, 2, CPU)
+    steps = [*range(3000), *(2**k for k in range(12, 32)), WORD - 1]
+    seeds = []
+    for step in steps:
+        streams.begin(step)
+        seeds.append((streams.generator.initial_seed(), torch.initial_seed()))
+    for of_one_stream in zip(*seeds, strict=True):
+        assert len(set(of_one_stream)) == len(steps)
 
 
 def test_processes_draw_together_what_one_would() -> None:

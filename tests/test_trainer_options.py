@@ -265,6 +265,16 @@ def test_a_run_goes_on_to_its_least_length(configure: Configure, tmp_path: Path)
         assert watched(configure, tmp_path / str(steps), stop, "trainer.max_epochs=4", *options).steps[-1] == steps
 
 
+def test_a_callback_that_waits_for_a_validation_that_never_comes_is_refused(
+    configure: Configure, tmp_path: Path
+) -> None:
+    early = "_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val/ks"
+    options = ("trainer.limit_val_batches=0", "trainer.check_val_every_n_epoch=2")
+    with pytest.raises(UsageError, match=r"^EarlyStopping has monitor=val/ks, but nothing is validated: give"):
+        watched(configure, tmp_path, f"+callbacks.stop={{{early}}}", *options)
+    assert not list(tmp_path.rglob("*.*"))
+
+
 def test_validation_comes_as_often_as_told(configure: Configure, tmp_path: Path) -> None:
     assert watched(configure, tmp_path / "a", "trainer.val_check_interval=0.5").validated == [10, 20, 30, 40]
     assert watched(configure, tmp_path / "b", "trainer.check_val_every_n_epoch=2").validated == [40]

@@ -26,7 +26,7 @@ from omegaconf import MISSING
 
 from gan_lightning.errors import UsageError
 from gan_lightning.files import written_aside
-from gan_lightning.options import CHECKPOINT, Weights, check_checkpoint, read_options, refusals
+from gan_lightning.options import CHECKPOINT, Weights, check_checkpoint, check_out, read_options, refusals
 
 if TYPE_CHECKING:
     from gan_lightning.gan import GAN
@@ -53,6 +53,7 @@ class Options:
         if suffix == ".onnx" and not (find_spec("onnx") and find_spec("onnxscript")):
             raise UsageError(f"ONNX needs packages that are not installed: {INSTALL}")
         check_checkpoint(self.checkpoint)
+        check_out(self.out, self.checkpoint)
 
 
 def write_program(gan: "GAN", weights: Weights, path: Path) -> None:

@@ -33,7 +33,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 from omegaconf import MISSING, OmegaConf
 
 from gan_lightning.errors import UsageError
-from gan_lightning.options import CHECKPOINT, PIXELS, Weights, check_checkpoint, check_values, read_options, refusals
+from gan_lightning.options import (
+    CHECKPOINT,
+    PIXELS,
+    Weights,
+    check_checkpoint,
+    check_out,
+    check_values,
+    read_options,
+    refusals,
+)
 from gan_lightning.rules import POSITIVE, SEED, SIZE
 
 if TYPE_CHECKING:
@@ -93,6 +102,7 @@ class Options:
         if suffix == ".gif" and self.mode is Mode.samples:
             raise UsageError(f"out is {self.out}: an animation needs mode=interpolation, mode=walk or mode=classes.")
         check_checkpoint(self.checkpoint)
+        check_out(self.out, self.checkpoint)
 
 
 def draw_latents(prior: "Prior", options: Options, n: int) -> "Tensor":

@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,19 @@ def test_a_weight_that_is_not_finite_is_never_saved(tmp_path: Path, network: str
     assert saved(tmp_path)["global_step"] == 2
     assert names(tmp_path) == ["last.ckpt", "previous.ckpt"]
     assert all(weight.isfinite().all() for weight in saved(tmp_path)["state_dict"].values())
+
+
+def test_an_optimizers_state_that_is_not_finite_is_never_saved(tmp_path: Path) -> None:
+    """Adam's second moments, if infinite, freeze the weights, which stay finite."""
+
+    def poison(module: GAN) -> None:
+        state = module.round.g.optimizer.state[module.game.generator[0].weight]
+        state["exp_avg_sq"].fill_(float("inf"))
+
+    gan = small_gan(generator_optimizer=partial(torch.optim.Adam, lr=0.1))
+    with pytest.raises(Diverged, match=r"optimizer state exp_avg_sq of weight 0 is no longer finite at step 3: "):
+        run(tmp_path, RunCheckpoint(0), _At(3, poison), gan=gan)
+    assert saved(tmp_path)["global_step"] == 2
 
 
 def test_a_loss_that_is_not_finite_is_never_saved(tmp_path: Path) -> None:

@@ -1,16 +1,23 @@
 """The error of reconstructions and of the nearest training images, by hand."""
 
 import numpy as np
+import pytest
 import torch
 from torch.testing import assert_close
 
 from gan_lightning.batch import Batch
+from gan_lightning.metrics import reconstruction
 from gan_lightning.metrics.reconstruction import Reconstruction, nearest_error
 from gan_lightning.pixels import from_bytes
 
 
 def images(n: int, seed: int) -> torch.Tensor:
     return torch.randint(256, (n, 1, 3, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconstruction, "BLOCK", 7)
 
 
 def test_errors_are_means_over_images_and_pixels() -> None:

@@ -117,3 +117,13 @@ def test_the_rehearsal_leaves_the_singular_vectors_alone() -> None:
     before = {name: value.clone() for name, value in gan.state_dict().items()}
     check_networks(gan, GivenData(torch.zeros(1, 4, 2), 4))
     assert_close(gan.state_dict(), before, rtol=0, atol=0)
+
+
+def test_a_network_that_cannot_be_normalized_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"normalizes linear, convolutional and embedding layers, but .* has none"):
+        spectrally_normalized(nn.Sequential(nn.BatchNorm1d(2), nn.Flatten()))
+    other = nn.Sequential(nn.Linear(2, 3), nn.utils.parametrizations.weight_norm(nn.Linear(3, 1)))
+    with pytest.raises(UsageError, match=r"cannot normalize the layer 1 of the discriminator, whose weight has"):
+        spectrally_normalized(other)
+    twice = spectrally_normalized(nn.Sequential(nn.Linear(2, 3)))
+    assert spectrally_normalized(twice)[0].parametrizations.weight.__len__() == 1
