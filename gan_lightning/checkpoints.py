@@ -66,12 +66,11 @@ def tidy(folder: Path) -> None:
 def last_checkpoint(folder: Path) -> Path | None:
     """The run's last checkpoint; None if it was stopped before the first one, so that it starts again.
 
-    A run that was killed between its first best.ckpt and its first last.ckpt continues from the former.
-
     Raises:
         UsageError: it is missing, but an earlier one exists or the run has finished.
     """
     last = checkpoints(folder) / "last.ckpt"
+    # the first best.ckpt is written before the first last.ckpt, and before other callbacks have seen the epoch's end
     had_last = last.with_name("previous.ckpt").exists() or (folder / METRICS).exists()
     if not last.exists() and had_last and (earlier := _whole_beside(last)):
         raise UsageError(f"{last} is missing: {earlier}.")
@@ -79,7 +78,7 @@ def last_checkpoint(folder: Path) -> Path | None:
         raise UsageError(
             f"{folder} has finished and has no {last.name} to continue from: start a new run in another folder."
         )
-    return next((path for path in (last, last.with_name("best.ckpt")) if path.exists()), None)
+    return last if last.exists() else None
 
 
 def read_checkpoint(path: Path, gan: GAN | None = None) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lightning.checkpoints import last_checkpoint
 from gan_lightning.config import check
 from gan_lightning.errors import UsageError
 from gan_lightning.resumption import check_length, is_done, is_other_data, is_same_run, resume, run_folder
@@ -39,17 +38,6 @@ def refusal(function: Callable[[], object]) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------- which folder
-
-
-def test_a_run_with_its_best_checkpoint_alone_continues_from_it(folder: Path) -> None:
-    """As if killed between its first best.ckpt and its first last.ckpt; else that one would be overwritten."""
-    assert last_checkpoint(folder) is None
-    best = folder / "checkpoints" / "best.ckpt"
-    best.parent.mkdir()
-    best.touch()
-    assert last_checkpoint(folder) == best
-    best.with_name("last.ckpt").touch()
-    assert last_checkpoint(folder) == best.with_name("last.ckpt")
 
 
 def test_a_run_is_named_by_its_folder_or_its_last_checkpoint(
