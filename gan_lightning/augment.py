@@ -65,11 +65,10 @@ class DiffAugment(Augment):
     rectangle with half the sides at a uniform position. Uncovered pixels are 0.
     """
 
-    value_range = (-1.0, 1.0)
-
     def __init__(self, policy: Sequence[str] = ("color", "translation", "cutout")) -> None:
         super().__init__()
         self.policy = _parts("policy", policy, ("color", "translation", "cutout"))
+        self.value_range = (-1.0, 1.0)
 
     def transform(self, images: Tensor) -> Tensor:
         brightness, saturation, contrast, *places = _drawn(_seven, images)
@@ -141,8 +140,6 @@ class ADA(Augment):
     is below (section 3, equation 1). Without a target, p is fixed.
     """
 
-    value_range = (-1.0, 1.0)
-
     p: Tensor
     r_t: Tensor  # in the last interval
     tally: Tensor  # the sum of signs and the number of images in this interval, over all processes
@@ -163,6 +160,7 @@ class ADA(Augment):
         if target is None and p == 0:
             raise UsageError("augment.target is null and augment.p is 0, so that nothing is augmented: give augment.p.")
         self.pipeline = _parts("pipeline", pipeline, ("blit", "color"))
+        self.value_range = (-1.0, 1.0) if "color" in self.pipeline else None
         self.target, self.speed, self.interval = target, speed, interval
         self.follows_logits = target is not None
         self.register_buffer("p", torch.tensor(float(p)))

@@ -1,7 +1,7 @@
 """Check the composed configuration before anything slow is imported."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import Any
@@ -38,6 +38,8 @@ GROUPS = (
     *("data", "model", "prior", "game", "loss", "regularizer", "augment", "schedule", "trainer", "callbacks"),
     "logger",
 )
+# options by which others come to have an effect
+ENABLING = frozenset(("experiment", "model", "optimizer", "schedule", "model.ema_decay", "trainer.gradient_clip_val"))
 OF_CLASSES = {"generator.conditional_norm": False, "discriminator.conditioning": "projection"}  # values without classes
 OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
 # how to choose the groups whose place in the configuration is not named like the group
@@ -120,14 +122,21 @@ def _check_conditional(config: DictConfig, choices: dict[str, Any]) -> None:
     for option, without in OF_CLASSES.items():
         player, _, name = option.partition(".")
         options = config.model[player]
-        if (value := options.get(name, without)) != without and not options.get("conditional"):
+        value = options.get(name, without)
+        if value != without and "conditional" in options and not options.conditional:
             raise UsageError(f"model.{option}={str(value).lower()} needs classes: set model.conditional=true too.")
 
 
-def check_changes(overrides: Iterable[Override], config: DictConfig, names: Callable[[], Sequence[str]]) -> None:
+def check_changes(
+    overrides: Iterable[Override],
+    config: DictConfig,
+    names: Callable[[], Sequence[str]],
+    swept: Collection[str] = (),
+) -> None:
     """Refuse command-line overrides that add options that nothing uses, or delete options that are needed.
 
-    ``names`` returns the names of all options without those that the command line adds.
+    ``names`` returns the names of all options without those that the command line adds; ``swept`` are the options that
+    differ between the jobs of a sweep, which may compare settings of which only some read another option.
 
     Raises:
         UsageError: an override does so.
@@ -139,7 +148,7 @@ def check_changes(overrides: Iterable[Override], config: DictConfig, names: Call
             _check_deletion(name, str(line))
             continue
         _check_chosen(name, str(line), config)
-        if missing := _missing(name, config):
+        if ENABLING.isdisjoint(swept) and (missing := _missing(name, config)):
             raise UsageError(f"{line} would have no effect: {missing}.")
         node = OmegaConf.select(config, parent)
         is_part = isinstance(node, DictConfig) and "_target_" in node
@@ -177,8 +186,8 @@ def _check_chosen(name: str, line: str, config: DictConfig) -> None:
 def _missing(name: str, config: DictConfig) -> str:
     """What this configuration lacks for an option to have an effect, and what to do; empty if nothing is missing."""
     key = name.rpartition(".")[2]
-    if name in ("model.lr", "model.betas") and not any(_refers(config[part], name) for part in OPTIMIZERS):
-        return f"neither optimizer reads it; give generator_optimizer.{key} or discriminator_optimizer.{key}"
+    if name in ("model.lr", "model.betas") and not _refers(config, name):
+        return f"nothing reads it; give generator_optimizer.{key} or discriminator_optimizer.{key}"
     if name == "model.scheduled" and "_target_" not in config.schedule:
         return "no schedule is chosen; choose one with schedule=OPTION"
     if name == "model.ema_warmup" and not config.model.get("ema_decay"):

@@ -57,7 +57,7 @@ class MovingAverage(nn.Module):
 
 def _real(weight: Tensor) -> Tensor:
     """The weight, or a view of the real and imaginary parts of a complex one."""
-    return torch.view_as_real(weight) if weight.is_complex() else weight
+    return torch.view_as_real(weight.detach()) if weight.is_complex() else weight
 
 
 def _places(network: nn.Module, is_floating: bool) -> list[tuple[dict[str, Any], str]]:

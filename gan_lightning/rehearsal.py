@@ -12,6 +12,7 @@ from lightning import Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
+from torch.optim import SparseAdam
 
 from gan_lightning.augment import Augment
 from gan_lightning.batch import Batch, as_batch
@@ -19,6 +20,7 @@ from gan_lightning.build import is_of_package
 from gan_lightning.config import one_line
 from gan_lightning.data.loader import RealData
 from gan_lightning.errors import UsageError
+from gan_lightning.game import Game
 from gan_lightning.gan import GAN, PLAYERS, check_players, total_steps
 
 ENOUGH = 64  # samples
@@ -51,7 +53,7 @@ def check_networks(gan: GAN, data: RealData) -> None:
             _check_samples(fake, (n, *data.sample_shape))
             for sample in (fake, fake._replace(z=None)):  # the second like a real sample, which has no latents
                 judged = n // gan.game.packing
-                _check_outputs(gan.game.read(sample), judged, gan.game.loss.is_probability, are_patches)
+                _check_outputs(gan.game.read(sample), judged, gan.game, are_patches)
         except ValueError as error:
             if not str(error).startswith(BATCH_NORM):
                 raise
@@ -83,8 +85,9 @@ def check_optimizers(gan: GAN, trainer: Trainer, data: RealData) -> None:
             make = getattr(gan, option)
             with _refusing(option, make, "be created"):
                 optimizer = make(weights)
-            with _refusing(option, make, "take a step"):
-                _step_once(make, gan.device)
+            if is_of_package(_module(make)) and not isinstance(optimizer, SparseAdam):  # which needs sparse gradients
+                with _refusing(option, make, "take a step"):
+                    _step_once(make, trainer.strategy.root_device)
             if gan.schedule is not None and gan.scheduled in (name, "both"):
                 with _refusing("schedule", gan.schedule, "be created"):
                     gan.schedule(optimizer, steps)
@@ -93,13 +96,16 @@ def check_optimizers(gan: GAN, trainer: Trainer, data: RealData) -> None:
 @contextmanager
 def _refusing(option: str, make: Callable[..., Any], action: str) -> Iterator[None]:
     """Refuse an option with which something that is not the user's own fails."""
-    kind = make.func if isinstance(make, partial) else make
     try:
         yield
     except (ValueError, TypeError, RuntimeError, AssertionError) as error:
-        if not is_of_package(str(getattr(kind, "__module__", ""))):
+        if not is_of_package(_module(make)):
             raise
         raise UsageError(f"{option} cannot {action} ({one_line(error)}): correct its options.") from error
+
+
+def _module(make: Callable[..., Any]) -> str:
+    return str(getattr(make.func if isinstance(make, partial) else make, "__module__", ""))
 
 
 def _step_once(make: Callable[..., Any], device: torch.device) -> None:
@@ -123,8 +129,8 @@ def _check_range(augment: Augment | None, data: RealData) -> None:
     wanted, found = getattr(augment, "value_range", None), getattr(data, "value_range", None)
     if wanted and found and len(data.sample_shape) == 3 and tuple(found) != wanted:
         raise UsageError(
-            f"augment={type(augment).__name__.lower()} is defined for pixels in {list(wanted)}, but the data's are in "
-            f"{list(found)}: choose data.range=signed, or augment=none."
+            f"augment={type(augment).__name__.lower()} changes colors or fills with gray as defined for pixels in "
+            f"{list(wanted)}, but the data's are in {list(found)}: choose data.range=signed, or augment=none."
         )
 
 
@@ -153,15 +159,16 @@ def _check_samples(fake: Batch, expected: tuple[int, ...]) -> None:
     _check_finite("generator", fake.x)
 
 
-def _check_outputs(outputs: Tensor, n: int, loss_takes_logits: bool, are_patches: bool) -> None:
+def _check_outputs(outputs: Tensor, n: int, game: Game, are_patches: bool) -> None:
     shape = tuple(outputs.shape)
     # one logit per pack of samples, if they are packed, or one per patch of a pair of images
     if len(shape) not in (1, 2) or not shape[0] or (shape[0] % n if are_patches else shape[0] != n):
+        judged = "sample" if game.packing == 1 else f"pack of {game.packing} samples"
         raise UsageError(
-            f"model.discriminator gives {shape}, but ({n},), one logit per sample, or ({n}, outputs) is expected."
+            f"model.discriminator gives {shape}, but ({n},), one logit per {judged}, or ({n}, outputs) is expected."
         )
     _check_finite("discriminator", outputs)
-    if loss_takes_logits and ends_in_sigmoid(outputs):
+    if game.loss.is_probability and ends_in_sigmoid(outputs):
         raise UsageError(
             "model.discriminator ends in a sigmoid, but the loss takes logits and includes the sigmoid: leave it out."
         )

@@ -17,6 +17,7 @@ from lightning import Callback, Trainer, seed_everything
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig, OmegaConf
 
 from gan_lightning import loggers
@@ -296,7 +297,8 @@ def check_validation(data: RealData, trainer: Trainer) -> None:
         UsageError: a callback monitors a metric though nothing is validated; the interval is counted within epochs and
             longer than an epoch, or it is a duration, which each of several processes measures by itself.
     """
-    validates = data.monitor is not None and trainer.limit_val_batches != 0
+    has_held_out = "val_dataloader" in vars(data) or is_overridden("val_dataloader", data)
+    validates = has_held_out and trainer.limit_val_batches != 0
     for callback in () if validates else trainer.callbacks:  # type: ignore[attr-defined]
         if str(monitor := getattr(callback, "monitor", None)).startswith("val/"):
             raise UsageError(

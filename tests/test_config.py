@@ -319,8 +319,8 @@ OTHERS = ("optimizer@generator_optimizer=sgd", "optimizer@discriminator_optimize
 @pytest.mark.parametrize(
     ("idle", "enables", "says"),
     [
-        ("model.lr=0.1", OTHERS[1], "neither optimizer reads it; give generator_optimizer.lr or"),
-        ("model.betas=[0.1,0.9]", OTHERS[1], "neither optimizer reads it; give generator_optimizer.betas or"),
+        ("model.lr=0.1", OTHERS[1], "nothing reads it; give generator_optimizer.lr or"),
+        ("model.betas=[0.1,0.9]", OTHERS[1], "nothing reads it; give generator_optimizer.betas or"),
         ("model.scheduled=generator", "schedule=linear", "no schedule is chosen"),
         ("model.ema_warmup=false", "model.ema_decay=0.9", "there is no EMA"),
         ("trainer.gradient_clip_algorithm=value", "trainer.gradient_clip_val=1.0", "no gradient is clipped"),
@@ -330,6 +330,8 @@ def test_an_option_that_nothing_reads_is_refused(configure: Configure, idle: str
     without = (*OTHERS, "schedule=constant", "model.ema_decay=0")
     with pytest.raises(UsageError, match=rf"^{re.escape(idle)} would have no effect: {says}"):
         check_changes(changes(idle), configure(*without, idle), list)
+    swept = enables.partition("=")[0].partition("@")[0]
+    check_changes(changes(idle), configure(*without, idle), list, swept=[swept])
     reads = [option for option in without if option != enables]
     check_changes(changes(idle), configure(*reads, *([] if enables in OTHERS else [enables]), idle), list)
 

@@ -168,6 +168,7 @@ def test_complex_weights_are_averaged() -> None:
     for state in follow(average, net, 4):
         expected = 0.5 * expected + 0.5 * state["weight"]
     assert_close(average.network.weight.detach(), expected, **EXACT)
+    deepcopy(average)
 
 
 def test_lazy_layers_are_refused() -> None:

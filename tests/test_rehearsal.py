@@ -1,7 +1,7 @@
 """What networks cannot be trained with is found before training, and looking for it changes nothing."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from types import SimpleNamespace
@@ -14,11 +14,14 @@ from helpers import GivenData, fit, small_gan
 from torch import Tensor, nn
 
 from gan_lightning.augment import ADA, Augment, DiffAugment
+from gan_lightning.batch import Batch
 from gan_lightning.errors import UsageError
 from gan_lightning.game import Game
 from gan_lightning.losses import LeastSquares
 from gan_lightning.optim import cosine
 from gan_lightning.rehearsal import check_networks, check_optimizers, ends_in_sigmoid
+
+ON_CPU = SimpleNamespace(root_device=torch.device("cpu"))
 
 
 def data(batch_size: int = 4) -> GivenData:
@@ -52,6 +55,13 @@ class _Of(nn.Module):
         return self.layer(self.view(x))
 
 
+class _Unpacked(Game):
+    """Reads samples, not packs."""
+
+    def read(self, sample: Batch) -> Tensor:
+        return self.discriminator(sample.x)
+
+
 class _Pair(nn.Linear):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         return super().forward(x), x
@@ -62,6 +72,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"discriminator": nn.Sequential(nn.Linear(2, 2), nn.Unflatten(1, (1, 2)))}, r"gives \(4, 1, 2\), but"),
     ({"discriminator": _Of(lambda x: x.view(-1, 4))}, r"gives \(2, 1\), but \(4,\), one logit"),
     ({"discriminator": _Of(lambda x: x[:1])}, r"gives \(1, 1\), but \(4,\), one logit"),
+    (
+        {"discriminator": nn.Linear(2, 1), "packing": 2, "game": _Unpacked},
+        r"but \(2,\), one logit per pack of 2",
+    ),
     ({"generator": _Pair(3, 2)}, r"model\.generator returns a tuple: return one tensor of samples, \(4, 2\)"),
     ({"discriminator": nn.Identity()}, "The discriminator has no weights that require gradients"),
     ({"generator": nn.Linear(3, 2).requires_grad_(False)}, "The generator has no weights that require gradients"),
@@ -104,6 +118,11 @@ def test_augmentation_of_pixels_in_another_range_is_refused(augment: Callable[[]
             check_networks(gan, images)
 
 
+def test_parts_that_only_move_pixels_take_any_range() -> None:
+    assert ADA(["blit"]).value_range is None
+    assert ADA(["color"]).value_range == DiffAugment(["translation"]).value_range == (-1.0, 1.0)
+
+
 def test_a_buffer_that_a_network_assigns_is_put_back() -> None:
     class Counting(nn.Linear):
         def __init__(self) -> None:
@@ -124,12 +143,26 @@ def test_a_buffer_that_a_network_assigns_is_put_back() -> None:
     [
         torch.optim.LBFGS,
         partial(torch.optim.Adam, differentiable=True),
-        *([] if torch.cuda.is_available() else [partial(torch.optim.Adam, capturable=True, foreach=True)]),
+        partial(torch.optim.Adam, capturable=True, foreach=True),  # on a CPU
     ],
 )
 def test_an_optimizer_that_cannot_step_is_refused(optimizer: Callable[..., Any]) -> None:
+    trainer: Any = SimpleNamespace(strategy=ON_CPU)
     with pytest.raises(UsageError, match=r"^generator_optimizer cannot take a step \(.*\): correct its options"):
-        check_optimizers(small_gan(generator_optimizer=optimizer), SimpleNamespace(max_steps=1), data())  # type: ignore[arg-type]
+        check_optimizers(small_gan(generator_optimizer=optimizer), trainer, data())
+
+
+def test_an_optimizer_of_ones_own_is_only_created() -> None:
+    """It may choose weights by their shapes."""
+
+    def of_matrices(weights: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.SGD([{"params": [w for w in weights if w.dim() == rank]} for rank in (1, 2)], lr=0.1)
+
+    def no_vectors(weights: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.SGD([w for w in weights if w.dim() == 1], lr=0.1)
+
+    for own in (of_matrices, no_vectors):
+        check_optimizers(small_gan(generator_optimizer=own), SimpleNamespace(strategy=ON_CPU), data())  # type: ignore[arg-type]
 
 
 def test_one_sample_for_batch_norm_is_refused() -> None:
@@ -215,7 +248,7 @@ def test_pairs_are_translated_and_nothing_else_is() -> None:
 
 
 def make(steps: int = 5, **options: Any) -> None:
-    trainer: Any = SimpleNamespace(max_steps=steps, max_epochs=-1)
+    trainer: Any = SimpleNamespace(max_steps=steps, max_epochs=-1, strategy=ON_CPU)
     check_optimizers(small_gan(**options), trainer, data())
 
 
@@ -244,7 +277,7 @@ def test_making_optimizers_draws_no_random_numbers_and_changes_no_weight() -> No
     gan = small_gan(generator_optimizer=drawing, schedule=lambda o, n: torch.optim.lr_scheduler.ConstantLR(o, 0.1, n))
     weights = {name: weight.clone() for name, weight in gan.state_dict().items()}
     states = torch.get_rng_state(), random.getstate()
-    trainer: Any = SimpleNamespace(max_steps=5, max_epochs=-1)
+    trainer: Any = SimpleNamespace(max_steps=5, max_epochs=-1, strategy=ON_CPU)
     check_optimizers(gan, trainer, data())
     assert torch.equal(torch.get_rng_state(), states[0])
     assert random.getstate() == states[1]

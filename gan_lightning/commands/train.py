@@ -11,6 +11,7 @@ from typing import Any
 
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import get_args_parser
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -96,8 +97,11 @@ def checked(config: DictConfig, context: HydraConf) -> list[str]:
         check_start(config.start_from)
     with open_dict(config):
         config.choices = choices_of(choices)
-    values = (o for o in OverridesParser.create().parse_overrides(task) if o.key_or_group not in choices)
-    check_changes(values, config, partial(typed_option_names, task, CONF))
+    parse = OverridesParser.create().parse_overrides
+    values = (o for o in parse(task) if o.key_or_group not in choices)
+    typed = get_args_parser().parse_args(TYPED).overrides  # of the whole sweep
+    swept = [o.key_or_group for o in parse(typed) if o.is_sweep_override()]
+    check_changes(values, config, partial(typed_option_names, task, CONF), swept)
     return task
 
 
