@@ -197,9 +197,9 @@ def _missing(name: str, config: DictConfig) -> str:
     return ""
 
 
-def _refers(part: DictConfig, name: str) -> bool:
-    """Whether a value of a part is taken from this option."""
-    return f"${{{name}}}" in str(OmegaConf.to_container(part, resolve=False))
+def _refers(config: DictConfig, name: str) -> bool:
+    """Whether another value is taken from this option."""
+    return f"${{{name}}}" in str(OmegaConf.to_container(config, resolve=False))
 
 
 def _check_parts(config: DictConfig) -> None:

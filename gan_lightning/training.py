@@ -297,8 +297,7 @@ def check_validation(data: RealData, trainer: Trainer) -> None:
         UsageError: a callback monitors a metric though nothing is validated; the interval is counted within epochs and
             longer than an epoch, or it is a duration, which each of several processes measures by itself.
     """
-    has_held_out = "val_dataloader" in vars(data) or is_overridden("val_dataloader", data)
-    validates = has_held_out and trainer.limit_val_batches != 0
+    validates = is_overridden("val_dataloader", data) and trainer.limit_val_batches != 0
     for callback in () if validates else trainer.callbacks:  # type: ignore[attr-defined]
         if str(monitor := getattr(callback, "monitor", None)).startswith("val/"):
             raise UsageError(

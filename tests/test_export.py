@@ -203,12 +203,3 @@ def test_what_cannot_be_used_is_one_sentence_without_torch(tmp_path: Path, argum
     assert (result.returncode, result.stderr) == (1, f"Error: {sentence}\n")
     assert result.stdout == "imported:\n"
     assert not list(tmp_path.iterdir())
-
-
-def test_the_checkpoint_is_not_overwritten(tmp_path: Path) -> None:
-    path = tmp_path / "x.safetensors"
-    path.write_bytes(b"weights")
-    result = command("export.py", f"checkpoint={path}", f"out=../{tmp_path.name}/x.safetensors", cwd=tmp_path)
-    said = f"Error: out is ../{tmp_path.name}/x.safetensors, which is the checkpoint: give another name.\n"
-    assert (result.returncode, result.stderr) == (1, said)
-    assert path.read_bytes() == b"weights"

@@ -383,12 +383,3 @@ def test_what_shows_only_later_is_one_sentence(
     assert isinstance(ended.value.code, str)
     assert ended.value.code.startswith(f"Error: {sentence}")
     assert "\n" not in ended.value.code
-
-
-def test_the_checkpoint_is_not_overwritten(tmp_path: Path) -> None:
-    path = tmp_path / "x.pt"
-    path.write_bytes(b"weights")
-    result = command("sample.py", f"checkpoint={path}", f"out=../{tmp_path.name}/x.pt", cwd=tmp_path)
-    said = f"Error: out is ../{tmp_path.name}/x.pt, which is the checkpoint: give another name.\n"
-    assert (result.returncode, result.stderr) == (1, said)
-    assert path.read_bytes() == b"weights"

@@ -256,3 +256,15 @@ def test_paths_are_taken_as_typed(digits: Path, tmp_path: Path, capsys: pytest.C
     setting = place.read_text().splitlines()[1]
     assert setting.endswith(",step,1,1,12,nan,")
     assert sorted(path.name for path in (tmp_path / ODD).iterdir()) == sorted([f"{ODD}.npz", "table.csv"])
+
+
+@pytest.mark.parametrize(("script", "file"), [("sample.py", "x.pt"), ("export.py", "x.safetensors")])
+def test_the_checkpoint_is_not_overwritten(tmp_path: Path, script: str, file: str) -> None:
+    path, out = tmp_path / file, f"../{tmp_path.name}/{file}"
+    path.write_bytes(b"weights")
+    result = command(script, f"checkpoint={path}", f"out={out}", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (
+        1,
+        f"Error: out is {out}, which is the checkpoint: give another name.\n",
+    )
+    assert path.read_bytes() == b"weights"
