@@ -39,8 +39,10 @@ def as_batch(batch: Any) -> Batch:
     if isinstance(x, list | tuple) and len(x) == 1:  # TensorDataset returns a single tensor this way
         x = x[0]
     if not isinstance(x, Tensor) or not isinstance(y, Tensor | None):
+        parts = f" of {', '.join(type(part).__name__ for part in batch)}" if isinstance(batch, list | tuple) else ""
         raise UsageError(
-            f"A batch of the data loader is a {type(batch).__name__}: give a tensor (N, *sample_shape) or (x, y)."
+            f"A batch of the data loader is a {type(batch).__name__}{parts}: give a tensor (N, *sample_shape), or a "
+            "pair (x, y) of tensors."
         )
     return Batch(x, y)
 

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from gan_lightning import pretrained, weights
 from gan_lightning.build import build_gan
@@ -122,8 +123,9 @@ def _whole_beside(path: Path) -> str:
 
 
 def check_architecture(path: Path, saved: dict[str, Any], networks: nn.Module) -> None:
-    expected = {name: tuple(t.shape) for name, t in networks.state_dict().items()}
     found = {name: tuple(t.shape) for name, t in saved["state_dict"].items()}
+    # a lazy layer takes the shape that it is given
+    expected = {n: found.get(n) if is_lazy(t) else tuple(t.shape) for n, t in networks.state_dict().items()}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
             raise UsageError(

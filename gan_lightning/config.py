@@ -12,9 +12,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
+from gan_lightning.checks import SIZE
 from gan_lightning.errors import UsageError
 from gan_lightning.names import job_name, run_name
-from gan_lightning.rules import HYDRAS, OPTIONAL, PLACES, RULES, SCHEDULED, SIZE, TEXTS
+from gan_lightning.rules import HYDRAS, OPTIONAL, PLACES, RULES, SCHEDULED, TEXTS
 from gan_lightning.trust import DOTTED, PACKAGE, find_source
 
 # data to suggest for a model, by what it needs; mnist for all others

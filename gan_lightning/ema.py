@@ -15,44 +15,63 @@ class MovingAverage(nn.Module):
     """a <- d a + (1 - d) w over the weights and the floating-point buffers of a network (Yazici et al. 2019).
 
     With warm-up, the decay at update n, from 0, is min(decay, (1 + n) / (10 + n)), so that the initial weights are
-    forgotten quickly. BatchNorm's running statistics are averaged with the same decay; its counters are copied. The
-    decay may be a ``HalfLife`` in images.
+    forgotten quickly. BatchNorm's running statistics are averaged with the same decay; its counters are copied, and so
+    are buffers that start with infinite values, such as masks. The decay may be a ``HalfLife`` in images.
     """
 
     def __init__(self, network: nn.Module, decay: float | HalfLife, warmup: bool = True) -> None:
         super().__init__()
-        if not isinstance(decay, HalfLife) and not 0.0 < decay < 1.0:
-            raise UsageError(f"model.ema_decay is {decay}: give a number between 0 and 1, such as 0.999.")
+        if not isinstance(decay, HalfLife) and not (isinstance(decay, float) and 0.0 < decay < 1.0):
+            raise UsageError(f"model.ema_decay is {decay!r}: give a number between 0 and 1, such as 0.999.")
         if any(isinstance(weight, UninitializedParameter) for weight in network.parameters()):
             raise UsageError("An average needs weights, but the generator has lazy layers: call it on latents first.")
         self.network = deepcopy(network).requires_grad_(False)
+        for buffers, name in _places(self.network).values():
+            buffers[name] = buffers[name].contiguous()  # an expanded one cannot be updated in place
+        self._averaged = [name for name, buffer in self.network.named_buffers() if _is_averaged(buffer)]
+        self._copied = [name for name, buffer in self.network.named_buffers() if not _is_averaged(buffer)]
         self.decay = decay
         self.warmup = warmup
 
     def follow(self, network: nn.Module) -> None:
-        """Set the network to follow, after both networks are on the training device."""
+        """Set the network to follow, after both networks are on the training device.
+
+        Raises:
+            UsageError: its weights have 16 bits, which cannot hold an average's small changes.
+        """
+        if small := {weight.dtype for weight in network.parameters() if weight.dtype.itemsize < 4}:
+            raise UsageError(
+                f"The generator's weights are {', '.join(map(str, small))}, too coarse for an average: keep them in "
+                "float32, as with precision=bf16-mixed, or give ema_decay=0."
+            )
+        parts = self.network, network
         self._weights = [
             [_real(weight) for weight in part.parameters() if weight.is_floating_point() or weight.is_complex()]
-            for part in (self.network, network)
+            for part in parts
         ]
-        self._averaged, self._copied = (
-            [_places(part, is_floating) for part in (self.network, network)] for is_floating in (True, False)
-        )
+        self._places = [_places(part) for part in parts]
 
     @torch.no_grad()
     def update(self, step: int, images: int = 1) -> None:
         """Update the average after the network's update ``step``, from 0, which used ``images`` images."""
         decay = self.decay(images) if isinstance(self.decay, HalfLife) else self.decay
         decay = min(decay, (1 + step) / (10 + step)) if self.warmup else decay
-        # buffers by their places, since a network may assign another tensor
+        for name in self._averaged + self._copied:
+            self._follow_shape(name)
         averages, values = (
-            [*weights, *(buffers[name] for buffers, name in places)]
-            for weights, places in zip(self._weights, self._averaged, strict=True)
+            [*weights, *(_at(places[name]) for name in self._averaged)]
+            for weights, places in zip(self._weights, self._places, strict=True)
         )
         torch._foreach_lerp_(averages, values, 1.0 - decay)
-        if self._copied[0]:
-            copies, copied = ([buffers[name] for buffers, name in places] for places in self._copied)
+        if self._copied:
+            copies, copied = ([_at(places[name]) for name in self._copied] for places in self._places)
             torch._foreach_copy_(copies, copied)
+
+    def _follow_shape(self, name: str) -> None:
+        """Start again from a buffer that has another shape now, as caches of positions have."""
+        (buffers, key), place = (places[name] for places in self._places)
+        if buffers[key].shape != _at(place).shape:
+            buffers[key] = _at(place).clone()
 
 
 def _real(weight: Tensor) -> Tensor:
@@ -60,12 +79,20 @@ def _real(weight: Tensor) -> Tensor:
     return torch.view_as_real(weight.detach()) if weight.is_complex() else weight
 
 
-def _places(network: nn.Module, is_floating: bool) -> list[tuple[dict[str, Any], str]]:
-    """Where the buffers are that have a floating-point type, or those that do not, each once."""
-    found = {
-        id(buffer): (module._buffers, name)
-        for module in network.modules()
+def _is_averaged(buffer: Tensor) -> bool:
+    return buffer.is_floating_point() and bool(buffer.isfinite().all())
+
+
+def _places(network: nn.Module) -> dict[str, tuple[dict[str, Any], str]]:
+    """Where each buffer is, by its name; a place, since a network may assign another tensor."""
+    return {
+        f"{prefix}.{name}" if prefix else name: (module._buffers, name)
+        for prefix, module in network.named_modules()
         for name, buffer in module._buffers.items()
-        if buffer is not None and buffer.is_floating_point() == is_floating
+        if buffer is not None
     }
-    return list(found.values())
+
+
+def _at(place: tuple[dict[str, Any], str]) -> Tensor:
+    buffers, name = place
+    return buffers[name]

@@ -10,6 +10,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from gan_lightning.augment import Augment
 from gan_lightning.batch import Batch
+from gan_lightning.checks import SIZE, check_values
 from gan_lightning.diversity import last_layer
 from gan_lightning.errors import UsageError
 from gan_lightning.labels import is_conditional
@@ -46,6 +47,7 @@ class Game(nn.Module):
     judges_packs = True  # whether one logit can replace D's outputs for several samples
     judges_pairs = False  # whether D sees each sample with another tensor that must match it
     averaged: tuple[str, ...] = ("generator",)  # the modules that make samples, whose weights may be averaged
+    own_terms: tuple[str, ...] = ("adversarial",)  # the names of the losses' terms without penalties
 
     def __init__(
         self,
@@ -59,6 +61,11 @@ class Game(nn.Module):
         augment: Augment | None = None,
     ) -> None:
         super().__init__()
+        for name, part, example in (("prior", prior, "Normal(64)"), ("loss", loss or NonSaturating(), "Hinge()")):
+            if not isinstance(part, nn.Module):
+                raise UsageError(f"{name} is {part!r}: give an object of the package or your own, such as {example}.")
+        self.packing = packing
+        check_values(self, packing=SIZE)
         if packing > 1 and (not self.judges_packs or is_conditional(discriminator)):
             raise UsageError(
                 f"model.packing is {packing}, but this discriminator judges whether each sample fits its class or "
@@ -71,13 +78,13 @@ class Game(nn.Module):
         self.loss = loss or NonSaturating()
         self.regularizers = nn.ModuleDict(regularizers or {})
         self.generator_regularizers = nn.ModuleDict(generator_regularizers or {})
-        self.packing = packing
         self.augment = augment
-        self.is_compiled = False
         if augment is not None:
             self._check_augment(augment)
         for player, chosen in (("discriminator", regularizers), ("generator", generator_regularizers)):
-            for regularizer in (chosen or {}).values():
+            for name, regularizer in (chosen or {}).items():
+                if name in self.own_terms:
+                    raise UsageError(f"The {player}'s regularizer is called {name}, as a term of its loss: rename it.")
                 regularizer.check(self, player)
 
     @classmethod
@@ -96,9 +103,18 @@ class Game(nn.Module):
         """Whether a network of the game is called with y."""
         return any(map(is_conditional, self.children()))
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether D is compiled, by ``compile_networks`` or by torch.compile(network)."""
+        return self.discriminator._compiled_call_impl is not None or "_orig_mod" in self.discriminator._modules
+
     def players(self) -> dict[str, list[nn.Module]]:
         """The modules whose weights each player's optimizer updates."""
         return {"generator": [self.generator], "discriminator": [self.discriminator]}
+
+    def weights_of(self, player: str) -> list[nn.Parameter]:
+        """A player's weights, each once even if its networks share it."""
+        return list(nn.ModuleList(self.players()[player]).parameters())
 
     def sampled(self) -> nn.ModuleDict:
         """The modules that make samples."""
@@ -209,7 +225,6 @@ class Game(nn.Module):
         for networks in self.players().values():
             for network in networks:
                 network.compile(**options)
-        self.is_compiled = True
 
     def _check_augment(self, augment: Augment) -> None:
         if self.judges_pairs:
@@ -266,14 +281,14 @@ class Game(nn.Module):
 @contextmanager
 def evaluating(*networks: nn.Module) -> Iterator[None]:
     """Put the networks in evaluation mode inside the context, and restore their modes on exit."""
-    modes = [network.training for network in networks]
+    modes = [(part, part.training) for network in networks for part in network.modules()]
     for network in networks:
         network.eval()
     try:
         yield
     finally:
-        for network, mode in zip(networks, modes, strict=True):
-            network.train(mode)
+        for part, mode in modes:  # one by one: a user may keep a part in evaluation mode
+            part.training = mode
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The LightningModule: two optimizers train two players."""
 
 import math
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Collection, Sequence, Sized
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -9,14 +9,17 @@ from typing import Any, Literal, get_args
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 from torch.optim import Adam, Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
 from gan_lightning.batch import as_batch, as_rounds, check_cut, micro_batches
+from gan_lightning.checks import FLAG, POSITIVE, SIZE, check_values, one_of
 from gan_lightning.ema import MovingAverage
 from gan_lightning.errors import Diverged, UsageError
 from gan_lightning.files import is_damaged
@@ -37,6 +40,7 @@ OptimizerFactory = Callable[..., Optimizer]
 Scheduled = Literal["both", "generator", "discriminator"]
 ADAM = partial(Adam, lr=2e-4, betas=(0.5, 0.999))  # Radford et al. 2015
 PLAYERS = ("generator", "discriminator")
+UNLOGGED = 50  # steps between checks of the losses if nothing is logged
 
 
 class GAN(LightningModule):
@@ -55,6 +59,7 @@ class GAN(LightningModule):
     loaded_step = 0  # of the loaded checkpoint
     log_step = -1  # of the last logged line
     validated_step = -1  # of the last validation
+    _infinite: Collection[str] = ()  # buffers that started the run with infinite values, such as masks
     _saved_losses: dict[str, Any] | None = None
     _formerly_built: dict[str, list[Any]] | None = None  # _built of the resumed run
 
@@ -77,10 +82,6 @@ class GAN(LightningModule):
         cuda_graphs: bool = False,
     ) -> None:
         super().__init__()
-        if order not in get_args(Order):
-            raise UsageError(f"model.order is {order!r}: choose one of {', '.join(get_args(Order))}.")
-        if scheduled not in get_args(Scheduled):
-            raise UsageError(f"model.scheduled is {scheduled!r}: choose one of {', '.join(get_args(Scheduled))}.")
         self.automatic_optimization = False
         self.game = game
         self.average = MovingAverage(self.game.sampled(), ema_decay, ema_warmup) if ema_decay else None
@@ -95,6 +96,17 @@ class GAN(LightningModule):
         self.gradient_clip_algorithm = gradient_clip_algorithm
         self.accumulate_grad_batches = accumulate_grad_batches
         self.cuda_graphs = cuda_graphs
+        check_values(
+            self, critic_steps=SIZE, accumulate_grad_batches=SIZE, gradient_clip_val=POSITIVE, reuse_fakes=FLAG
+        )
+        check_values(self, order=one_of(*get_args(Order)), scheduled=one_of(*get_args(Scheduled)))
+        check_values(self, gradient_clip_algorithm=one_of("norm", "value"))
+        for name in ("generator_optimizer", "discriminator_optimizer"):
+            if not callable(make := getattr(self, name)):
+                raise UsageError(
+                    f"{name} is of type {type(make).__name__}: give a function that makes an optimizer of weights, "
+                    "such as functools.partial(torch.optim.Adam, lr=2e-4)."
+                )
         self.seed = torch.initial_seed()
         self.config: dict[str, Any] = {}  # the run's resolved configuration, saved in checkpoints
         self.described: dict[str, Any] = {}  # a description of the training data, saved in checkpoints
@@ -123,8 +135,9 @@ class GAN(LightningModule):
     ) -> Tensor:
         """Draw n samples (n, *sample_shape) from the EMA generator, or the raw one with ``raw``, in evaluation mode.
 
-        For a conditional generator, ``labels`` are classes (n,), class weights (n, classes), or a list of numbers or
-        names to alternate between; None alternates between all classes.
+        With ``latents`` (N, latent_size), there are N samples. For a conditional generator, ``labels`` are classes
+        (n,), class weights (n, classes), or a list of numbers or names to alternate between; None alternates between
+        all classes. Names, and None, need data whose classes are known.
 
         Raises:
             UsageError: there is no such class, no network is conditional, or the number of labels is not n.
@@ -171,13 +184,13 @@ class GAN(LightningModule):
         batches = micro_batches(rounds)
         updates = [batches[i : i + n] for i in range(0, len(batches), n)]
         self.described.setdefault("sample_shape", tuple(rounds.x.shape[4:]))  # of a plain loader
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        every: int = self.trainer.log_every_n_steps or UNLOGGED  # type: ignore[attr-defined]
         before, images = self.trainer.global_step, rounds.x.shape[1:4].numel() * self.trainer.world_size  # per round
         try:
             with self.round.streams.running():
                 for first in range(0, len(updates), self.critic_steps):
                     step = self.trainer.global_step
-                    is_logging = every > 0 and (step + 1) % every == 0
+                    is_logging = (step + 1) % every == 0
                     self.round.play(step, updates[first : first + self.critic_steps], is_logging)
                     self._after_round(step, images, is_logging)
         finally:  # even if the user's code fails in the middle of a batch
@@ -194,9 +207,8 @@ class GAN(LightningModule):
         count_step(self.trainer)
         if self.average is not None:
             self.average.update(step, images)
-        if self.schedule is not None:
-            for config in self.trainer.lr_scheduler_configs:
-                config.scheduler.step()  # type: ignore[call-arg]
+        for config in self.trainer.lr_scheduler_configs:
+            config.scheduler.step()  # type: ignore[call-arg]
         self.round.has_begun = False
         if is_logging:
             self._log_line()
@@ -207,11 +219,9 @@ class GAN(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return G's and D's optimizers, in this order, with the schedules of ``scheduled`` over the whole run."""
-        players = self.game.players()
-        optimizers = [
-            make([weight for network in players[name] for weight in network.parameters()])
-            for name, make in zip(PLAYERS, (self.generator_optimizer, self.discriminator_optimizer), strict=True)
-        ]
+        check_players(self.game)
+        factories = self.generator_optimizer, self.discriminator_optimizer
+        optimizers = [make(self.game.weights_of(name)) for name, make in zip(PLAYERS, factories, strict=True)]
         self._built = built(optimizers)
         if self.schedule is None:
             return optimizers
@@ -228,7 +238,7 @@ class GAN(LightningModule):
     def _log_line(self) -> None:
         """Log mean losses since the last line, and observations of this round."""
         values = self.round.take_line(self._mean_over_ranks)
-        for logger in self.loggers:
+        for logger in self.loggers if self.trainer.log_every_n_steps else ():  # type: ignore[attr-defined]
             logger.log_metrics(values, step=self.trainer.global_step)
         # not self.log, which takes longer than the updates of a tiny GAN
         self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
@@ -243,11 +253,13 @@ class GAN(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Collect the metrics of the data module, if any, and of the game."""
+        if stage == "fit" and not self.training:
+            self.train()  # load() returns it in evaluation mode, which Lightning would keep
         data: Any = getattr(self.trainer, "datamodule", None)
-        known = data.metrics() if hasattr(data, "metrics") else {}
+        known = data.metrics() if callable(getattr(data, "metrics", None)) else {}
         self.validation = Validation(known | self.game.metrics(data) if known else {})
         self.described = {
-            name: getattr(data, name)
+            name: plain(getattr(data, name))
             for name in ("sample_shape", "class_names", "value_range", "units", "blocks", "joint_batch", "fingerprint")
             if hasattr(data, name)
         }
@@ -275,8 +287,10 @@ class GAN(LightningModule):
 
     def on_train_start(self) -> None:
         """Create the players with their optimizers, and start the run's random streams."""
+        optimizers = self.trainer.optimizers
         check(self)
-        optimizers = [optimizer.optimizer for optimizer in self.optimizers()]  # type: ignore[union-attr]
+        buffers = self.named_buffers(remove_duplicate=False)
+        self._infinite = {name for name, each in buffers if not is_lazy(each) and not each.isfinite().all()}
         if self._formerly_built is not None:
             schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
             take_changes(optimizers, schedulers, self._formerly_built, self._built)
@@ -299,7 +313,7 @@ class GAN(LightningModule):
             Diverged: a loss, weight, buffer or optimizer state is not finite; the last good checkpoint is kept.
         """
         self.losses.means(self._mean_over_ranks)
-        if broken := not_finite(checkpoint):
+        if broken := not_finite(checkpoint, self._infinite):
             raise Diverged(f"{broken} is no longer finite at step {self.trainer.global_step}: {ADVICE}")
         checkpoint["gan"] = {
             "config": self.config,
@@ -335,9 +349,8 @@ class GAN(LightningModule):
 
 def begin(gan: GAN, optimizers: Sequence[Optimizer]) -> Round:
     """Create the ``Round`` of a run that starts or resumes, with its players and random streams."""
-    players = gan.game.players()
     g, d = (
-        Player(name, players[name], optimizer, gan, gan.gradient_clip_val, gan.gradient_clip_algorithm)
+        Player(name, gan.game.weights_of(name), optimizer, gan, gan.gradient_clip_val, gan.gradient_clip_algorithm)
         for name, optimizer in zip(PLAYERS, optimizers, strict=True)
     )
     g.rivals = d.weights  # D's update has no graph through G
@@ -362,21 +375,21 @@ def begin(gan: GAN, optimizers: Sequence[Optimizer]) -> Round:
 
 def follow_step(regularizer: Regularizer, player: Player, *_: Any) -> None:
     """Call a regularizer's ``after_step``; a hook of the player's optimizer."""
-    regularizer.after_step(player.weights)
+    regularizer.after_step([weight for weight in player.weights if weight.requires_grad])
 
 
 def check(gan: GAN) -> None:
     """Check the strategy and the batch size before training starts.
 
     Raises:
-        UsageError: weights that are shared or all frozen, several devices without ``Replicas``, updates that no CUDA
-            graph can replay, or batches that cannot be split into updates.
+        UsageError: optimizers of other weights, a schedule by a metric, a strategy of several devices other than
+            ``Replicas``, updates that no CUDA graph can replay, or batches that cannot be split into updates.
     """
     trainer: Any = gan.trainer
-    check_players(gan.game)
+    check_optimizers(gan.game, trainer)
     if gan.cuda_graphs:
         check_graphs(gan, trainer)
-    if trainer.world_size > 1 and not isinstance(trainer.strategy, Replicas):
+    if isinstance(trainer.strategy, ParallelStrategy) and not isinstance(trainer.strategy, Replicas):
         raise UsageError(
             f"{type(trainer.strategy).__name__} is made for one loss: train on several devices with "
             "strategy=gan_lightning.strategy.Replicas(), which train.py uses for trainer.strategy=ddp."
@@ -408,6 +421,33 @@ def check_players(game: Game) -> None:
                 )
 
 
+def check_optimizers(game: Game, trainer: Any) -> None:
+    """Check what ``configure_optimizers`` has returned, which a subclass may override.
+
+    Raises:
+        UsageError: it is not G's optimizer and D's, in this order, or a schedule waits for a metric.
+    """
+    weights = [{id(w) for group in o.param_groups for w in group["params"]} for o in trainer.optimizers]
+    players = [set(map(id, game.weights_of(name))) for name in PLAYERS]
+    if len(weights) != len(players) or not all(map(set.issubset, weights, players)):
+        raise UsageError(
+            "configure_optimizers must return the generator's optimizer and the discriminator's, in order."
+        )
+    if any(isinstance(config.scheduler, ReduceLROnPlateau) for config in trainer.lr_scheduler_configs):
+        raise UsageError(
+            "ReduceLROnPlateau waits for a metric, but schedules are stepped after every round: choose one that is "
+            "a function of the step."
+        )
+
+
+def plain(value: Any) -> Any:
+    """A description of the data with NumPy's numbers and arrays as Python's, which checkpoints can hold."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(value, dict):
+        return {name: plain(part) for name, part in value.items()}
+    return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
+
+
 def measured(trainer: Any) -> dict[str, float]:
     """The last validation's metrics by name."""
     return {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
@@ -423,16 +463,19 @@ def total_steps(trainer: Any) -> int:
     if trainer.max_steps < 0 and epochs < 0:
         raise UsageError("A schedule needs the run's length: set trainer.max_steps or trainer.max_epochs.")
     if not hasattr(trainer.datamodule, "rounds_in_epoch"):
-        return int(trainer.estimated_stepping_batches)
+        steps = trainer.estimated_stepping_batches  # -1 or infinite for a loader without length
+        if not 0 <= steps < math.inf:
+            raise UsageError("A schedule needs the run's length, and this loader has none: set max_steps.")
+        return int(steps)
     limits = [trainer.max_steps] if trainer.max_steps >= 0 else []
     if epochs >= 0:
         limits.append(epochs * trainer.datamodule.rounds_in_epoch())
     return min(limits)
 
 
-def not_finite(checkpoint: dict[str, Any]) -> str | None:
+def not_finite(checkpoint: dict[str, Any], exempt: Collection[str] = ()) -> str | None:
     """The name of a weight, buffer or optimizer state of a checkpoint that is not finite; None if all are."""
-    named = dict(checkpoint["state_dict"])
+    named = {name: value for name, value in checkpoint["state_dict"].items() if name not in exempt}
     for player, optimizer in zip(PLAYERS, checkpoint["optimizer_states"], strict=False):
         for index, state in optimizer["state"].items():
             named |= {f"The {player}'s optimizer state {key} of weight {index}": v for key, v in state.items()}

@@ -42,6 +42,9 @@ def asked_for(n: int, names: Sequence[str], labels: Tensor | Sequence[int | str]
     """
     if isinstance(labels, Tensor):
         return labels
+    are_numbers = isinstance(labels, list | tuple) and len(labels) > 0 and all(isinstance(k, int) for k in labels)
+    if not names and are_numbers:
+        return in_turn(labels, n)  # type: ignore[arg-type]
     if not names:
         raise UsageError(
             "The generator has no classes to alternate between: in Python, pass its conditions, "

@@ -9,8 +9,8 @@ from torch import Tensor
 from gan_lightning.errors import Diverged
 
 ADVICE = (
-    "training stopped and the last good checkpoint is kept; lower the learning rates, clip the gradients "
-    "(trainer.gradient_clip_val=1) or add a penalty (regularizer=r1)."
+    "training stopped, and the last good checkpoint, if any, is kept; lower the learning rates, clip the gradients "
+    "(trainer.gradient_clip_val=1, in Python GAN(gradient_clip_val=1)) or add a penalty (regularizer=r1)."
 )
 
 

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -19,7 +19,6 @@ from gan_lightning.files import cause_in_the_machine
 from gan_lightning.pretrained import find
 
 T = TypeVar("T")
-Rule = tuple[Callable[[Any], bool], str]  # whether a value fits, and what was expected
 KINDS: dict[Any, str] = {
     **{int: "a whole number", float: "a number", bool: "true or false"},
     **{str: "a string", Path: "a path", list[Path]: "a path"},
@@ -80,14 +79,6 @@ def refusals(out: str | Path | None = None) -> Iterator[None]:
         if out is None or cause is None:
             raise
         sys.exit(f"Error: {out} cannot be written: {cause}.")
-
-
-def check_values(options: object, **rules: Rule) -> None:
-    """Raise a UsageError if an option is not None and violates its rule of gan_lightning.rules."""
-    for name, (fits, expected) in rules.items():
-        value = getattr(options, name)
-        if value is not None and not fits(value):
-            raise UsageError(f"{name} is {value}: give {expected}.")
 
 
 def check_checkpoint(path: Path) -> None:

@@ -41,7 +41,7 @@ class Player:
     def __init__(
         self,
         name: str,
-        networks: Sequence[nn.Module],
+        weights: Sequence[nn.Parameter],
         optimizer: Optimizer,
         module: LightningModule,
         clip_val: float | None = None,
@@ -51,7 +51,7 @@ class Player:
         self.optimizer = optimizer
         self.module = module
         self.clip_val, self.clip_algorithm = clip_val, clip_algorithm
-        self.weights = [w for network in networks for w in network.parameters() if w.requires_grad]  # not frozen
+        self.weights = weights  # also frozen ones, which may be unfrozen during training
         self.rivals: Sequence[nn.Parameter] = ()  # frozen while this player learns
         self.measures = False
         self.gradient_norm = torch.zeros(())  # in the last update that measured it

@@ -25,6 +25,8 @@ def take_changes(
     present: dict[str, list[Any]],
 ) -> None:
     """Apply what differs between ``former`` and ``present`` from the current step on; all else stays as loaded."""
+    if not former["optimizers"] or not present["optimizers"]:
+        return  # of a subclass with its own configure_optimizers
     for optimizer, before, after in zip(optimizers, former["optimizers"], present["optimizers"], strict=True):
         if before != after:
             state = optimizer.state_dict()
@@ -36,9 +38,8 @@ def take_changes(
     for i, scheduler in enumerate(schedulers):
         before, after = former["schedulers"][i], present["schedulers"][i]
         # the former rates, which the changed ones are to have the same proportion to
-        shares = [
-            rate / base if base else 1.0 for rate, base in zip(scheduler._last_lr, scheduler.base_lrs, strict=True)
-        ]
+        rates = zip(scheduler._last_lr, _base_rates(scheduler), strict=True)
+        shares = [float(rate) / float(base) if base else 1.0 for rate, base in rates]
         if before != after:
             scheduler.load_state_dict(_merged(scheduler.state_dict(), before, after))
         _set_rates(scheduler, shares, before != after)
@@ -55,7 +56,8 @@ def _merged(now: Any, before: Any, after: Any) -> Any:
 
 
 def _without_weights(group: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in group.items() if name != "params"}
+    # copied, since a schedule changes a learning rate that is a tensor in place
+    return {name: deepcopy(value) for name, value in group.items() if name != "params"}
 
 
 def _add_missing(optimizer: Optimizer) -> None:
@@ -74,7 +76,12 @@ def _add_missing(optimizer: Optimizer) -> None:
                 optimizer.state[weight].update(absent)
 
 
-def _set_rates(scheduler: LRScheduler, shares: Sequence[float | Tensor], is_changed: bool) -> None:
+def _base_rates(scheduler: Any) -> Sequence[float | Tensor]:
+    """The learning rates that a schedule starts from; SequentialLR and ChainedScheduler have those of their parts."""
+    return scheduler.base_lrs if hasattr(scheduler, "base_lrs") else _base_rates(scheduler._schedulers[0])
+
+
+def _set_rates(scheduler: LRScheduler, shares: Sequence[float], is_changed: bool) -> None:
     """Set the learning rates that a schedule has at its current step.
 
     Before the change, they were ``shares`` of the base rates.
@@ -82,17 +89,17 @@ def _set_rates(scheduler: LRScheduler, shares: Sequence[float | Tensor], is_chan
     The state of LambdaLR does not include its functions, so a change to them, or to the run's length, cannot be
     detected. Its rates are always recomputed, which has no effect if nothing has changed.
     """
-    groups = scheduler.optimizer.param_groups
+    groups, bases = scheduler.optimizer.param_groups, _base_rates(scheduler)
     if isinstance(scheduler, LambdaLR):
         factors = [factor(scheduler.last_epoch) for factor in scheduler.lr_lambdas]
-        rates = [base * factor for base, factor in zip(scheduler.base_lrs, factors, strict=True)]
+        rates = [base * factor for base, factor in zip(bases, factors, strict=True)]
     elif not is_changed:
         return
     elif hasattr(scheduler, "_get_closed_form_lr"):
         rates = scheduler._get_closed_form_lr()
     else:
-        rates = [base * share for base, share in zip(scheduler.base_lrs, shares, strict=True)]
-    for group, base, rate in zip(groups, scheduler.base_lrs, rates, strict=True):
+        rates = [base * share for base, share in zip(bases, shares, strict=True)]
+    for group, base, rate in zip(groups, bases, rates, strict=True):
         group["initial_lr"], group["lr"] = base, rate
     scheduler._last_lr = rates
     if isinstance(scheduler, OptionsLR):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_lightning.batch import Batch
+from gan_lightning.checks import NOT_NEGATIVE, SIZE, check_values
 from gan_lightning.errors import UsageError
 from gan_lightning.replay import Replay
 from gan_lightning.schedules import Ramp
@@ -56,7 +57,7 @@ class CriticPass:
 def by_sample(logits: Tensor, inputs: Tensor) -> Tensor:
     """One logit per input: the logits themselves, or their mean if D returns one per patch."""
     n = inputs.shape[0]  # len() of a tensor is slower
-    return logits.view(n, -1).mean(1) if logits.shape[0] > n else logits
+    return logits.reshape(n, -1).mean(1) if logits.numel() > n else logits
 
 
 def input_gradients(passes: Iterable[tuple[Tensor, Tensor]], create_graph: bool = True) -> list[Tensor]:
@@ -93,12 +94,11 @@ class Regularizer(nn.Module):
 
     def __init__(self, weight: float | Ramp, interval: int = 1) -> None:
         super().__init__()
-        if float(weight) < 0:
-            raise UsageError(f"A regularizer's weight is {weight}: give a number of at least 0.")
-        if interval < 1:
-            raise UsageError(f"A regularizer's interval is {interval}: give a whole number of updates, at least 1.")
         self.weight = weight
         self.interval = interval
+        check_values(self, interval=SIZE)
+        if not isinstance(weight, Ramp):
+            check_values(self, weight=NOT_NEGATIVE)
 
     def check(self, game: nn.Module, player: str) -> None:
         """Check that the penalty depends on this player's weights, and that the networks support it.

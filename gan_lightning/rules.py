@@ -1,42 +1,30 @@
 """Valid values of options, by the last part of an option's name."""
 
-import math
 import re
-from collections.abc import Callable
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig
 
+from gan_lightning.checks import (
+    COUNT,
+    FLAG,
+    KEEP,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SEED,
+    SHARE,
+    SIZE,
+    Rule,
+    is_number,
+    is_whole,
+    one_of,
+)
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _whole(least: int) -> tuple[Callable[[Any], bool], str]:
-    return lambda v: _is_whole(v) and v >= least, f"a whole number, at least {least}"
-
-
-def _one_of(*options: Any) -> tuple[Callable[[Any], bool], str]:
-    return lambda v: v in options, f"one of {', '.join(map(str, options))}"
-
-
-SIZE = _whole(1)
-COUNT = _whole(0)
-POSITIVE = (lambda v: _is_number(v) and v > 0, "a number above 0")
-NOT_NEGATIVE = (lambda v: _is_number(v) and v >= 0, "a number, at least 0")
-SHARE = (lambda v: _is_number(v) and 0 <= v < 1, "a number from 0 up to but not including 1")
-KEEP = (lambda v: _is_number(v) and 0 < v <= 1, "a number above 0, at most 1")
-FLAG = (lambda v: isinstance(v, bool), "true or false")
-SEED = (lambda v: _is_whole(v) and 0 <= v < 2**32, "a whole number from 0 to 4294967295")
 # float32 can hold the squares of such values and of their ratios
-SCALE = (lambda v: _is_number(v) and 1e-9 <= v <= 1e9, "a number above 0, from 1e-9 to 1e9")
-PLACE = (lambda v: _is_number(v) and abs(v) <= 1e9, "a number from -1e9 to 1e9")
+SCALE = (lambda v: is_number(v) and 1e-9 <= v <= 1e9, "a number above 0, from 1e-9 to 1e9")
+PLACE = (lambda v: is_number(v) and abs(v) <= 1e9, "a number from -1e9 to 1e9")
 LIMIT = (
-    lambda v: (_is_whole(v) and v >= 0) or (_is_number(v) and 0.01 <= v <= 1) or v == 0,
+    lambda v: (is_whole(v) and v >= 0) or (is_number(v) and 0.01 <= v <= 1) or v == 0,
     "a whole number of batches, or a share of them from 0.01 to 1",
 )
 EXTENT = (
@@ -54,13 +42,13 @@ BETAS = (
 )
 NAMES = (lambda v: isinstance(v, ListConfig) and all(isinstance(n, str | int) for n in v), "a list of names")
 RANGE = (
-    lambda v: isinstance(v, ListConfig) and len(v) == 2 and all(map(_is_number, v)) and v[0] < v[1],
+    lambda v: isinstance(v, ListConfig) and len(v) == 2 and all(map(is_number, v)) and v[0] < v[1],
     "a list of two numbers, the smaller first",
 )
 DEVICES = (
     lambda v: (
         v in ("auto", "-1", -1)
-        or (_is_whole(v) and v >= 1)
+        or (is_whole(v) and v >= 1)
         or (isinstance(v, ListConfig) and len(v) > 0 and all(map(COUNT[0], v)))
         or (isinstance(v, str) and re.fullmatch(r"\d+(,\d+)*,?", v) is not None)
     ),
@@ -82,17 +70,17 @@ def _is_duration(value: Any) -> bool:
 
 DURATION = (_is_duration, _DURATION)
 CHECKS = (
-    lambda v: (_is_whole(v) and v >= 1) or (isinstance(v, float) and 0 < v <= 1) or _is_duration(v),
+    lambda v: (is_whole(v) and v >= 1) or (isinstance(v, float) and 0 < v <= 1) or _is_duration(v),
     f"a whole number of batches, a share of an epoch above 0, at most 1, or {_DURATION}",
 )
 PLUGINS = (
     lambda v: all(isinstance(p, DictConfig) and "_target_" in p for p in (v if isinstance(v, ListConfig) else [v])),
     "the _target_ of a plugin, or a list of them",
 )
-UNLIMITED = (lambda v: _is_whole(v) and (v >= 1 or v == -1), "a whole number, at least 1, or -1 for no limit")
+UNLIMITED = (lambda v: is_whole(v) and (v >= 1 or v == -1), "a whole number, at least 1, or -1 for no limit")
 
 # by an option's full name or its last part, so that the options of a new network are checked too
-RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+RULES: dict[str, Rule] = {
     **dict.fromkeys(("batch_size", "critic_steps", "latent_size", "rounds_per_batch", "rounds_per_epoch"), SIZE),
     **dict.fromkeys(("categories", "output_units", "packing", "fixed_samples", "blocks", "layers"), SIZE),
     **dict.fromkeys(("size", "width", "modes", "side", "interval", "n", "subset"), SIZE),
@@ -120,11 +108,11 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "betas": BETAS,
     "limits": RANGE,
     **dict.fromkeys(("categorical", "columns"), NAMES),
-    "kind": _one_of("images", "sequences"),
+    "kind": one_of("images", "sequences"),
     **dict.fromkeys(("amplitudes", "frequencies"), RANGE),
-    "scaling": _one_of("range", "standard", "none"),
-    "p": (lambda v: _is_number(v) and 0 <= v <= 1, "a number from 0 to 1"),
-    "target": (lambda v: _is_number(v) and -1 <= v <= 1, "a number from -1 to 1, or null"),
+    "scaling": one_of("range", "standard", "none"),
+    "p": (lambda v: is_number(v) and 0 <= v <= 1, "a number from 0 to 1"),
+    "target": (lambda v: is_number(v) and -1 <= v <= 1, "a number from -1 to 1, or null"),
     "means": MEANS,
     "stds": SCALES,
     "weights": POSITIVES,
@@ -138,29 +126,29 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "deterministic": (lambda v: isinstance(v, bool) or v == "warn", "true, false or warn"),
     "fast_dev_run": (lambda v: isinstance(v, bool) or COUNT[0](v), "true, false or a whole number of batches"),
     "overfit_batches": LIMIT,
-    "num_sanity_val_steps": (lambda v: _is_whole(v) and v >= -1, "a whole number, at least 0, or -1 for all"),
+    "num_sanity_val_steps": (lambda v: is_whole(v) and v >= -1, "a whole number, at least 0, or -1 for all"),
     "val_check_interval": CHECKS,
     "max_time": DURATION,
-    "accelerator": _one_of("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
+    "accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
     "plugins": PLUGINS,
     "gradient_clip_val": POSITIVE,
-    "channels": _one_of(1, 2, 3, 4),
-    "fit": _one_of("crop", "pad", "stretch"),
-    "depth": _one_of(8, 16, "float"),
-    "order": _one_of("discriminator_first", "generator_first", "simultaneous"),
-    "scheduled": _one_of("both", "generator", "discriminator"),
-    "decay": (lambda v: _is_number(v) and v >= 1, "a number, at least 1"),
-    "pooling": _one_of("max", "mean"),
-    "conditioning": _one_of("projection", "joined"),
-    "unreadable": _one_of("refuse", "skip"),
-    "features": _one_of("own", "inception"),
-    "gradient_clip_algorithm": _one_of("norm", "value"),
-    "float32_matmul_precision": _one_of("highest", "high", "medium"),
-    "precision": _one_of("32-true", "bf16-mixed", "16-mixed", "64-true"),
-    "strategy": _one_of("auto", "ddp"),
+    "channels": one_of(1, 2, 3, 4),
+    "fit": one_of("crop", "pad", "stretch"),
+    "depth": one_of(8, 16, "float"),
+    "order": one_of("discriminator_first", "generator_first", "simultaneous"),
+    "scheduled": one_of("both", "generator", "discriminator"),
+    "decay": (lambda v: is_number(v) and v >= 1, "a number, at least 1"),
+    "pooling": one_of("max", "mean"),
+    "conditioning": one_of("projection", "joined"),
+    "unreadable": one_of("refuse", "skip"),
+    "features": one_of("own", "inception"),
+    "gradient_clip_algorithm": one_of("norm", "value"),
+    "float32_matmul_precision": one_of("highest", "high", "medium"),
+    "precision": one_of("32-true", "bf16-mixed", "16-mixed", "64-true"),
+    "strategy": one_of("auto", "ddp"),
     "profiler": PROFILER,
     "offline": FLAG,
-    "changed_data": _one_of("refuse", "accept"),
+    "changed_data": one_of("refuse", "accept"),
 }
 OPTIONAL = {
     *("gradient_clip_val", "gradient_clip_algorithm", "max_epochs", "n", "weights", "profiler", "threads"),
@@ -179,5 +167,5 @@ TEXTS = (
 # Hydra's own keys, checked in every part
 HYDRAS = {
     **dict.fromkeys(("_partial_", "_recursive_"), FLAG),
-    "_convert_": _one_of("none", "partial", "object", "all"),
+    "_convert_": one_of("none", "partial", "object", "all"),
 }

@@ -48,10 +48,10 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
 
+from gan_lightning.checks import POSITIVE, SIZE, check_values
 from gan_lightning.errors import Stopped, UsageError
 from gan_lightning.files import written_aside
-from gan_lightning.options import check_values, read_options
-from gan_lightning.rules import POSITIVE, SIZE
+from gan_lightning.options import read_options
 
 if TYPE_CHECKING:
     from loops import System

@@ -35,10 +35,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from omegaconf import MISSING
 
+from gan_lightning.checks import POSITIVE, check_values
 from gan_lightning.errors import UsageError
 from gan_lightning.files import written_aside
-from gan_lightning.options import check_values, read_options
-from gan_lightning.rules import POSITIVE
+from gan_lightning.options import read_options
 
 if TYPE_CHECKING:
     from benchmark import Options as Places

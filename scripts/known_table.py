@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from gan_lightning.checks import SEED, SIZE, check_values
 from gan_lightning.errors import UsageError
 from gan_lightning.files import written_aside
-from gan_lightning.options import check_values, read_options, refusals
-from gan_lightning.rules import SEED, SIZE
+from gan_lightning.options import read_options, refusals
 
 if TYPE_CHECKING:
     from pandas import DataFrame

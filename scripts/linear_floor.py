@@ -16,8 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from gan_lightning.options import check_values, read_options
-from gan_lightning.rules import SEED
+from gan_lightning.checks import SEED, check_values
+from gan_lightning.options import read_options
 
 if TYPE_CHECKING:
     from torch import Tensor

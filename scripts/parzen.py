@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from omegaconf import MISSING, OmegaConf
 
+from gan_lightning.checks import SEED, SIZE, check_values
 from gan_lightning.errors import UsageError
-from gan_lightning.options import CHECKPOINT, check_checkpoint, check_values, read_options, refusals
-from gan_lightning.rules import SEED, SIZE
+from gan_lightning.options import CHECKPOINT, check_checkpoint, read_options, refusals
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from omegaconf import MISSING
 
+from gan_lightning.checks import POSITIVE, SIZE, check_values
 from gan_lightning.commands import evaluate, report
 from gan_lightning.errors import UsageError
 from gan_lightning.files import written_aside
-from gan_lightning.options import check_picture, check_values, read_options, refusals
-from gan_lightning.rules import POSITIVE, SIZE
+from gan_lightning.options import check_picture, read_options, refusals
 from gan_lightning.runs import COMPARED, Run, find_runs, read_mapping
 from gan_lightning.statistics import Sample
 

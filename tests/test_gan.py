@@ -280,7 +280,7 @@ def test_an_optimizers_state_may_hold_numbers() -> None:
     optimizer.state[network.weight] = {"step": 3, "none": None, "mean": torch.ones(1, 2)}
     gan = small_gan()
     fit(gan, GivenData(rounds(1), N), 1)
-    assert Player("generator", [network], optimizer, gan).weights == list(network.parameters())
+    assert Player("generator", list(network.parameters()), optimizer, gan).weights[0] is network.weight
     assert optimizer.state[network.weight]["step"] == 3
 
 
@@ -318,7 +318,7 @@ def test_a_run_with_schedules_of_other_players_is_not_resumed(tmp_path: Path) ->
 
 
 def test_a_wrong_choice_of_scheduled_players_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"scheduled is 'nobody': choose one of both, generator, discriminator\."):
+    with pytest.raises(UsageError, match=r"scheduled is 'nobody': give one of both, generator, discriminator\."):
         small_gan(scheduled="nobody")
 
 

@@ -296,6 +296,6 @@ def test_what_a_graph_would_not_follow_is_refused(gan: dict[str, Any], changes: 
 
 def test_compiled_networks_are_refused() -> None:
     gan = small_gan()
-    gan.game.is_compiled = True
+    gan.game.compile_networks()
     with pytest.raises(UsageError, match=r"trainer\.compile=true"):
         check_graphs(gan, trainer())

@@ -8,8 +8,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from gan_lightning.callbacks.checkpoint import write
+from gan_lightning.checks import POSITIVE
 from gan_lightning.errors import UsageError
-from gan_lightning.rules import POSITIVE
 
 
 class Clock(Callback):

@@ -26,12 +26,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from gan_lightning.checks import SEED, SIZE, check_values
 from gan_lightning.config import one_line
 from gan_lightning.errors import UsageError
 from gan_lightning.files import written_aside
-from gan_lightning.options import CHECKPOINT, Weights, check_checkpoint, check_values, read_options, refusals
+from gan_lightning.options import CHECKPOINT, Weights, check_checkpoint, read_options, refusals
 from gan_lightning.pretrained import find
-from gan_lightning.rules import SEED, SIZE
 
 if TYPE_CHECKING:
     from lightning import Trainer

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from omegaconf import MISSING, OmegaConf
 
+from gan_lightning.checks import POSITIVE, SEED, SIZE, check_values
 from gan_lightning.errors import UsageError
 from gan_lightning.options import (
     CHECKPOINT,
@@ -39,11 +40,9 @@ from gan_lightning.options import (
     Weights,
     check_checkpoint,
     check_out,
-    check_values,
     read_options,
     refusals,
 )
-from gan_lightning.rules import POSITIVE, SEED, SIZE
 
 if TYPE_CHECKING:
     from torch import Tensor

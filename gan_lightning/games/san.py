@@ -34,6 +34,8 @@ class SAN(Game):
     This turns any GAN into a slicing adversarial network (Takida et al. 2024, section 5).
     """
 
+    own_terms = (*Game.own_terms, "direction")
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         layers = [(name, layer) for name, layer in self.discriminator.named_modules() if isinstance(layer, LAYERS)]

@@ -223,7 +223,9 @@ def test_a_weight_that_is_not_finite_is_never_saved(tmp_path: Path, network: str
         with torch.no_grad():
             getattr(module.game, network)[0].weight[0, 0] = value
 
-    with pytest.raises(Diverged, match=r"weight is no longer finite at step 3: .*last good checkpoint is kept.*\.$"):
+    with pytest.raises(
+        Diverged, match=r"weight is no longer finite at step 3: .*last good checkpoint, if any, is kept"
+    ):
         run(tmp_path, RunCheckpoint(0), _At(3, poison))
     assert saved(tmp_path)["global_step"] == 2
     assert names(tmp_path) == ["last.ckpt", "previous.ckpt"]

@@ -1,0 +1,372 @@
+"""A user's own networks, optimizers, schedules and data in plain Python: trained exactly, or refused in a sentence."""
+
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import lightning
+import numpy as np
+import pytest
+import torch
+from helpers import small_gan
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, Optimizer
+from torch.optim.lr_scheduler import ExponentialLR, LinearLR, LRScheduler, ReduceLROnPlateau, SequentialLR
+from torch.testing import assert_close
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from gan_lightning import GAN, R1, R2, Normal, UsageError, load, optim
+from gan_lightning.ema import MovingAverage
+from gan_lightning.game import evaluating
+from gan_lightning.games.bigan import BiGAN
+from gan_lightning.games.pix2pix import Pix2Pix
+from gan_lightning.losses import Hinge
+
+N = 8
+
+
+def points(n: int = 32, features: int = 2) -> Tensor:
+    return torch.randn(n, features, generator=torch.Generator().manual_seed(5), dtype=torch.double)
+
+
+def loader(n: int = 32, features: int = 2) -> DataLoader[Any]:
+    return DataLoader(TensorDataset(points(n, features)), N)
+
+
+def trainer(**options: Any) -> lightning.Trainer:
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
+    return lightning.Trainer(**{"enable_checkpointing": False, "log_every_n_steps": 2} | quiet | options)
+
+
+def fit(gan: GAN, epochs: int = 1, **options: Any) -> lightning.Trainer:
+    loop = trainer(max_epochs=epochs, **options)
+    loop.fit(gan, loader())
+    return loop
+
+
+# ------------------------------------------------------------------------------------------------ networks
+
+
+class Masked(nn.Module):
+    """Attention with a causal mask, whose entries are 0 and -inf, and an observer of the least latent, from +inf."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.widen, self.narrow = nn.Linear(3, 16), nn.Linear(4, 1)
+        self.register_buffer("mask", torch.triu(torch.full((4, 4), -torch.inf, dtype=torch.double), 1))
+        self.register_buffer("least", torch.tensor(torch.inf))
+        self.register_buffer("scale", torch.ones(()).expand(4))
+
+    def forward(self, z: Tensor) -> Tensor:
+        if self.training:
+            self.least = torch.minimum(self.least, z.detach().min())
+        q = self.widen(z).view(-1, 4, 4)
+        return self.narrow(nn.functional.scaled_dot_product_attention(q, q, q, attn_mask=self.mask))[:, :2, 0]
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_buffers_may_be_infinite_from_the_start(tmp_path: Path, ema_decay: float) -> None:
+    gan = small_gan(generator=Masked(), ema_decay=ema_decay)
+    keeper = ModelCheckpoint(tmp_path, save_last=True)
+    fit(gan, 2, callbacks=[keeper], enable_checkpointing=True)
+    assert gan.sample(5).isfinite().all()
+    other = load(tmp_path / "last.ckpt", gan=small_gan(generator=Masked(), ema_decay=ema_decay))
+    z = torch.randn(5, 3, dtype=torch.double)
+    assert_close(other(z), gan(z), rtol=0, atol=0)
+    assert gan.game.generator.least.isfinite()
+    if gan.average is not None:
+        averaged = gan.average.network["generator"]
+        assert_close((averaged.mask, averaged.least), (gan.game.generator.mask, gan.game.generator.least))
+
+
+def test_an_average_follows_a_cache_that_grows() -> None:
+    class Growing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+            self.register_buffer("positions", torch.arange(2.0))
+
+    network = Growing()
+    average = MovingAverage(network, 0.9)
+    average.follow(network)
+    network.positions = torch.arange(5.0)
+    average.update(0)
+    assert_close(average.network.positions, torch.arange(5.0))
+
+
+def test_an_average_of_coarse_weights_is_refused() -> None:
+    network = nn.Linear(2, 2).bfloat16()
+    with pytest.raises(UsageError, match=r"torch\.bfloat16, too coarse for an average: keep them in float32"):
+        MovingAverage(network, 0.999).follow(network)
+
+
+def test_weights_that_a_players_networks_share_step_once() -> None:
+    """A decoder and an encoder with tied weights: w <- w - lr * gradient."""
+
+    class Tied(nn.Module):
+        def __init__(self, layer: nn.Linear, is_encoder: bool) -> None:
+            super().__init__()
+            self.layer, self.is_encoder = layer, is_encoder
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ self.layer.weight if self.is_encoder else self.layer(x)
+
+    layer = nn.Linear(3, 2)
+    critic = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 1), nn.Flatten(0))
+    gan = small_gan(BiGAN, generator=Tied(layer, False), encoder=Tied(layer, True), discriminator=critic)
+    before = layer.weight.detach().clone()
+    trainer(max_steps=1).fit(gan, loader())
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.abs().max() > 1e-3
+    assert_close(layer.weight.detach(), before - 0.1 * layer.weight.grad)
+
+
+def test_weights_unfrozen_at_the_start_train_as_if_they_had_never_been_frozen() -> None:
+    class Unfreeze(lightning.Callback):
+        def on_train_batch_start(self, trainer: Any, module: Any, *_: Any) -> None:
+            module.game.discriminator[0].requires_grad_(True)
+
+    def run(is_frozen: bool) -> GAN:
+        torch.manual_seed(0)
+        gan = small_gan(gradient_clip_val=0.05)
+        gan.game.discriminator[0].requires_grad_(not is_frozen)
+        fit(gan, callbacks=[Unfreeze()])
+        return gan
+
+    assert_close(run(True).state_dict(), run(False).state_dict(), rtol=0, atol=0)
+
+
+def test_sampling_keeps_the_mode_of_every_part() -> None:
+    network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    network[1].eval()
+    with evaluating(network):
+        assert not any(part.training for part in network.modules())
+    assert [part.training for part in network.modules()] == [True, True, False, True]
+
+
+def test_a_loaded_gan_trains_in_training_mode(tmp_path: Path) -> None:
+    def made() -> GAN:
+        generator = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
+        return small_gan(generator=generator)
+
+    fit(made()).save_checkpoint(tmp_path / "a.ckpt")
+    gan = load(tmp_path / "a.ckpt", gan=made())
+    before = gan.game.generator[1].running_mean.clone()
+    fit(gan)
+    assert (gan.game.generator[1].running_mean - before).abs().max() > 1e-4
+
+
+def test_a_checkpoint_loads_into_lazy_layers(tmp_path: Path) -> None:
+    def made() -> GAN:
+        return small_gan(discriminator=nn.Sequential(nn.LazyLinear(8), nn.Tanh(), nn.LazyLinear(1), nn.Flatten(0)))
+
+    gan = made()
+    gan.game.discriminator(points())
+    fit(gan).save_checkpoint(tmp_path / "a.ckpt")
+    other = load(tmp_path / "a.ckpt", gan=made())
+    assert_close(other.game.discriminator(points()), gan.game.discriminator(points()))
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch.compile's own
+def test_penalties_of_a_network_that_the_user_compiled() -> None:
+    """Differentiated twice, which compiled networks cannot be, so run eagerly: the same weights to the last digit."""
+
+    def run(is_compiled: bool) -> Any:
+        torch.manual_seed(0)
+        gan = small_gan(regularizers=[R1(0.5)])
+        if is_compiled:
+            gan.game.discriminator = torch.compile(gan.game.discriminator, backend="aot_eager")  # type: ignore[assignment]
+        fit(gan)
+        return list(gan.parameters())
+
+    assert_close(run(True), run(False), rtol=0, atol=0)
+
+
+# ------------------------------------------------------------------------------------- optimizers and schedules
+
+
+def warmed_up(optimizer: Optimizer, _: int) -> LRScheduler:
+    return SequentialLR(optimizer, [LinearLR(optimizer, 0.1, total_iters=3), ExponentialLR(optimizer, 0.9)], [3])
+
+
+class Own(GAN):
+    """With optimizers and schedules of its own."""
+
+    def configure_optimizers(self) -> Any:
+        optimizers = [SGD(self.game.weights_of(name), 0.1) for name in ("generator", "discriminator")]
+        return optimizers, [ExponentialLR(optimizer, 0.9) for optimizer in optimizers]
+
+
+def own() -> GAN:
+    small = small_gan()
+    return Own(small.game).double()
+
+
+MAKERS: dict[str, Callable[[], GAN]] = {
+    "tensor": lambda: small_gan(
+        generator_optimizer=lambda weights: Adam(weights, lr=torch.tensor(1e-2)),
+        schedule=lambda optimizer, _: ExponentialLR(optimizer, 0.9),
+    ),
+    "sequential": lambda: small_gan(schedule=warmed_up),
+    "own": own,
+}
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_a_resumed_run_has_the_rates_and_weights_of_the_whole_run(tmp_path: Path, make: Callable[[], GAN]) -> None:
+    torch.manual_seed(0)
+    whole = make()
+    loop = fit(whole, 4)
+    torch.manual_seed(0)
+    fit(make(), 2).save_checkpoint(tmp_path / "half.ckpt")
+    torch.manual_seed(77)
+    second = make()
+    resumed = trainer(max_epochs=4)
+    resumed.fit(second, loader(), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    rates = [[float(o.param_groups[0]["lr"]) for o in each.optimizers] for each in (loop, resumed)]
+    assert rates[1] == rates[0]
+    assert rates[0][1] < 0.05  # of SGD at 0.1 or Adam's 0.1 default here: the schedule has lowered it
+    assert_close(second.state_dict(), whole.state_dict(), rtol=0, atol=0)
+
+
+def test_optimizers_in_another_order_are_refused() -> None:
+    class Swapped(Own):
+        def configure_optimizers(self) -> Any:
+            optimizers, _ = super().configure_optimizers()
+            return optimizers[::-1]
+
+    with pytest.raises(UsageError, match="must return the generator's optimizer and the discriminator's, in order"):
+        fit(Swapped(small_gan().game).double())
+
+
+def test_a_schedule_by_a_metric_is_refused() -> None:
+    gan = small_gan(schedule=lambda optimizer, _: ReduceLROnPlateau(optimizer))
+    with pytest.raises(UsageError, match="ReduceLROnPlateau waits for a metric"):
+        fit(gan)
+
+
+@pytest.mark.parametrize("schedule", [optim.linear, optim.cosine])
+def test_a_schedule_over_a_loader_without_length_needs_max_steps(schedule: Any) -> None:
+    class Stream(IterableDataset[Tensor]):
+        def __iter__(self) -> Iterator[Tensor]:
+            yield from points()
+
+    stream: DataLoader[Any] = DataLoader(Stream(), N)
+    with pytest.raises(UsageError, match="this loader has none: set max_steps"):
+        trainer(max_epochs=2).fit(small_gan(schedule=schedule), stream)
+    loop = trainer(max_steps=4)
+    loop.fit(small_gan(schedule=schedule), stream)
+    assert [optimizer.param_groups[0]["lr"] for optimizer in loop.optimizers] == pytest.approx([0, 0], abs=1e-12)
+
+
+def test_a_gan_without_discriminator_weights_is_refused_before_its_optimizers() -> None:
+    gan = small_gan()
+    gan.game.discriminator.requires_grad_(False)
+    with pytest.raises(UsageError, match="The discriminator has no weights that require gradients"):
+        fit(gan)
+
+
+# ------------------------------------------------------------------------------------------------ arguments
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"gradient_clip_val": -1.0}, "gradient_clip_val is -1.0: give a number above 0"),
+        ({"gradient_clip_val": 0.0}, "gradient_clip_val is 0.0: give a number above 0"),
+        ({"gradient_clip_algorithm": "Norm"}, "gradient_clip_algorithm is 'Norm': give one of norm, value"),
+        ({"critic_steps": 0}, "critic_steps is 0: give a whole number, at least 1"),
+        ({"critic_steps": 1.0}, "critic_steps is 1.0: give a whole number"),
+        ({"accumulate_grad_batches": 0}, "accumulate_grad_batches is 0: give a whole number"),
+        ({"packing": 0}, "packing is 0: give a whole number, at least 1"),
+        ({"reuse_fakes": "no"}, "reuse_fakes is 'no': give true or false"),
+        ({"ema_decay": "0.9"}, "ema_decay is '0.9': give a number between 0 and 1"),
+        ({"generator_optimizer": Adam([nn.Parameter(torch.ones(1))])}, "generator_optimizer is of type Adam: give a"),
+        ({"loss": Hinge}, "loss is <class .*Hinge.*: give an object"),
+        ({"loss": "hinge"}, "loss is 'hinge': give an object"),
+        ({"prior": torch.distributions.Normal(0.0, 1.0)}, r"prior is Normal\(.*: give an object .* Normal\(64\)"),
+        ({"regularizers": {"adversarial": R2(0.1)}}, "discriminator's regularizer is called adversarial, as a term"),
+        ({"order": "sideways"}, "order is 'sideways': give one of discriminator_first, "),
+    ],
+)
+def test_a_wrong_argument_is_refused(options: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UsageError, match=expected):
+        small_gan(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"interval": 2.5}, "interval is 2.5: give a whole number, at least 1"),
+        ({"weight": float("nan")}, "weight is nan: give a number, at least 0"),
+        ({"weight": float("inf")}, "weight is inf: give a number, at least 0"),
+        ({"weight": -1.0}, "weight is -1.0: give a number, at least 0"),
+    ],
+)
+def test_a_wrong_argument_of_a_regularizer_is_refused(options: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UsageError, match=expected):
+        R1(**{"weight": 1.0} | options)
+
+
+def test_a_penalty_named_like_a_term_of_a_game_is_refused() -> None:
+    networks = nn.Linear(2, 2), nn.Linear(4, 1)
+    with pytest.raises(UsageError, match="generator's regularizer is called l1, as a term of its loss"):
+        Pix2Pix(*networks, Normal(2), generator_regularizers={"l1": R2(0.1)})
+
+
+# ----------------------------------------------------------------------------------------------- data and logs
+
+
+def test_numpys_descriptions_of_data_are_kept_in_checkpoints(tmp_path: Path) -> None:
+    class Described(lightning.LightningDataModule):
+        class_names = np.unique(["b", "a"])
+        value_range = (np.float32(-1), np.float32(1))
+        metrics = SimpleNamespace(mine=1)  # of the user's own, not this package's method
+
+        def train_dataloader(self) -> Any:
+            return loader()
+
+    loop = trainer(max_epochs=1)
+    loop.fit(small_gan(), datamodule=Described())
+    loop.save_checkpoint(tmp_path / "a.ckpt")
+    described = load(tmp_path / "a.ckpt", gan=small_gan()).described
+    assert described["class_names"] == ["a", "b"]
+    assert described["value_range"] == (-1.0, 1.0)
+
+
+def test_numbers_of_classes_need_no_names() -> None:
+    class Shifted(nn.Module):
+        conditional = True
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 2)
+
+        def forward(self, z: Tensor, y: Tensor) -> Tensor:
+            return 0 * self.layer(z) + y[:, None]
+
+    gan = small_gan(generator=Shifted())
+    assert gan.sample(5, labels=[2, 7])[:, 0].tolist() == [2, 7, 2, 7, 2]
+    with pytest.raises(UsageError, match="has no classes to alternate between"):
+        gan.sample(5)
+
+
+def test_without_logging_the_losses_are_checked_but_neither_kept_nor_logged(tmp_path: Path) -> None:
+    logger = CSVLogger(tmp_path, name="", version="")
+    gan = small_gan()
+    fit(gan, 40, log_every_n_steps=0, logger=logger)  # 160 updates
+    logger.save()
+    assert len(gan.losses.state()["names"]) == 2 * (160 % 50)
+    assert not (tmp_path / "metrics.csv").exists()
+
+
+def test_deepcopies_train_apart() -> None:
+    gan = small_gan(ema_decay=0.9)
+    other = deepcopy(gan)
+    before = deepcopy(other.state_dict())
+    fit(gan)
+    assert_close(other.state_dict(), before, rtol=0, atol=0)
