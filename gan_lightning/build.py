@@ -4,13 +4,14 @@ import inspect
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from lightning import Callback, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar, RichModelSummary
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint, ProgressBar, RichModelSummary
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
@@ -26,6 +27,7 @@ from gan_lightning.gan import GAN
 from gan_lightning.loggers import WRITING, spare
 from gan_lightning.networks.frozen import freeze
 from gan_lightning.networks.spectral import spectrally_normalized
+from gan_lightning.regularizers import Regularizer
 from gan_lightning.strategy import Replicas
 from gan_lightning.trust import PACKAGE, is_defined
 
@@ -35,12 +37,15 @@ PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": 
 # options of conf/trainer that Lightning's Trainer does not take
 OWN = (*MANUAL, "threads", "compile", "float32_matmul_precision")
 OF_DATA = ("sample_shape", "classes", "blocks")  # arguments of networks that come from the data
+T = TypeVar("T")
 FAILED_TARGET = re.compile(r"(?:call to target|locating target) '([^']+)'")
 
 
 def build_data(config: DictConfig) -> RealData:
     """Build the data module of a configuration."""
-    return made({name: with_tensors(plain(value)) for name, value in config.data.items() if name != "gives"})
+    check_takes(config.data, gives=None)
+    data = made({name: with_tensors(plain(value)) for name, value in config.data.items() if name != "gives"})
+    return of_kind(data, RealData)
 
 
 def with_tensors(part: Any) -> Any:
@@ -73,6 +78,9 @@ def build_gan(config: DictConfig, sample_shape: tuple[int, ...], classes: int, b
     options = {name: value for name, value in config.model.items() if name not in not_the_gans}
     # an older run's configuration does not have all of them
     manual = {name: value for name in MANUAL if (value := config.trainer.get(name)) is not None}
+    kind = located(config.model._target_)
+    if isinstance(kind, type) and not issubclass(kind, GAN):
+        raise UsageError(f"model._target_={config.model._target_} is not a GAN: let it extend gan_lightning.GAN.")
     gan = made(
         options,
         game=build_game(config, parts, sample_shape, classes, blocks),
@@ -81,7 +89,7 @@ def build_gan(config: DictConfig, sample_shape: tuple[int, ...], classes: int, b
         schedule=made(config.schedule) if "_target_" in config.schedule else None,
         **manual,
     )
-    gan.config = OmegaConf.to_container(config, resolve=True)
+    of_kind(gan, GAN).config = OmegaConf.to_container(config, resolve=True)
     return gan
 
 
@@ -107,15 +115,16 @@ def build_game(
     # a user's own game need not take what is not chosen
     chosen: dict[str, Any] = {"packing": packing} if packing > 1 else {}
     chosen |= {"augment": made(config.augment)} if config.get("augment") else {}
-    return made(
+    game = made(
         config.game,
         **networks,
         prior=prior,
         loss=made(config.loss),
-        regularizers=made_parts(config.regularizer),
-        generator_regularizers=made_parts(config.generator_regularizer),
+        regularizers=made_parts(config.regularizer, Regularizer),
+        generator_regularizers=made_parts(config.generator_regularizer, Regularizer),
         **chosen,
     )
+    return of_kind(game, Game)
 
 
 def check_parts(kind: type[Game], parts: Iterable[str]) -> None:
@@ -149,6 +158,7 @@ def build_trainer(config: DictConfig, folder: Path, callbacks: list[Callback]) -
     for callback in callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             callback.dirpath = str(checkpoints(folder))  # not in a logger's folder
+        wait_for_validation(callback)
     if options["enable_model_summary"]:
         callbacks = [*callbacks, RichModelSummary(max_depth=2)]  # Lightning's own would print nothing here
     # last, so that what it saves, or stops after, has been seen by other callbacks; Lightning keeps this order
@@ -168,6 +178,18 @@ def build_trainer(config: DictConfig, folder: Path, callbacks: list[Callback]) -
     return trainer
 
 
+def wait_for_validation(callback: Callback) -> None:
+    """Let a callback look at a metric of validation when it is computed, unless it was told when to look.
+
+    Lightning lets it look when an epoch of training ends, also one that the end of the run cuts short.
+    """
+    monitor = str(getattr(callback, "monitor", None))
+    if isinstance(callback, EarlyStopping) and monitor.startswith("val/"):
+        callback._check_on_train_epoch_end = callback._check_on_train_epoch_end or False
+    if isinstance(callback, ModelCheckpoint) and monitor.startswith("val/"):
+        callback._save_on_train_epoch_end = callback._save_on_train_epoch_end or False
+
+
 def build_loggers(config: DictConfig, folder: Path) -> list[Logger]:
     """Build the loggers of a configuration; by default they write to the run's folder under its name."""
     found = []
@@ -177,7 +199,8 @@ def build_loggers(config: DictConfig, folder: Path) -> list[Logger]:
             own = {"save_dir": str(folder)}
             if part._target_.startswith(f"{PACKAGE}."):  # to Lightning's loggers, a name is a folder
                 own["name"] = "/".join(folder.absolute().parts[-2:])
-            found.append(made(part, **{k: v for k, v in own.items() if k in takes and part.get(k) is None}))
+            one = made(part, **{k: v for k, v in own.items() if k in takes and part.get(k) is None})
+            found.append(of_kind(one, Logger))
             spare(found[-1], f"The log of {type(found[-1]).__name__}", WRITING)
     return found
 
@@ -208,8 +231,10 @@ def made(config: Any, **extra: Any) -> Any:
     """Instantiate a configuration with Hydra, using plain containers.
 
     Raises:
-        UsageError: the target does not exist, or a constructor that is not the user's own rejects its arguments.
+        UsageError: the target does not exist or does not take an option, or a constructor that is not the user's own
+            rejects its arguments.
     """
+    check_takes(config, **extra)
     try:
         return instantiate(config, _convert_="all", **extra)
     except InstantiationException as error:
@@ -225,6 +250,39 @@ def made(config: Any, **extra: Any) -> Any:
         if is_of_package(target):
             raise UsageError(f"{target.rpartition('.')[2]} cannot be created: {one_line(cause)}.") from error
         raise cause.__cause__ or cause  # noqa: B904  the user's own error keeps its traceback
+
+
+def check_takes(config: Any, **extra: Any) -> None:
+    """Raise a UsageError if a class or function of the user's own does not take an option of its configuration."""
+    target = str(config.get("_target_"))
+    if not OmegaConf.is_config(config) or is_of_package(target):
+        return
+    if not callable(kind := located(target)):
+        raise UsageError(f"_target_={target} is not a class or a function: give one.")
+    try:
+        takes = inspect.signature(kind).parameters
+    except ValueError:  # of some types written in C
+        return
+    if getattr(kind, "__init__", None) is nn.Module.__init__:  # which accepts any option and then refuses it
+        takes = MappingProxyType({})
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values()):
+        return
+    for name in config:
+        if not str(name).startswith("_") and name not in takes and name not in extra:
+            raise UsageError(
+                f"{target} does not take {name}, which the configuration gives: let it take that, or remove the option "
+                f"by ~{config._get_full_key(name)}."
+            )
+
+
+def of_kind(part: T, kind: type) -> T:
+    """Return a part, or raise a UsageError if it is of the user's own and not of this kind."""
+    if not isinstance(part, kind):
+        raise UsageError(
+            f"{type(part).__name__}, which the configuration names by _target_, is not a {kind.__name__}: "
+            f"let it extend {kind.__module__}.{kind.__name__}."
+        )
+    return part
 
 
 def located(target: str) -> Any:
@@ -248,9 +306,9 @@ def is_of_package(target: str) -> bool:
     return target.partition(".")[0] in (PACKAGE, "lightning", "torch", "torchvision")
 
 
-def made_parts(group: DictConfig) -> dict[str, Any]:
+def made_parts(group: DictConfig, kind: type) -> dict[str, Any]:
     """Build the chosen parts of a group, by name; parts that only have options set by an experiment are skipped."""
-    return {str(name): made(part) for name, part in group.items() if "_target_" in part}
+    return {str(name): of_kind(made(part), kind) for name, part in group.items() if "_target_" in part}
 
 
 def called(function: Any, *args: Any, **kwargs: Any) -> Any:

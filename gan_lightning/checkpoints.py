@@ -82,20 +82,17 @@ def last_checkpoint(folder: Path) -> Path | None:
     return last if last.exists() else None
 
 
-def read_checkpoint(path: Path, gan: GAN | None = None) -> dict[str, Any]:
-    """Read a checkpoint, and check that it is intact and, if ``gan`` is given, that it fits."""
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint, and check that it is intact."""
     if not path.is_file():
         raise UsageError(f"{path} does not exist: give a checkpoint or the folder of a run.")
     if is_damaged(path):
         raise UsageError(f"{path} is damaged: {_whole_beside(path) or 'the run has no other'}.")
     try:
-        saved = _content(path)
+        return _content(path)
     except Exception as error:  # torch.load raises many kinds of exception, which all mean the same here
         advice = _whole_beside(path) or "give one that train.py wrote"
         raise UsageError(f"{path} is not a checkpoint of this package: {advice}.") from error
-    if gan is not None:
-        check_architecture(path, saved, gan)
-    return saved
 
 
 def _content(path: Path) -> dict[str, Any]:

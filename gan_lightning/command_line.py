@@ -74,6 +74,9 @@ def for_hydra(arguments: Sequence[str]) -> list[str]:
         raise UsageError("hydra.job.chdir changes the folder that paths are relative to: leave it out.")
     if given.multirun and any(_name(argument) == "hydra.run.dir" for argument in given.overrides):
         raise UsageError("hydra.run.dir is the folder of one run: for a sweep, give hydra.sweep.dir=FOLDER.")
+    of_sweeps = [a for a in given.overrides if re.match(r"hydra(/|\.)(sweep|sweeper|launcher)\b", _name(a))]
+    if of_sweeps and not (given.multirun or given.cfg or given.info or given.help or given.hydra_help):
+        raise UsageError(f"{of_sweeps[0]} is for sweeps: add -m, or leave it out.")
     ready = [_quoted(argument, given.multirun) for argument in arguments]
     if any(_name(argument) == "trust" for argument in arguments):
         raise UsageError("trust applies to the files of a run: give it together with resume=RUN_FOLDER.")
@@ -273,7 +276,8 @@ def _quoted(argument: str, sweeps: bool) -> str:
     name, equals, value = argument.partition("=")
     if not equals or not _is_path(_name(argument)) or argument.startswith("-"):
         return argument
-    parts = _parts(argument) if sweeps and _name(argument) not in FOLDERS else [value]
+    sweeps = sweeps and _name(argument) not in FOLDERS
+    parts = _parts(argument) if sweeps else [value]
     return f"{name}={','.join(_quoted_values(name, parts, sweeps))}"
 
 

@@ -86,6 +86,9 @@ def check(config: DictConfig, choices: dict[str, Any]) -> None:
             f"data={SUITABLE.get(needs, 'mnist')}."
         )
     _check_conditional(config, choices)
+    least, most = config.trainer.get("min_steps") or 0, config.trainer.get("max_steps", -1)
+    if 0 <= most < least:
+        raise UsageError(f"trainer.min_steps is {least}, above trainer.max_steps={most}: leave out one of them.")
     m, n = config.model.get("packing"), config.data.get("batch_size")
     if SIZE[0](m) and SIZE[0](n) and n % m:
         raise UsageError(
@@ -343,6 +346,10 @@ def explain(error: Exception, names: Callable[[], Sequence[str]] = list) -> str:
         meant = re.search(r"Did you mean to override (?:one of )?([^\n]+)\?", text)
         hint = f"did you mean {meant[1]}?" if meant else guess(unknown[1], names())
         return f"{unknown[1]} is not an option here: {hint}"
+    if unread := re.match(r"(?:LexerNoViableAlt|token recognition error)[^:]*: (\S+)", text):
+        if "=" not in unread[1]:
+            return f"{unread[1]!r} is not of the form name=value: give for example seed=0,1, without spaces."
+        return f"{unread[1]} has characters that need quotes: quote the text, as in 'data.classes=[\"été\"]'."
     if bare := re.search(r"Error parsing override '([^'=]*)'\s+missing EQUAL", text):
         return f"{bare[1]!r} is not of the form name=value: give for example model=mlp, without spaces."
     if several := re.search(r"Ambiguous value for argument '([^']+)'", text):

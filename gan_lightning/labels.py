@@ -41,6 +41,7 @@ def asked_for(n: int, names: Sequence[str], labels: Tensor | Sequence[int | str]
         UsageError: there is no such class, or ``names`` or ``labels`` is empty.
     """
     if isinstance(labels, Tensor):
+        _check_labels(labels, len(names))
         return labels
     are_numbers = isinstance(labels, list | tuple) and len(labels) > 0 and all(isinstance(k, int) for k in labels)
     if not names and are_numbers:
@@ -56,6 +57,16 @@ def asked_for(n: int, names: Sequence[str], labels: Tensor | Sequence[int | str]
     if len(chosen) == 0:
         raise UsageError(f"labels is empty: give classes to alternate between, {', '.join(names)}, or None for all.")
     return in_turn([class_index(name, names) for name in chosen], n)
+
+
+def _check_labels(labels: Tensor, classes: int) -> None:
+    """Raise a UsageError if classes (n,) or class weights (n, classes) are not of this many classes, if known."""
+    if not classes or not labels.numel():
+        return
+    if not labels.is_floating_point() and not 0 <= labels.min() <= labels.max() < classes:
+        raise UsageError(f"labels has classes {labels.min()} to {labels.max()}: give numbers from 0 to {classes - 1}.")
+    if labels.is_floating_point() and labels.dim() == 2 and labels.shape[1] != classes:
+        raise UsageError(f"labels has shape {tuple(labels.shape)}: give a weight for each of the {classes} classes.")
 
 
 def in_turn(classes: Sequence[int], n: int) -> Tensor:

@@ -26,7 +26,7 @@ from gan_lightning.callbacks.checkpoint import RunCheckpoint, checkpoints
 from gan_lightning.callbacks.game import GamePictures
 from gan_lightning.callbacks.hyperparameters import HyperParameters
 from gan_lightning.callbacks.summary import METRICS, Throughput, why_stopped, write_metrics
-from gan_lightning.checkpoints import last_checkpoint, read_checkpoint, tidy
+from gan_lightning.checkpoints import check_architecture, last_checkpoint, read_checkpoint, tidy
 from gan_lightning.config import OPTIMIZERS
 from gan_lightning.data.loader import RealData
 from gan_lightning.errors import Stopped, UsageError, signal_name
@@ -82,9 +82,12 @@ def _train(
     check_folder(config, folder)
     data, gan = data_and_gan(config)
     throughput = Throughput()
-    callbacks = [throughput, *made_parts(config.callbacks).values(), *extra_callbacks]
+    callbacks = [throughput, *made_parts(config.callbacks, Callback).values(), *extra_callbacks]
     callbacks.append(HyperParameters(hyperparameters(config, options) if config.trainer.enable_autolog_hparams else {}))
-    saved = read_checkpoint(checkpoint, gan) if checkpoint else {}
+    saved = read_checkpoint(checkpoint) if checkpoint else {}
+    if checkpoint:
+        check_samples(saved, data, gan)
+        check_architecture(checkpoint, saved, gan)
     if config.get("start_from") and not saved:
         start_from(gan, config.start_from)
     check_length(config, saved)
@@ -123,6 +126,21 @@ def data_and_gan(config: DictConfig) -> tuple[RealData, GAN]:
     gan = build_gan(config, data.sample_shape, classes, data.blocks)
     lay_out(gan, config)
     return data, gan
+
+
+def check_samples(saved: Mapping[str, Any], data: RealData, gan: GAN) -> None:
+    """Refuse data that the networks of the run to resume cannot see.
+
+    Raises:
+        UsageError: its samples have another shape, or conditional networks would have other classes.
+    """
+    former = saved["gan"]["data"]
+    shapes = tuple(former["sample_shape"]), tuple(data.sample_shape)
+    if shapes[0] != shapes[1]:
+        raise UsageError(f"The data have samples of shape {shapes[1]}, but the run was trained on {shapes[0]}.")
+    classes = len(former["class_names"]), called(data.__getattribute__, "classes")
+    if gan.game.is_conditional and classes[0] != classes[1]:
+        raise UsageError(f"The data have {classes[1]} classes, but the run was trained on {classes[0]}.")
 
 
 def _fit(

@@ -41,7 +41,7 @@ class Options:
     def __post_init__(self) -> None:
         check_values(self, n=SIZE, seed=SEED)
         if (self.out is None) == (self.samples is None):
-            raise UsageError("out and samples exclude each other: give one of them.")
+            raise UsageError("Give either out=FILE, to write rows, or samples=FILE, to compare rows.")
         if self.samples is not None and not self.samples.is_file():
             raise UsageError(f"{self.samples} is not a file: give a CSV file of samples.")
 
@@ -89,6 +89,11 @@ def errors(samples: "DataFrame") -> dict[str, float]:
 
     if absent := [name for name in (*NUMERIC, *CATEGORICAL) if name not in samples]:
         raise UsageError(f"The samples have no column {absent[0]}: give rows of a run on what out=law.csv wrote.")
+    if len(samples) < 2:
+        raise UsageError(f"The samples have {len(samples)} rows: give at least 2.")
+    for name in NUMERIC:
+        if samples[name].dtype.kind not in "iuf" or samples[name].isna().any():
+            raise UsageError(f"The column {name} of the samples has cells that are no numbers: correct them.")
     truth = law(REFERENCE, REFERENCE_SEED)
     found = {f"ks {name}": float(ks_2samp(samples[name], truth[name]).statistic) for name in NUMERIC}
     for name in CATEGORICAL:

@@ -64,6 +64,8 @@ class Options:
             raise UsageError("metrics is empty: give names that evaluate.py prints, such as metrics=[fid,recall].")
         if self.out:
             check_picture(self.out)
+        if self.out is not None and self.out == self.csv:
+            raise UsageError(f"out and csv are both {self.out}: give each its own file.")
 
 
 # ------------------------------------------------------------------------------------------------------ measuring
@@ -92,13 +94,13 @@ def measure(path: Path, options: Options) -> dict[str, Any]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "blake2b").hexdigest()[:16]
     known = read_mapping(place) or {}
-    if (known.get("digest"), known.get("n")) == (digest, options.n):
+    if (known.get("digest"), known.get("n"), known.get("root")) == (digest, options.n, options.root):
         return known
     from gan_lightning.checkpoints import read_checkpoint
 
     saved = read_checkpoint(path)
     result = evaluate.evaluate(evaluate.Options(path, n=options.n, root=options.root, trust=options.trust))
-    result |= {"digest": digest, "seconds": saved["callbacks"]["Clock"]["seconds"]}
+    result |= {"digest": digest, "root": options.root, "seconds": saved["callbacks"]["Clock"]["seconds"]}
     result["images_seen"] = int(saved["state_dict"]["images_seen"])
     with refusals(place), written_aside(place) as aside:
         aside.write_text(json.dumps(result, indent=2) + "\n")

@@ -14,6 +14,7 @@ from helpers import counts, load_script, trained
 
 from gan_lightning.batch import Batch
 from gan_lightning.checkpoints import load
+from gan_lightning.commands.evaluate import Options, evaluate
 from gan_lightning.data.arrays import ArrayData, read_arrays
 from gan_lightning.data.scaling import Scaling, fitted
 from gan_lightning.errors import UsageError
@@ -271,3 +272,12 @@ def test_changed_data_is_refused_or_read_in_the_units_that_were_trained_in(rows:
     units = load(run).described["units"]
     train(resume(run, ["trainer.max_steps=8", "changed_data=accept"]), run)
     assert load(run).described["units"] == units
+    np.savez(rows, x=np.tile(ROWS, 2))
+    with pytest.raises(
+        UsageError, match=r"^The data have samples of shape \(6,\), but the run was trained on \(3,\)\.$"
+    ):
+        train(resume(run, ["trainer.max_steps=12", "changed_data=accept"]), run)
+    with pytest.raises(
+        UsageError, match=r"rows\.npz has samples of shape \(6,\) and 0 classes, but the run was trained"
+    ):
+        evaluate(Options(run, n=20))

@@ -53,10 +53,11 @@ def refusal(arguments: list[str]) -> str:
 @pytest.mark.parametrize("path", ODD)
 @pytest.mark.parametrize("name", PATHS)
 def test_a_path_is_taken_as_typed(name: str, path: str) -> None:
+    sweep = ["-m"] if name == "hydra.sweep.dir" else []
     for option in (name, f"+{name}", f"++{name}"):
-        (argument,) = for_hydra([f"{option}={path}"])
+        argument = for_hydra([*sweep, f"{option}={path}"])[-1]
         assert values(argument) == [path]
-        assert for_hydra([argument]) == [argument]
+        assert for_hydra([*sweep, argument])[-1] == argument
 
 
 def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -162,6 +163,17 @@ def test_a_run_folder_has_any_name(folder: Path, name: str) -> None:
 )
 def test_what_does_not_go_with_resume_is_refused(folder: Path, others: list[str], says: str) -> None:
     assert says in refusal([*others, f"resume={folder}"])
+
+
+SWEEPS = ["hydra.sweep.dir=x", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra/launcher=submitit_local"]
+
+
+@pytest.mark.parametrize("option", SWEEPS)
+def test_options_of_sweeps_need_a_sweep(option: str) -> None:
+    with pytest.raises(UsageError, match=f"^{re.escape(option)} is for sweeps: add -m, or leave it out\\.$"):
+        for_hydra([option, "seed=1"])
+    assert len(for_hydra(["-m", option, "seed=1,2"])) == 3
+    assert for_hydra(["--cfg", "hydra", option])
 
 
 def test_no_run_and_no_resume_are_refused() -> None:

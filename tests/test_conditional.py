@@ -102,6 +102,19 @@ def test_one_label_is_no_list(labels: int | str) -> None:
         asked_for(4, tuple("0123456789"), labels)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        (torch.tensor([0, 2]), r"labels has classes 0 to 2: give numbers from 0 to 1\."),
+        (torch.tensor([-1, 1]), r"labels has classes -1 to 1: give numbers from 0 to 1\."),
+        (torch.ones(4, 3), r"labels has shape \(4, 3\): give a weight for each of the 2 classes\."),
+    ],
+)
+def test_labels_of_other_classes_are_refused(labels: torch.Tensor, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        asked_for(4, ("cat", "dog"), labels)
+
+
 def test_no_labels_are_not_all_labels() -> None:
     assert asked_for(3, ("cat", "dog")).tolist() == [0, 1, 0]
     assert asked_for(3, ("cat", "dog"), np.array([1, 0])).tolist() == [1, 0, 1]  # type: ignore[arg-type]

@@ -196,6 +196,18 @@ def test_a_bug_of_ones_own_keeps_its_traceback(lab: Path, bug: str) -> None:
         ("model.generator._target_=my_lab.nets.Generatr", "Generatr"),
         ("model.generator._target_=my_labs.nets.Generator", "my_labs"),
         ("model.order=sideways", "model.order is 'sideways': give"),
+        ("+loss.sharpness=2", "my_lab.losses.Exponential does not take sharpness, which the configuration gives: let"),
+        ("loss._target_=my_lab.losses", "_target_=my_lab.losses is not a class or a function: give one"),
+        (
+            "+callbacks.x={_target_: my_lab.losses.Exponential}",
+            "Exponential, which the configuration names by _targ",
+        ),
+        (
+            "+logger.x={_target_: my_lab.losses.Exponential}",
+            "is not a Logger: let it extend lightning.pytorch.",
+        ),
+        ("+regularizer.x={_target_: my_lab.losses.Exponential}", "is not a Regularizer: let it extend gan_lightning."),
+        ("model._target_=my_lab.losses.Exponential", "model._target_=my_lab.losses.Exponential is not a GAN: let it"),
     ],
 )
 def test_a_wrong_option_keeps_its_sentence(lab: Path, option: str, sentence: str) -> None:

@@ -104,8 +104,9 @@ def test_a_table_after_the_same_seconds(
     monkeypatch.setattr(evaluate, "evaluate", None)
     race(script, f"runs={runs}")
     assert capsys.readouterr() == (printed, "")
-    with pytest.raises(TypeError):  # other samples are another measurement
-        race(script, f"runs={runs / 'long'}", "n=300")
+    for other in ("n=300", "root=elsewhere"):  # another measurement
+        with pytest.raises(TypeError):
+            race(script, f"runs={runs / 'long'}", other)
 
 
 def test_another_checkpoint_of_that_name_is_measured_again(script: ModuleType, runs: Path) -> None:
@@ -130,6 +131,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"at": "[0]"}, r"at is \[0\.0\]: give a list of numbers above 0"),
     ({"metrics": "[]"}, r"metrics is empty: give names"),
     ({"n": "0"}, r"n is 0: give a whole number, at least 1"),
+    ({"out": "a.png", "csv": "a.png"}, r"out and csv are both a\.png: give each its own file"),
     ({"out": "a.gif"}, r"a\.gif is not a picture format that can be written"),
 ]
 

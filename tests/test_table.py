@@ -100,11 +100,45 @@ def test_columns_are_standardized_and_categories_one_hot(tmp_path: Path) -> None
         ("a,b\n1,2\n", {"columns": ["a", "a"]}, r"data\.columns is \['a', 'a'\]: give at least one name, each once"),
         ("a,b\n1,2\n", {"columns": ["c"]}, r"data names the column c, which is not in .*: it has a, b\."),
         ("a,b\n1,2\n", {"categorical": ["c"]}, r"data names the column c, which is not in "),
+        (
+            "a,b\n1,2\n",
+            {"columns": ["a"], "categorical": ["b"]},
+            r"data\.categorical names b, which data\.columns",
+        ),
+        ("a|b\n1|2\n", {}, r"has '\|' between its columns: save it with commas"),
+        ("a,b\n1,5%\n2,6%\n", {}, r"The column b of .* is text, though its cells look like numbers, such as '5%'"),
+        ('a,b\n1,"1,100"\n2,"2,200"\n', {}, r"The column b of .* look like numbers, such as '1,100': write plain"),
+        ("a,b\n" + "1,2\n" * 19 + "1,none yet\n", {}, r"look like numbers, such as 'none yet': .*categorical=\[b\]"),
     ],
 )
 def test_what_is_no_table_is_refused(tmp_path: Path, text: str, options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         made(write(tmp_path / "t.csv", text), **options)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "none.csv"):
+        with pytest.raises(UsageError, match=r"data\.path=.* is not a file: give a CSV file with a header and rows\."):
+            made(path)
+
+
+def test_whole_numbers_beyond_int64_are_written_as_they_are(tmp_path: Path) -> None:
+    data = made(write(tmp_path / "t.csv", "a,b\n" + "".join(f"{2**64 - 1 - i * 10**16},{i}\n" for i in range(40))))
+    drawn = data.frame(data.held_out_samples(4).x)
+    assert drawn["a"].between(1.8e19, 2**64).all()
+    assert drawn["b"].dtype.kind == "i"
+
+
+def test_a_held_out_share_of_less_than_a_row_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"held_out_share is 0\.001, less than one of 3 samples: give a larger share"):
+        made(write(tmp_path / "t.csv", "a,b\n1,2\n2,3\n3,4\n"), held_out_share=0.001).setup()
+
+
+def test_one_numeric_column_has_no_correlation(tmp_path: Path) -> None:
+    data = made(write(tmp_path / "t.csv", "a,b\n" + "".join(f"{i},{'xy'[i % 2]}\n" for i in range(100))))
+    metric = TableMetrics(data.blocks)
+    metric.update(Batch(data.held_out_samples(100).x), data.held_out_samples(100))
+    assert metric.compute() == {"ks": 0, "share_error": 0}
 
 
 def test_only_tables_need_pandas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,3 +260,7 @@ def test_how_near_rows_are_to_the_law(
     assert wrong["ks income"] > 0.3
     assert wrong["correlation"] > 0.5
     assert wrong["share city"] == pytest.approx(0.5, abs=0.01)
+    with pytest.raises(UsageError, match="The samples have 1 rows: give at least 2"):
+        LAW.errors(rows[:1])
+    with pytest.raises(UsageError, match="The column age of the samples has cells that are no numbers"):
+        LAW.errors(rows.assign(age=rows["age"].astype(str)))

@@ -1,6 +1,7 @@
 """Every argument of the Trainer in conf/trainer: given another value, it has its effect or is refused in a sentence."""
 
 import csv
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from lightning.pytorch.callbacks import ProgressBar, RichModelSummary, Timer
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
 from omegaconf import DictConfig, OmegaConf
+from torch.testing import assert_close
 
 from gan_lightning.batch import Rounds
 from gan_lightning.build import build_data, build_gan, build_trainer
@@ -386,6 +388,21 @@ def test_a_run_that_was_not_stopped_gives_no_reason(
     stop = ("+callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping", "+callbacks.stop.monitor=val/ks")
     watched(configure, tmp_path, *stop)
     assert capsys.readouterr().out.startswith("Trained to step 40 ")
+
+
+@pytest.mark.parametrize("kind", ["EarlyStopping", "ModelCheckpoint"])
+def test_a_run_may_end_before_the_first_validation(configure: Configure, tmp_path: Path, kind: str) -> None:
+    options = (f"+callbacks.mine._target_=lightning.pytorch.callbacks.{kind}", "+callbacks.mine.monitor=val/ks")
+    assert watched(configure, tmp_path, *options, "trainer.max_steps=3").steps[-1] == 3
+    assert "val/ks" in json.loads((tmp_path / "metrics.json").read_text())
+
+
+def test_the_best_checkpoint_has_the_final_weights_if_these_are_best(configure: Configure, tmp_path: Path) -> None:
+    """A run that ends within an epoch is validated after its last step; with no other validation, that is the best."""
+    watched(configure, tmp_path, "trainer.max_steps=3")
+    best, last = (torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True) for name in ("best", "last"))
+    assert best["global_step"] == 3
+    assert_close(best["state_dict"], last["state_dict"], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("kind", ["EarlyStopping", "ModelCheckpoint"])

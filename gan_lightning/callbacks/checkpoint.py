@@ -38,14 +38,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             with aside.open("wb") as file:
                 torch.save(checkpoint, file)
             if Path(path).name == "last.ckpt":
-                keep(Path(path))
+                keep(Path(path), "previous.ckpt")  # after a kill, at least one is complete
 
 
-def keep(last: Path) -> None:
-    """Keep the current last checkpoint as the previous one; after a kill, at least one is complete."""
+def keep(last: Path, name: str) -> None:
+    """Keep the current last checkpoint under another name."""
     if not last.is_file():
         return
-    with written_aside(last.with_name("previous.ckpt")) as aside:
+    with written_aside(last.with_name(name)) as aside:
         try:
             os.link(last, aside)
         except OSError:  # some file systems do not support it
@@ -107,9 +107,15 @@ class RunCheckpoint(Checkpoint):
             self._save_or_stop(trainer)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+        if trainer.sanity_checking:
             return
-        if self._improved(trainer):
+        improved = self._improved(trainer)
+        if trainer.state.fn != TrainerFn.FITTING:
+            # of the final weights; last.ckpt keeps its former best, so that a run in parts is the whole run
+            if improved and trainer.is_global_zero:
+                keep(checkpoints(trainer.default_root_dir) / "last.ckpt", "best.ckpt")
+            return
+        if improved:
             self._write(trainer, "best.ckpt")
         if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch and not self._ends(trainer):
             self._save_or_stop(trainer)

@@ -184,7 +184,7 @@ def markdown(rows: list[Row], table: Table) -> list[str]:
         seeds = str(row.seeds) if len(row.runs) == row.seeds else f"{len(row.runs)} of {row.seeds}"
         cells = [column[i].text if i in column else "" for column in table.values()]
         mark = "" if row.is_of_one_length else " (different lengths)"
-        lines.append("| " + " | ".join([row.label + mark, seeds, *cells]) + " |")
+        lines.append("| " + " | ".join([row.label.replace("|", "\\|") + mark, seeds, *cells]) + " |")
     return lines
 
 

@@ -127,6 +127,8 @@ def with_labels(gan: "GAN", options: Options, latents: "Tensor") -> "tuple[Tenso
 
     names = options.classes or gan.class_names
     if options.mode is Mode.classes:
+        if not gan.game.is_conditional:
+            raise UsageError("mode=classes needs a conditional generator: train with model.conditional=true.")
         if len(names) < 2:
             raise UsageError(f"mode=classes needs at least two classes, but there are {len(names)}.")
         corners = gan.labels(len(names), names)
@@ -163,11 +165,13 @@ def images_of(options: Options, gan: "GAN", data: "RealData") -> "Tensor | None"
     form: dict[str, Any] = {"fit": data.fit, "depth": data.depth, "range": data.range}
     folder = ImageFolder(str(options.inputs), 1, size, channels, cache=options.cache or data.cache, **form)
     try:
-        images = folder.read(train=True)[0][: options.n]
+        images = folder.read(train=True)[0]
     except UsageError as error:
         raise UsageError(str(error).replace("data.root", "inputs").replace("data.cache", "cache")) from error
+    if options.n is not None and options.n > len(images):
+        raise UsageError(f"n is {options.n}, but {options.inputs} has {len(images)} images: leave out n for all.")
     assert data.value_range is not None
-    return from_bytes(images, data.value_range)
+    return from_bytes(images[: options.n], data.value_range)
 
 
 def how_many(gan: "GAN", options: Options, data: "RealData") -> int:

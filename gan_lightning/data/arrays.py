@@ -47,6 +47,8 @@ class Numbers(TensorData):
         if self.limits is not None and rule != "range":
             raise UsageError(f"data.limits needs data.scaling=range, which is {rule}: leave it out, or give both.")
         known = self.__dict__.get("units")  # from a checkpoint
+        if known:
+            self._check_recalled(tuple(x.shape[1:]), names)
         scaling = Scaling(**known) if known else fitted(x, rule, self.limits)
         is_bytes = x.ndim == 4 and x.dtype == np.uint8 and tuple(scaling.limits or ()) == BYTES
         return Source(Batch(torch.from_numpy(x.copy()) if is_bytes else scaling(x), y), names, scaling.state())

@@ -89,9 +89,10 @@ def item(dataset: Any, i: int, name: str) -> tuple[np.ndarray, int | None]:
     x, y = found if isinstance(found, tuple | list) and len(found) == 2 else (found, None)
     y = y.item() if isinstance(y, Tensor | np.ndarray | np.generic) and y.ndim == 0 else y
     if not isinstance(x, Tensor | np.ndarray | np.generic | Image.Image | float | int) or not _is_class(y):
+        shown = "" if _is_class(y) else f", with y = {y!r:.40}"
         raise UsageError(
-            f"Item {i} of {name} is {_described(found)}: give x or (x, y), where x is a tensor, an array or a PIL "
-            "image and y is the number of its class."
+            f"Item {i} of {name} is {_described(found)}{shown}: give x or (x, y), where x is a tensor, an array or a "
+            "PIL image and y is the number of its class."
         )
     return _as_array(x), y
 

@@ -28,7 +28,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-SKIP = ", or skip such files with data.unreadable=skip"
+SKIP = ", or let train.py skip such files by data.unreadable=skip"
 STRIP = 2**20  # pixels converted at once: converting takes many times the memory of the image
 PHOTOMETRIC, BITS_PER_SAMPLE = 262, 258  # TIFF's tags
 NO_TRANSPARENT_COLOR = "16-bit RGB with a transparent color, whose lower bytes Pillow does not keep"

@@ -74,6 +74,10 @@ class TableData(TensorData):
             raise UsageError(
                 f"data names the column {absent[0]}, which is not in {self.path}: it has {', '.join(present)}."
             )
+        if left_out := self.categorical.difference(names):
+            raise UsageError(
+                f"data.categorical names {min(left_out)}, which data.columns leaves out: add it there, or leave it out."
+            )
         return names
 
     def _describe(self, name: str, values: "Series", texts: "Series") -> dict[str, Any]:
@@ -82,6 +86,11 @@ class TableData(TensorData):
             x = self._numbers(values)
             scaling = fitted(x[:, None], "standard")
             return {"name": name, "mean": scaling.offset[0], "std": scaling.scale[0], "decimals": decimals_of(texts)}
+        if name not in self.categorical and (shown := almost_numbers(texts)):
+            raise UsageError(
+                f"The column {name} of {self.path} is text, though its cells look like numbers, such as {shown!r}: "
+                f"write plain numbers, or make it categorical by data.categorical=[{name}]."
+            )
         categories = texts.astype("category").cat.categories.tolist()  # sorted
         if not 2 <= len(categories) <= MOST:
             raise UsageError(
@@ -148,11 +157,21 @@ def _decoded(column: Mapping[str, Any], part: Tensor) -> Tensor:
 def _typed(column: Mapping[str, Any], values: np.ndarray) -> Any:
     if "mean" not in column:
         return pandas().Categorical.from_codes(values.astype(int), column["categories"])
-    return values.astype(np.int64) if column["decimals"] == 0 else values
+    is_whole = column["decimals"] == 0 and np.abs(values).max(initial=0) < 2**63
+    return values.astype(np.int64) if is_whole else values
 
 
 def _is_numeric(values: "Series") -> bool:
     return values.dtype.kind in "iuf"
+
+
+def almost_numbers(texts: "Series") -> str | None:
+    """The first text that is no plain number, if nine in ten are, or would be without signs for units; else None."""
+    bare = texts.str.replace(r"[%,\s$€£]", "", regex=True)
+    if pandas().to_numeric(bare, errors="coerce").notna().mean() < 0.9:
+        return None
+    odd = texts[pandas().to_numeric(texts, errors="coerce").isna()]
+    return str(odd.iloc[0]) if len(odd) else str(texts.iloc[0])
 
 
 def decimals_of(texts: Iterable[str]) -> int | None:
@@ -181,6 +200,8 @@ def read_table(path: Path) -> tuple["DataFrame", "DataFrame"]:
     Raises:
         UsageError: the file does not exist, or is not a table with rows and distinct column names.
     """
+    if not path.is_file():
+        raise UsageError(f"data.path={path} is not a file: give a CSV file with a header and rows.")
     read = partial(pandas().read_csv, path, encoding="utf-8-sig", index_col=False, low_memory=False)
     try:
         with warnings.catch_warnings():
@@ -194,10 +215,13 @@ def read_table(path: Path) -> tuple["DataFrame", "DataFrame"]:
             f"data.path={path} cannot be read as CSV ({one_line(error)}): give a file in UTF-8 whose rows have as many "
             "cells as its header."
         ) from error
-    separator = next((mark for mark in (";", "\t") if len(names) == 1 and mark in str(names.iloc[0])), None)
+    separator = next((mark for mark in (";", "\t", "|") if len(names) == 1 and mark in str(names.iloc[0])), None)
     if separator is not None:
         raise UsageError(f"data.path={path} has {separator!r} between its columns: save it with commas.")
     if texts.empty or names.duplicated().any():
         what = "has no rows" if texts.empty else "has two columns of the same name"
         raise UsageError(f"data.path={path} {what}: give a CSV file with a header of distinct names and rows.")
+    for name in typed:  # pandas reads whole numbers of more than 64 bits as text
+        if not _is_numeric(typed[name]) and texts[name].str.fullmatch(r"\s*[+-]?\d+\s*").all():
+            typed[name] = typed[name].astype(float)
     return typed, texts

@@ -109,6 +109,11 @@ class TensorData(RealData):
         self._check_recalled(tuple(samples.x.shape[1:]), names)
         n = len(samples.x)
         held_out = round(self.held_out_share * n)
+        if self.validation_samples and not held_out:
+            raise UsageError(
+                f"data.held_out_share is {self.held_out_share}, less than one of {n} samples: give a larger share, "
+                "or 0 for no validation."
+            )
         order = torch.randperm(n, generator=torch.Generator().manual_seed(stream_seed("held-out")))
         self._train = apply(lambda tensor: tensor[order[held_out:]], samples)
         self.validation_samples = min(self.validation_samples, held_out)

@@ -42,6 +42,7 @@ class TableMetrics(TwoSamples):
         numeric = [i for i, width in enumerate(self.blocks) if width == 1 and y[i].min() < y[i].max()]
         if numeric:
             values["ks"] = torch.stack([two_sample_ks(x[i][:, 0], y[i][:, 0]) for i in numeric]).max()
+        if len(numeric) > 1:
             a, b = (correlations(torch.cat([part[i] for i in numeric], 1)) for part in (x, y))
             values["correlation_error"] = (a - b).fill_diagonal_(0).abs().max()
         errors = [(_shares(x[i]) - _shares(y[i])).abs().max() for i, width in enumerate(self.blocks) if width > 1]
