@@ -80,7 +80,7 @@ def _real(weight: Tensor) -> Tensor:
 
 
 def _is_averaged(buffer: Tensor) -> bool:
-    return buffer.is_floating_point() and bool(buffer.isfinite().all())
+    return buffer.is_floating_point() and (buffer.is_meta or bool(buffer.isfinite().all()))
 
 
 def _places(network: nn.Module) -> dict[str, tuple[dict[str, Any], str]]:

@@ -386,14 +386,14 @@ def check(gan: GAN) -> None:
             ``Replicas``, updates that no CUDA graph can replay, or batches that cannot be split into updates.
     """
     trainer: Any = gan.trainer
-    check_optimizers(gan.game, trainer)
-    if gan.cuda_graphs:
-        check_graphs(gan, trainer)
     if isinstance(trainer.strategy, ParallelStrategy) and not isinstance(trainer.strategy, Replicas):
         raise UsageError(
             f"{type(trainer.strategy).__name__} is made for one loss: train on several devices with "
             "strategy=gan_lightning.strategy.Replicas(), which train.py uses for trainer.strategy=ddp."
         )
+    check_optimizers(gan.game, trainer)
+    if gan.cuda_graphs:
+        check_graphs(gan, trainer)
     loader = trainer.train_dataloader
     if isinstance(loader, DataLoader) and loader.batch_size is not None:
         last = len(loader.sampler) if isinstance(loader.sampler, Sized) and not loader.drop_last else 0

@@ -114,7 +114,7 @@ def test_pictures_keep_their_depth_and_lose_what_is_transparent() -> None:
     [
         ([], {}, "Items has no items"),
         ([{"x": 1}], {}, "Item 0 of Items is a dict: give x or"),
-        ([(torch.zeros(3), "cat")], {}, r"Item 0 of Items is \(Tensor, str\): give x or"),
+        ([(torch.zeros(3), "cat")], {}, r"Item 0 of Items is \(Tensor, str\), with y = 'cat': give x or"),
         ([torch.zeros(3), torch.zeros(4)], {}, r"shapes or types, float32 \(3,\) and float32 \(4,\) \(item 1\): give"),
         ([torch.ones(2, dtype=int), torch.rand(2)], {}, r"types, int64 \(2,\) and float32 \(2,\) \(item 1\): give"),
         ([torch.zeros(3)], {"memory_limit": 1e-9}, r"takes 0.0 GiB, more than data.memory_limit=1e-09"),

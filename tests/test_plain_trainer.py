@@ -178,8 +178,11 @@ def test_forward_is_the_averaged_generator_with_its_graph() -> None:
 
 
 def test_several_devices_need_their_own_strategy() -> None:
-    with pytest.raises(UsageError, match="DDPStrategy is made for one loss: train on several devices with strategy="):
-        trainer(devices=1, strategy="ddp", max_steps=1).fit(small_gan(), DataLoader(points(), N))
+    for devices in (1, 2):
+        gan = small_gan()
+        gan.trainer = trainer(devices=devices, strategy="ddp")
+        with pytest.raises(UsageError, match="DDPStrategy is made for one loss: train on several"):
+            gan.on_train_start()
 
 
 def test_all_names_are_there() -> None:

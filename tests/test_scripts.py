@@ -67,7 +67,7 @@ REFUSED = [
     ("parzen.py", ["checkpoint=.", "seed=-1"], "seed is -1: give a whole number from 0 to 4294967295."),
     ("linear_floor.py", ["seed=-1"], "seed is -1: give a whole number from 0 to 4294967295."),
     ("linear_floor.py", ["--seed", "1"], "--seed is not an option: give name=value, such as seed=VALUE."),
-    ("known_table.py", [], "out and samples exclude each other: give one of them."),
+    ("known_table.py", [], "Give either out=FILE, to write rows, or samples=FILE, to compare rows."),
     ("known_table.py", ["samples=a.csv"], "a.csv is not a file: give a CSV file of samples."),
     *(
         (

@@ -372,7 +372,7 @@ def test_whatever_pillow_raises_names_the_file(
 
     (tmp_path / "a.png").touch()
     monkeypatch.setattr(Image, "open", fail)
-    with pytest.raises(UsageError, match=r"^/.*/a\.png is not a readable image \(.+\): remove it, or skip") as info:
+    with pytest.raises(UsageError, match=r"^/.*/a\.png is not a readable image \(.+\): remove it, or let") as info:
         read_image(tmp_path / "a.png", COLOR)
     assert "\n" not in str(info.value)
 

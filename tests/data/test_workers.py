@@ -50,8 +50,8 @@ def test_an_image_that_is_gone_is_one_sentence(root: Path) -> None:
     error = error_of(fetch, 1)
     assert isinstance(error, UsageError)
     assert str(error) == (
-        f"{root}/07.png is not a readable image (No such file or directory): remove it, or skip such files with "
-        "data.unreadable=skip."
+        f"{root}/07.png is not a readable image (No such file or directory): remove it, or let train.py skip "
+        "such files by data.unreadable=skip."
     )
     assert set(active_children()) <= others  # some of which may end meanwhile
     (root / "gone").rename(root / "07.png")
