@@ -121,14 +121,15 @@ def test_without_images_there_is_one_sentence(tmp_path: Path, monkeypatch: pytes
     command(monkeypatch, "sample", run, tmp_path / "samples.png", refusal="give inputs=FOLDER")
     empty = f"inputs={tmp_path / 'run' / 'checkpoints'}"
     command(monkeypatch, "sample", run, tmp_path / "a.png", empty, refusal="inputs=.* has no image")
-    Image.new("L", (28, 28)).save(tmp_path / "run" / "one.png")
-    few = f"inputs={tmp_path / 'run'}", "n=2"
+    (tmp_path / "few").mkdir()
+    Image.new("L", (28, 28)).save(tmp_path / "few" / "one.png")
+    few = f"inputs={tmp_path / 'few'}", "n=2"
     command(monkeypatch, "sample", run, tmp_path / "a.png", *few, refusal="n is 2, but .* has 1 images: leave out n")
     for other in ("classes=[1]", "truncation=0.5"):
         command(
             monkeypatch, "sample", run, tmp_path / "a.png", empty, other, refusal="leave out classes and truncation"
         )
-    assert {path.name for path in tmp_path.iterdir()} == {"data", "run"}
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "few", "run"}
 
 
 def command(patch: pytest.MonkeyPatch, script: str, run: Path, out: Path, *options: str, refusal: str = "") -> None:
