@@ -81,6 +81,7 @@ def build_gan(config: DictConfig, sample_shape: tuple[int, ...], classes: int, b
     kind = located(config.model._target_)
     if isinstance(kind, type) and not issubclass(kind, GAN):
         raise UsageError(f"model._target_={config.model._target_} is not a GAN: let it extend gan_lightning.GAN.")
+    check_takes(config.model, **dict.fromkeys(not_the_gans))
     gan = made(
         options,
         game=build_game(config, parts, sample_shape, classes, blocks),
@@ -276,11 +277,11 @@ def check_takes(config: Any, **extra: Any) -> None:
 
 
 def of_kind(part: T, kind: type) -> T:
-    """Return a part, or raise a UsageError if it is of the user's own and not of this kind."""
+    """Return a part, or raise a UsageError if it is not of this kind."""
     if not isinstance(part, kind):
         raise UsageError(
-            f"{type(part).__name__}, which the configuration names by _target_, is not a {kind.__name__}: "
-            f"let it extend {kind.__module__}.{kind.__name__}."
+            f"A _target_ of the configuration gives a {type(part).__name__}, not a {kind.__name__}: let it extend "
+            f"{kind.__module__}.{kind.__name__}."
         )
     return part
 

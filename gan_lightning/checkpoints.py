@@ -53,6 +53,7 @@ def load(path: str | Path, gan: GAN | None = None, trust: Sequence[str] = ()) ->
     gan.described = described
     gan.seed = saved["gan"]["seed"]
     gan.loaded_step = saved["global_step"]
+    gan.evaluated = [part for part in gan.modules() if part.training]
     return gan.eval()
 
 

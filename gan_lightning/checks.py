@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from numbers import Integral, Real
 from typing import Any
 
 from gan_lightning.errors import UsageError
@@ -10,11 +11,11 @@ Rule = tuple[Callable[[Any], bool], str]  # whether a value fits, and what was e
 
 
 def is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def whole(least: int) -> Rule:
@@ -35,9 +36,13 @@ FLAG = (lambda v: isinstance(v, bool), "true or false")
 SEED = (lambda v: is_whole(v) and 0 <= v < 2**32, "a whole number from 0 to 4294967295")
 
 
+def optional(rule: Rule) -> Rule:
+    return lambda v: v is None or rule[0](v), f"{rule[1]}"
+
+
 def check_values(options: object, **rules: Rule) -> None:
-    """Raise a UsageError if an option is not None and violates its rule."""
+    """Raise a UsageError if an option violates its rule."""
     for name, (fits, expected) in rules.items():
         value = getattr(options, name)
-        if value is not None and not fits(value):
+        if not fits(value):
             raise UsageError(f"{name} is {value!r}: give {expected}.")

@@ -75,7 +75,8 @@ def for_hydra(arguments: Sequence[str]) -> list[str]:
     if given.multirun and any(_name(argument) == "hydra.run.dir" for argument in given.overrides):
         raise UsageError("hydra.run.dir is the folder of one run: for a sweep, give hydra.sweep.dir=FOLDER.")
     of_sweeps = [a for a in given.overrides if re.match(r"hydra(/|\.)(sweep|sweeper|launcher)\b", _name(a))]
-    if of_sweeps and not (given.multirun or given.cfg or given.info or given.help or given.hydra_help):
+    is_sweep = given.multirun or any(_name(argument) == "hydra.mode" for argument in given.overrides)
+    if of_sweeps and not (is_sweep or given.cfg or given.info or given.help or given.hydra_help):
         raise UsageError(f"{of_sweeps[0]} is for sweeps: add -m, or leave it out.")
     ready = [_quoted(argument, given.multirun) for argument in arguments]
     if any(_name(argument) == "trust" for argument in arguments):

@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedParameter
+from torch.nn.parameter import is_lazy
 
+from gan_lightning.checks import is_number
 from gan_lightning.errors import UsageError
 from gan_lightning.schedules import HalfLife
 
@@ -21,15 +22,17 @@ class MovingAverage(nn.Module):
 
     def __init__(self, network: nn.Module, decay: float | HalfLife, warmup: bool = True) -> None:
         super().__init__()
-        if not isinstance(decay, HalfLife) and not (isinstance(decay, float) and 0.0 < decay < 1.0):
-            raise UsageError(f"model.ema_decay is {decay!r}: give a number between 0 and 1, such as 0.999.")
-        if any(isinstance(weight, UninitializedParameter) for weight in network.parameters()):
+        if not isinstance(decay, HalfLife) and not (is_number(decay) and 0.0 < decay < 1.0):
+            raise UsageError(f"ema_decay is {decay!r}: give a number between 0 and 1, such as 0.999.")
+        if any(map(is_lazy, (*network.parameters(), *network.buffers()))):
             raise UsageError("An average needs weights, but the generator has lazy layers: call it on latents first.")
         self.network = deepcopy(network).requires_grad_(False)
         for buffers, name in _places(self.network).values():
             buffers[name] = buffers[name].contiguous()  # an expanded one cannot be updated in place
-        self._averaged = [name for name, buffer in self.network.named_buffers() if _is_averaged(buffer)]
-        self._copied = [name for name, buffer in self.network.named_buffers() if not _is_averaged(buffer)]
+        self._averaged, self._copied = (
+            [name for name, place in _places(self.network).items() if _is_averaged(_at(place)) == is_averaged]
+            for is_averaged in (True, False)
+        )
         self.decay = decay
         self.warmup = warmup
 
@@ -39,7 +42,8 @@ class MovingAverage(nn.Module):
         Raises:
             UsageError: its weights have 16 bits, which cannot hold an average's small changes.
         """
-        if small := {weight.dtype for weight in network.parameters() if weight.dtype.itemsize < 4}:
+        trained = [weight for weight in network.parameters() if weight.requires_grad]
+        if small := {weight.dtype for weight in trained if weight.dtype.itemsize < 4}:
             raise UsageError(
                 f"The generator's weights are {', '.join(map(str, small))}, too coarse for an average: keep them in "
                 "float32, as with precision=bf16-mixed, or give ema_decay=0."
@@ -68,9 +72,9 @@ class MovingAverage(nn.Module):
             torch._foreach_copy_(copies, copied)
 
     def _follow_shape(self, name: str) -> None:
-        """Start again from a buffer that has another shape now, as caches of positions have."""
+        """Start again from a buffer that has another shape or type now, as caches of positions have."""
         (buffers, key), place = (places[name] for places in self._places)
-        if buffers[key].shape != _at(place).shape:
+        if (buffers[key].shape, buffers[key].dtype) != (_at(place).shape, _at(place).dtype):
             buffers[key] = _at(place).clone()
 
 
@@ -84,13 +88,14 @@ def _is_averaged(buffer: Tensor) -> bool:
 
 
 def _places(network: nn.Module) -> dict[str, tuple[dict[str, Any], str]]:
-    """Where each buffer is, by its name; a place, since a network may assign another tensor."""
-    return {
-        f"{prefix}.{name}" if prefix else name: (module._buffers, name)
-        for prefix, module in network.named_modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    }
+    """Where each buffer is, by its name without torch.compile's part, since a network may assign another tensor."""
+    found, seen = {}, set()
+    for prefix, module in network.named_modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None and id(buffer) not in seen:  # averaged once, if it has several names
+                seen.add(id(buffer))
+                found[f"{prefix}.{name}".replace("_orig_mod.", "")] = module._buffers, name
+    return found
 
 
 def _at(place: tuple[dict[str, Any], str]) -> Tensor:

@@ -47,7 +47,8 @@ class Game(nn.Module):
     judges_packs = True  # whether one logit can replace D's outputs for several samples
     judges_pairs = False  # whether D sees each sample with another tensor that must match it
     averaged: tuple[str, ...] = ("generator",)  # the modules that make samples, whose weights may be averaged
-    own_terms: tuple[str, ...] = ("adversarial",)  # the names of the losses' terms without penalties
+    # the names of each player's terms without its regularizers
+    own_terms: Mapping[str, tuple[str, ...]] = {"generator": ("adversarial",), "discriminator": ("adversarial",)}
 
     def __init__(
         self,
@@ -63,7 +64,7 @@ class Game(nn.Module):
         super().__init__()
         for name, part, example in (("prior", prior, "Normal(64)"), ("loss", loss or NonSaturating(), "Hinge()")):
             if not isinstance(part, nn.Module):
-                raise UsageError(f"{name} is {part!r}: give an object of the package or your own, such as {example}.")
+                raise UsageError(f"{name} is {part!r}: give a torch.nn.Module, such as {example}.")
         self.packing = packing
         check_values(self, packing=SIZE)
         if packing > 1 and (not self.judges_packs or is_conditional(discriminator)):
@@ -83,8 +84,10 @@ class Game(nn.Module):
             self._check_augment(augment)
         for player, chosen in (("discriminator", regularizers), ("generator", generator_regularizers)):
             for name, regularizer in (chosen or {}).items():
-                if name in self.own_terms:
-                    raise UsageError(f"The {player}'s regularizer is called {name}, as a term of its loss: rename it.")
+                if name in self.own_terms[player]:
+                    raise UsageError(
+                        f"The {player}'s regularizer {name} has the name of a term of its loss: rename it."
+                    )
                 regularizer.check(self, player)
 
     @classmethod
@@ -281,13 +284,16 @@ class Game(nn.Module):
 @contextmanager
 def evaluating(*networks: nn.Module) -> Iterator[None]:
     """Put the networks in evaluation mode inside the context, and restore their modes on exit."""
-    modes = [(part, part.training) for network in networks for part in network.modules()]
+    modes = [network.training for network in networks]
+    parts = [(part, part.training) for network in networks for part in network.modules()]
     for network in networks:
         network.eval()
     try:
         yield
     finally:
-        for part, mode in modes:  # one by one: a user may keep a part in evaluation mode
+        for network, mode in zip(networks, modes, strict=True):
+            network.train(mode)
+        for part, mode in parts:  # of which a user may keep some in evaluation mode
             part.training = mode
 
 

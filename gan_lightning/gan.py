@@ -12,14 +12,14 @@ from lightning import LightningModule
 from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
 from gan_lightning.batch import as_batch, as_rounds, check_cut, micro_batches
-from gan_lightning.checks import FLAG, POSITIVE, SIZE, check_values, one_of
+from gan_lightning.checks import FLAG, POSITIVE, SIZE, check_values, one_of, optional
 from gan_lightning.ema import MovingAverage
 from gan_lightning.errors import Diverged, UsageError
 from gan_lightning.files import is_damaged
@@ -57,6 +57,7 @@ class GAN(LightningModule):
     images_seen: Tensor  # real samples that D has seen, over all processes
     validation_seed: int | None = None  # of the validation latents; None for the run's seed
     loaded_step = 0  # of the loaded checkpoint
+    evaluated: Sequence[nn.Module] = ()  # the parts that load() has put in evaluation mode
     log_step = -1  # of the last logged line
     validated_step = -1  # of the last validation
     _infinite: Collection[str] = ()  # buffers that started the run with infinite values, such as masks
@@ -96,11 +97,9 @@ class GAN(LightningModule):
         self.gradient_clip_algorithm = gradient_clip_algorithm
         self.accumulate_grad_batches = accumulate_grad_batches
         self.cuda_graphs = cuda_graphs
-        check_values(
-            self, critic_steps=SIZE, accumulate_grad_batches=SIZE, gradient_clip_val=POSITIVE, reuse_fakes=FLAG
-        )
+        check_values(self, critic_steps=SIZE, accumulate_grad_batches=SIZE, reuse_fakes=FLAG)
         check_values(self, order=one_of(*get_args(Order)), scheduled=one_of(*get_args(Scheduled)))
-        check_values(self, gradient_clip_algorithm=one_of("norm", "value"))
+        check_values(self, gradient_clip_algorithm=one_of("norm", "value"), gradient_clip_val=optional(POSITIVE))
         for name in ("generator_optimizer", "discriminator_optimizer"):
             if not callable(make := getattr(self, name)):
                 raise UsageError(
@@ -207,11 +206,16 @@ class GAN(LightningModule):
         count_step(self.trainer)
         if self.average is not None:
             self.average.update(step, images)
-        for config in self.trainer.lr_scheduler_configs:
-            config.scheduler.step()  # type: ignore[call-arg]
+        for scheduler in self.stepped():
+            scheduler.step()
         self.round.has_begun = False
         if is_logging:
             self._log_line()
+
+    def stepped(self) -> list[LRScheduler]:
+        """The schedules to step after each round: those of ``schedule``, or a subclass's with an interval of "step"."""
+        configs = self.trainer.lr_scheduler_configs
+        return [c.scheduler for c in configs if self.schedule is not None or c.interval == "step"]
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Let the player clip its gradients."""
@@ -253,8 +257,13 @@ class GAN(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Collect the metrics of the data module, if any, and of the game."""
-        if stage == "fit" and not self.training:
-            self.train()  # load() returns it in evaluation mode, which Lightning would keep
+        if stage == "fit":
+            buffers = self.named_buffers(remove_duplicate=False)
+            self._infinite = {name for name, each in buffers if not is_lazy(each) and each.isinf().any()}
+        if stage == "fit":
+            for part in self.evaluated:  # Lightning would keep the mode in which load() returns it
+                part.training = True
+            self.evaluated = ()
         data: Any = getattr(self.trainer, "datamodule", None)
         known = data.metrics() if callable(getattr(data, "metrics", None)) else {}
         self.validation = Validation(known | self.game.metrics(data) if known else {})
@@ -289,8 +298,6 @@ class GAN(LightningModule):
         """Create the players with their optimizers, and start the run's random streams."""
         optimizers = self.trainer.optimizers
         check(self)
-        buffers = self.named_buffers(remove_duplicate=False)
-        self._infinite = {name for name, each in buffers if not is_lazy(each) and not each.isfinite().all()}
         if self._formerly_built is not None:
             schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
             take_changes(optimizers, schedulers, self._formerly_built, self._built)
@@ -391,7 +398,7 @@ def check(gan: GAN) -> None:
             f"{type(trainer.strategy).__name__} is made for one loss: train on several devices with "
             "strategy=gan_lightning.strategy.Replicas(), which train.py uses for trainer.strategy=ddp."
         )
-    check_optimizers(gan.game, trainer)
+    check_optimizers(gan, trainer)
     if gan.cuda_graphs:
         check_graphs(gan, trainer)
     loader = trainer.train_dataloader
@@ -421,19 +428,19 @@ def check_players(game: Game) -> None:
                 )
 
 
-def check_optimizers(game: Game, trainer: Any) -> None:
+def check_optimizers(gan: GAN, trainer: Any) -> None:
     """Check what ``configure_optimizers`` has returned, which a subclass may override.
 
     Raises:
         UsageError: it is not G's optimizer and D's, in this order, or a schedule waits for a metric.
     """
     weights = [{id(w) for group in o.param_groups for w in group["params"]} for o in trainer.optimizers]
-    players = [set(map(id, game.weights_of(name))) for name in PLAYERS]
-    if len(weights) != len(players) or not all(map(set.issubset, weights, players)):
+    g, d = (set(map(id, gan.game.weights_of(name))) for name in PLAYERS)
+    if len(weights) != 2 or not (weights[0] & g and weights[1] & d) or weights[0] & d or weights[1] & g:
         raise UsageError(
             "configure_optimizers must return the generator's optimizer and the discriminator's, in order."
         )
-    if any(isinstance(config.scheduler, ReduceLROnPlateau) for config in trainer.lr_scheduler_configs):
+    if any(isinstance(scheduler, ReduceLROnPlateau) for scheduler in gan.stepped()):
         raise UsageError(
             "ReduceLROnPlateau waits for a metric, but schedules are stepped after every round: choose one that is "
             "a function of the step."
@@ -475,7 +482,8 @@ def total_steps(trainer: Any) -> int:
 
 def not_finite(checkpoint: dict[str, Any], exempt: Collection[str] = ()) -> str | None:
     """The name of a weight, buffer or optimizer state of a checkpoint that is not finite; None if all are."""
-    named = {name: value for name, value in checkpoint["state_dict"].items() if name not in exempt}
+    state = checkpoint["state_dict"].items()
+    named = {name: value.nan_to_num(math.nan, 0.0, 0.0) if name in exempt else value for name, value in state}
     for player, optimizer in zip(PLAYERS, checkpoint["optimizer_states"], strict=False):
         for index, state in optimizer["state"].items():
             named |= {f"The {player}'s optimizer state {key} of weight {index}": v for key, v in state.items()}

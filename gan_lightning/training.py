@@ -137,10 +137,16 @@ def check_samples(saved: Mapping[str, Any], data: RealData, gan: GAN) -> None:
     former = saved["gan"]["data"]
     shapes = tuple(former["sample_shape"]), tuple(data.sample_shape)
     if shapes[0] != shapes[1]:
-        raise UsageError(f"The data have samples of shape {shapes[1]}, but the run was trained on {shapes[0]}.")
+        raise UsageError(
+            f"The data have samples of shape {shapes[1]}, but the run was trained on samples of shape {shapes[0]}: "
+            "give data of the same shape, or start a new run."
+        )
     classes = len(former["class_names"]), called(data.__getattribute__, "classes")
     if gan.game.is_conditional and classes[0] != classes[1]:
-        raise UsageError(f"The data have {classes[1]} classes, but the run was trained on {classes[0]}.")
+        raise UsageError(
+            f"The data have {classes[1]} classes, but the run was trained on {classes[0]}: give data of the same "
+            "classes, or start a new run."
+        )
 
 
 def _fit(
@@ -358,6 +364,9 @@ def final_metrics(trainer: Trainer, gan: GAN, data: RealData) -> dict[str, float
         return {}
     if gan.validated_step != trainer.global_step:
         trainer.validate(gan, datamodule=data, verbose=False)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, RunCheckpoint):
+                callback.keep_final(trainer)
     return dict(sorted((gan.validated | measured(trainer)).items()))
 
 

@@ -90,10 +90,10 @@ def errors(samples: "DataFrame") -> dict[str, float]:
     if absent := [name for name in (*NUMERIC, *CATEGORICAL) if name not in samples]:
         raise UsageError(f"The samples have no column {absent[0]}: give rows of a run on what out=law.csv wrote.")
     if len(samples) < 2:
-        raise UsageError(f"The samples have {len(samples)} rows: give at least 2.")
+        raise UsageError("There are fewer than 2 samples: give at least 2 rows.")
     for name in NUMERIC:
         if samples[name].dtype.kind not in "iuf" or samples[name].isna().any():
-            raise UsageError(f"The column {name} of the samples has cells that are no numbers: correct them.")
+            raise UsageError(f"The column {name} of the samples has cells that are not numbers: correct them.")
     truth = law(REFERENCE, REFERENCE_SEED)
     found = {f"ks {name}": float(ks_2samp(samples[name], truth[name]).statistic) for name in NUMERIC}
     for name in CATEGORICAL:

@@ -274,7 +274,7 @@ def test_changed_data_is_refused_or_read_in_the_units_that_were_trained_in(rows:
     assert load(run).described["units"] == units
     np.savez(rows, x=np.tile(ROWS, 2))
     with pytest.raises(
-        UsageError, match=r"^The data have samples of shape \(6,\), but the run was trained on \(3,\)\.$"
+        UsageError, match=r"^The data have samples of shape \(6,\), but the run was trained on samples of shape \(3,\):"
     ):
         train(resume(run, ["trainer.max_steps=12", "changed_data=accept"]), run)
     with pytest.raises(

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from gan_lightning import GAN, R1, R2, Normal, UsageError, load, optim
 from gan_lightning.ema import MovingAverage
+from gan_lightning.errors import Diverged
 from gan_lightning.game import evaluating
 from gan_lightning.games.bigan import BiGAN
 from gan_lightning.games.pix2pix import Pix2Pix
@@ -98,6 +99,45 @@ def test_an_average_follows_a_cache_that_grows() -> None:
     assert_close(average.network.positions, torch.arange(5.0))
 
 
+def test_an_average_follows_a_network_compiled_later() -> None:
+    network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    average = MovingAverage(network, 0.9)
+    average.follow(nn.ModuleDict({"0": torch.compile(network[0]), "1": torch.compile(network[1])}))
+    network(torch.randn(8, 3))
+    average.update(0)
+    assert_close(average.network[1].running_mean, 0.9 * network[1].running_mean)  # the first decay is 1 / 10
+
+
+def test_a_buffer_with_two_names_is_averaged_once() -> None:
+    network = nn.Module()
+    for name in ("one", "two"):
+        network.register_buffer(name, torch.zeros(2))
+    network.two = network.one
+    average = MovingAverage(network, 0.5, warmup=False)
+    average.follow(network)
+    network.one += 1
+    average.update(0)
+    assert_close(average.network.two, torch.full((2,), 0.5))
+
+
+def test_frozen_weights_may_be_coarse() -> None:
+    network = nn.Sequential(nn.Linear(2, 2).half().requires_grad_(False), nn.Linear(2, 2))
+    network.register_parameter("codes", nn.Parameter(torch.ones(2, dtype=torch.uint8), requires_grad=False))
+    MovingAverage(network, 0.999).follow(network)
+
+
+def test_numbers_may_be_numpys() -> None:
+    fit(small_gan(critic_steps=np.int64(2), gradient_clip_val=np.float32(1), ema_decay=np.float32(0.9)))
+    R1(np.float32(1.0))  # type: ignore[arg-type]
+
+
+def test_a_buffer_that_is_not_a_number_is_refused(tmp_path: Path) -> None:
+    gan = small_gan()
+    gan.game.generator.register_buffer("unused", torch.tensor([torch.inf, torch.nan]))
+    with pytest.raises(Diverged, match="unused is no longer finite"):
+        fit(gan).save_checkpoint(tmp_path / "a.ckpt")
+
+
 def test_an_average_of_coarse_weights_is_refused() -> None:
     network = nn.Linear(2, 2).bfloat16()
     with pytest.raises(UsageError, match=r"torch\.bfloat16, too coarse for an average: keep them in float32"):
@@ -148,6 +188,20 @@ def test_sampling_keeps_the_mode_of_every_part() -> None:
     assert [part.training for part in network.modules()] == [True, True, False, True]
 
 
+def test_after_sampling_a_networks_own_train_is_called() -> None:
+    class Merging(nn.Linear):
+        is_merged = False
+
+        def train(self, mode: bool = True) -> "Merging":
+            self.is_merged = not mode
+            return super().train(mode)
+
+    network = nn.Sequential(Merging(3, 2))
+    with evaluating(network):
+        assert network[0].is_merged
+    assert not network[0].is_merged
+
+
 def test_a_loaded_gan_trains_in_training_mode(tmp_path: Path) -> None:
     def made() -> GAN:
         generator = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
@@ -158,6 +212,12 @@ def test_a_loaded_gan_trains_in_training_mode(tmp_path: Path) -> None:
     before = gan.game.generator[1].running_mean.clone()
     fit(gan)
     assert (gan.game.generator[1].running_mean - before).abs().max() > 1e-4
+    frozen = made()
+    frozen.game.generator[1].eval()  # by the user, before it is loaded
+    load(tmp_path / "a.ckpt", gan=frozen)
+    with pytest.warns(UserWarning, match=r"Found 1 module\(s\) in eval mode"):
+        fit(frozen)
+    assert_close(frozen.game.generator[1].running_mean, before, rtol=0, atol=0)
 
 
 def test_a_checkpoint_loads_into_lazy_layers(tmp_path: Path) -> None:
@@ -194,11 +254,19 @@ def warmed_up(optimizer: Optimizer, _: int) -> LRScheduler:
 
 
 class Own(GAN):
-    """With optimizers and schedules of its own."""
+    """With optimizers and schedules of its own, and a weight that no player has."""
+
+    interval = "step"
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.own = nn.Parameter(torch.zeros(1))
 
     def configure_optimizers(self) -> Any:
         optimizers = [SGD(self.game.weights_of(name), 0.1) for name in ("generator", "discriminator")]
-        return optimizers, [ExponentialLR(optimizer, 0.9) for optimizer in optimizers]
+        optimizers[0].add_param_group({"params": [self.own], "lr": 0.0})
+        schedules = [ExponentialLR(optimizer, 0.9) for optimizer in optimizers]
+        return optimizers, [{"scheduler": schedule, "interval": self.interval} for schedule in schedules]
 
 
 def own() -> GAN:
@@ -231,6 +299,14 @@ def test_a_resumed_run_has_the_rates_and_weights_of_the_whole_run(tmp_path: Path
     assert rates[1] == rates[0]
     assert rates[0][1] < 0.05  # of SGD at 0.1 or Adam's 0.1 default here: the schedule has lowered it
     assert_close(second.state_dict(), whole.state_dict(), rtol=0, atol=0)
+
+
+def test_schedules_of_a_subclass_by_epoch_are_left_to_it() -> None:
+    class ByEpoch(Own):
+        interval = "epoch"
+
+    loop = fit(ByEpoch(small_gan().game).double(), 2)
+    assert [optimizer.param_groups[0]["lr"] for optimizer in loop.optimizers] == [0.1, 0.1]
 
 
 def test_optimizers_in_another_order_are_refused() -> None:
@@ -286,11 +362,13 @@ def test_a_gan_without_discriminator_weights_is_refused_before_its_optimizers() 
         ({"reuse_fakes": "no"}, "reuse_fakes is 'no': give true or false"),
         ({"ema_decay": "0.9"}, "ema_decay is '0.9': give a number between 0 and 1"),
         ({"generator_optimizer": Adam([nn.Parameter(torch.ones(1))])}, "generator_optimizer is of type Adam: give a"),
-        ({"loss": Hinge}, "loss is <class .*Hinge.*: give an object"),
-        ({"loss": "hinge"}, "loss is 'hinge': give an object"),
-        ({"prior": torch.distributions.Normal(0.0, 1.0)}, r"prior is Normal\(.*: give an object .* Normal\(64\)"),
-        ({"regularizers": {"adversarial": R2(0.1)}}, "discriminator's regularizer is called adversarial, as a term"),
+        ({"loss": Hinge}, r"loss is <class .*Hinge.*: give a torch\.nn\.Module, such as Hinge\(\)"),
+        ({"loss": "hinge"}, "loss is 'hinge': give a torch"),
+        ({"prior": torch.distributions.Normal(0.0, 1.0)}, r"prior is Normal\(.*: give a torch.* Normal\(64\)"),
+        ({"regularizers": {"adversarial": R2(0.1)}}, "discriminator's regularizer adversarial has the name of"),
         ({"order": "sideways"}, "order is 'sideways': give one of discriminator_first, "),
+        *(({name: None}, f"{name} is None: give") for name in ("order", "reuse_fakes", "scheduled", "critic_steps")),
+        ({"gradient_clip_algorithm": None}, "gradient_clip_algorithm is None: give one of norm, value"),
     ],
 )
 def test_a_wrong_argument_is_refused(options: dict[str, Any], expected: str) -> None:
@@ -314,8 +392,11 @@ def test_a_wrong_argument_of_a_regularizer_is_refused(options: dict[str, Any], e
 
 def test_a_penalty_named_like_a_term_of_a_game_is_refused() -> None:
     networks = nn.Linear(2, 2), nn.Linear(4, 1)
-    with pytest.raises(UsageError, match="generator's regularizer is called l1, as a term of its loss"):
+    for network in networks:
+        network.conditional = True
+    with pytest.raises(UsageError, match="generator's regularizer l1 has the name of a term of its loss"):
         Pix2Pix(*networks, Normal(2), generator_regularizers={"l1": R2(0.1)})
+    Pix2Pix(*networks, Normal(2), regularizers={"l1": R2(0.1)})
 
 
 # ----------------------------------------------------------------------------------------------- data and logs

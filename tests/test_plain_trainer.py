@@ -82,7 +82,7 @@ def test_batches_of_something_else_are_refused() -> None:
         def __getitem__(self, index: int) -> Any:
             return {"image": points()[index]}
 
-    with pytest.raises(UsageError, match=r"is a dict: give a tensor"):
+    with pytest.raises(UsageError, match=r"is a dict: give a tensor .*, or a pair \(x, y\) of tensors"):
         trainer(max_epochs=1).fit(small_gan(), DataLoader(Mappings(), N))
 
 

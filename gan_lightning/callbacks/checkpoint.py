@@ -107,15 +107,9 @@ class RunCheckpoint(Checkpoint):
             self._save_or_stop(trainer)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        if trainer.sanity_checking:
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
-        improved = self._improved(trainer)
-        if trainer.state.fn != TrainerFn.FITTING:
-            # of the final weights; last.ckpt keeps its former best, so that a run in parts is the whole run
-            if improved and trainer.is_global_zero:
-                keep(checkpoints(trainer.default_root_dir) / "last.ckpt", "best.ckpt")
-            return
-        if improved:
+        if self._improved(trainer):
             self._write(trainer, "best.ckpt")
         if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch and not self._ends(trainer):
             self._save_or_stop(trainer)
@@ -146,6 +140,14 @@ class RunCheckpoint(Checkpoint):
                 self._save(trainer)
             except Exception as error:  # the first exception is the cause
                 exception.add_note(f"No checkpoint could be written at step {trainer.global_step}: {error}")
+
+    def keep_final(self, trainer: Trainer) -> None:
+        """Keep last.ckpt as best.ckpt if the metrics of the final weights, computed after training, are the best.
+
+        last.ckpt keeps its own best, so that a run in parts is the whole run, which has no validation there.
+        """
+        if self._improved(trainer) and trainer.is_global_zero:
+            keep(checkpoints(trainer.default_root_dir) / "last.ckpt", "best.ckpt")
 
     @staticmethod
     def _ends(trainer: Trainer) -> bool:

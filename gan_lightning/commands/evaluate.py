@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from gan_lightning.checks import SEED, SIZE, check_values
+from gan_lightning.checks import SEED, SIZE, check_values, optional
 from gan_lightning.config import one_line
 from gan_lightning.errors import UsageError
 from gan_lightning.files import written_aside
@@ -67,7 +67,7 @@ class Options:
     trust: Annotated[list[str], "further packages that the checkpoint may import"] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        check_values(self, n=SIZE, seed=SEED)
+        check_values(self, n=optional(SIZE), seed=optional(SEED))
         check_checkpoint(self.checkpoint)
 
 

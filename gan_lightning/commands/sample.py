@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from omegaconf import MISSING, OmegaConf
 
-from gan_lightning.checks import POSITIVE, SEED, SIZE, check_values
+from gan_lightning.checks import POSITIVE, SEED, SIZE, check_values, optional
 from gan_lightning.errors import UsageError
 from gan_lightning.options import (
     CHECKPOINT,
@@ -90,7 +90,8 @@ class Options:
     trust: Annotated[list[str], "further packages that the checkpoint may import"] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        check_values(self, n=SIZE, frames=SIZE, seed=SEED, truncation=POSITIVE, batch_size=SIZE)
+        check_values(self, n=optional(SIZE), frames=SIZE, seed=optional(SEED), batch_size=SIZE)
+        check_values(self, truncation=optional(POSITIVE))
         if self.frames < 2:
             raise UsageError(f"frames is {self.frames}: give at least 2, for the two ends.")
         if self.mode is Mode.walk and self.n == 1:
@@ -169,7 +170,7 @@ def images_of(options: Options, gan: "GAN", data: "RealData") -> "Tensor | None"
     except UsageError as error:
         raise UsageError(str(error).replace("data.root", "inputs").replace("data.cache", "cache")) from error
     if options.n is not None and options.n > len(images):
-        raise UsageError(f"n is {options.n}, but {options.inputs} has {len(images)} images: leave out n for all.")
+        raise UsageError(f"n is {options.n}, but {options.inputs} has only {len(images)}: leave out n for all.")
     assert data.value_range is not None
     return from_bytes(images[: options.n], data.value_range)
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
 MOST = 1000  # categories per column
+FEW = 20  # different texts that may well be categories, even if they look like numbers
 
 
 class TableData(TensorData):
@@ -76,7 +77,8 @@ class TableData(TensorData):
             )
         if left_out := self.categorical.difference(names):
             raise UsageError(
-                f"data.categorical names {min(left_out)}, which data.columns leaves out: add it there, or leave it out."
+                f"data.categorical names {min(left_out)}, which data.columns leaves out: add it there, or remove "
+                "it from data.categorical."
             )
         return names
 
@@ -166,12 +168,15 @@ def _is_numeric(values: "Series") -> bool:
 
 
 def almost_numbers(texts: "Series") -> str | None:
-    """The first text that is no plain number, if nine in ten are, or would be without signs for units; else None."""
-    bare = texts.str.replace(r"[%,\s$€£]", "", regex=True)
-    if pandas().to_numeric(bare, errors="coerce").notna().mean() < 0.9:
+    """The first text that is not a plain number, if nine in ten are, or would be without signs for units.
+
+    None otherwise, and for few different texts, which may well be categories.
+    """
+    bare = texts.str.replace(r"[%$€£]|,(?=\d{3}\b)", "", regex=True)
+    numbers, plain = (pandas().to_numeric(part, errors="coerce") for part in (bare, texts))
+    if texts.nunique() <= FEW or numbers.notna().mean() < 0.9:
         return None
-    odd = texts[pandas().to_numeric(texts, errors="coerce").isna()]
-    return str(odd.iloc[0]) if len(odd) else str(texts.iloc[0])
+    return str(texts[plain.isna()].iloc[0])
 
 
 def decimals_of(texts: Iterable[str]) -> int | None:
@@ -215,7 +220,8 @@ def read_table(path: Path) -> tuple["DataFrame", "DataFrame"]:
             f"data.path={path} cannot be read as CSV ({one_line(error)}): give a file in UTF-8 whose rows have as many "
             "cells as its header."
         ) from error
-    separator = next((mark for mark in (";", "\t", "|") if len(names) == 1 and mark in str(names.iloc[0])), None)
+    lines = [str(names.iloc[0]), *texts.iloc[:, 0]] if len(names) == 1 else [""]
+    separator = next((mark for mark in (";", "\t", "|") if all(mark in line for line in lines)), None)
     if separator is not None:
         raise UsageError(f"data.path={path} has {separator!r} between its columns: save it with commas.")
     if texts.empty or names.duplicated().any():

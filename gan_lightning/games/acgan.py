@@ -19,7 +19,10 @@ class ACGAN(Game):
     """
 
     judges_packs = False
-    own_terms = (*Game.own_terms, "class_real", "class_fake")
+    own_terms = {
+        "generator": ("adversarial", "class_fake"),
+        "discriminator": ("adversarial", "class_real", "class_fake"),
+    }
 
     def __init__(self, *args: Any, weight: float = 1.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

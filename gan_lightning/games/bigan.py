@@ -26,7 +26,7 @@ class BiGAN(Game):
 
     judges_pairs = True
     averaged = ("generator", "encoder")
-    own_terms = (*Game.own_terms, "encoder")
+    own_terms = {"generator": ("adversarial", "encoder"), "discriminator": ("adversarial",)}
 
     def __init__(self, *args: Any, encoder: nn.Module | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -57,7 +57,10 @@ class InfoGAN(Game):
     """
 
     judges_packs = False
-    own_terms = (*Game.own_terms, "category", "continuous")
+    own_terms = {
+        "generator": ("adversarial", "category", "continuous"),
+        "discriminator": ("adversarial", "category", "continuous"),
+    }
 
     def __init__(self, *args: Any, category_weight: float = 1.0, continuous_weight: float = 0.1, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -18,7 +18,7 @@ class Pix2Pix(Game):
     """
 
     translates = judges_pairs = True
-    own_terms = (*Game.own_terms, "l1")
+    own_terms = {"generator": ("adversarial", "l1"), "discriminator": ("adversarial",)}
 
     def __init__(self, *args: Any, l1_weight: float = 100.0, adversarial_weight: float = 1.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -34,7 +34,7 @@ class SAN(Game):
     This turns any GAN into a slicing adversarial network (Takida et al. 2024, section 5).
     """
 
-    own_terms = (*Game.own_terms, "direction")
+    own_terms = {"generator": ("adversarial",), "discriminator": ("adversarial", "direction")}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -124,7 +124,7 @@ def test_without_images_there_is_one_sentence(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "few").mkdir()
     Image.new("L", (28, 28)).save(tmp_path / "few" / "one.png")
     few = f"inputs={tmp_path / 'few'}", "n=2"
-    command(monkeypatch, "sample", run, tmp_path / "a.png", *few, refusal="n is 2, but .* has 1 images: leave out n")
+    command(monkeypatch, "sample", run, tmp_path / "a.png", *few, refusal="n is 2, but .* has only 1: leave out n")
     for other in ("classes=[1]", "truncation=0.5"):
         command(
             monkeypatch, "sample", run, tmp_path / "a.png", empty, other, refusal="leave out classes and truncation"
