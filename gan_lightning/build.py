@@ -280,8 +280,8 @@ def of_kind(part: T, kind: type) -> T:
     """Return a part, or raise a UsageError if it is not of this kind."""
     if not isinstance(part, kind):
         raise UsageError(
-            f"A _target_ of the configuration gives a {type(part).__name__}, not a {kind.__name__}: let it extend "
-            f"{kind.__module__}.{kind.__name__}."
+            f"{type(part).__name__}, which a _target_ of the configuration gives, is not a {kind.__name__}: let it "
+            f"extend {kind.__module__}.{kind.__name__}."
         )
     return part
 

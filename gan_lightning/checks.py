@@ -37,7 +37,7 @@ SEED = (lambda v: is_whole(v) and 0 <= v < 2**32, "a whole number from 0 to 4294
 
 
 def optional(rule: Rule) -> Rule:
-    return lambda v: v is None or rule[0](v), f"{rule[1]}"
+    return lambda v: v is None or rule[0](v), rule[1]
 
 
 def check_values(options: object, **rules: Rule) -> None:

@@ -200,13 +200,13 @@ def test_a_bug_of_ones_own_keeps_its_traceback(lab: Path, bug: str) -> None:
         ("loss._target_=my_lab.losses", "_target_=my_lab.losses is not a class or a function: give one"),
         (
             "+callbacks.x={_target_: my_lab.losses.Exponential}",
-            "A _target_ of the configuration gives a Exponential, not a Callback",
+            "Exponential, which a _target_ of the configuration gives, is",
         ),
         (
             "+logger.x={_target_: my_lab.losses.Exponential}",
-            "not a Logger: let it extend lightning.pytorch.",
+            "is not a Logger: let it extend lightning.pytorch.",
         ),
-        ("+regularizer.x={_target_: my_lab.losses.Exponential}", "not a Regularizer: let it extend gan_lightning."),
+        ("+regularizer.x={_target_: my_lab.losses.Exponential}", "is not a Regularizer: let it extend gan_lightning."),
         ("model._target_=my_lab.losses.Exponential", "model._target_=my_lab.losses.Exponential is not a GAN: let it"),
     ],
 )

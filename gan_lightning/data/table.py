@@ -176,7 +176,7 @@ def almost_numbers(texts: "Series") -> str | None:
     numbers, plain = (pandas().to_numeric(part, errors="coerce") for part in (bare, texts))
     if texts.nunique() <= FEW or numbers.notna().mean() < 0.9:
         return None
-    return str(texts[plain.isna()].iloc[0])
+    return next(iter(texts[plain.isna()]), None)
 
 
 def decimals_of(texts: Iterable[str]) -> int | None:
