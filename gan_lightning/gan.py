@@ -206,7 +206,7 @@ class GAN(LightningModule):
         count_step(self.trainer)
         if self.average is not None:
             self.average.update(step, images)
-        for scheduler in self.stepped():
+        for scheduler in self._stepped:
             scheduler.step()
         self.round.has_begun = False
         if is_logging:
@@ -256,11 +256,10 @@ class GAN(LightningModule):
     # ------------------------------------------------------------------------------------------- validation
 
     def setup(self, stage: str) -> None:
-        """Collect the metrics of the data module, if any, and of the game."""
+        """Collect the metrics of the data module, if any, and of the game; note buffers that are infinite."""
         if stage == "fit":
             buffers = self.named_buffers(remove_duplicate=False)
             self._infinite = {name for name, each in buffers if not is_lazy(each) and each.isinf().any()}
-        if stage == "fit":
             for part in self.evaluated:  # Lightning would keep the mode in which load() returns it
                 part.training = True
             self.evaluated = ()
@@ -298,6 +297,7 @@ class GAN(LightningModule):
         """Create the players with their optimizers, and start the run's random streams."""
         optimizers = self.trainer.optimizers
         check(self)
+        self._stepped = self.stepped()
         if self._formerly_built is not None:
             schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
             take_changes(optimizers, schedulers, self._formerly_built, self._built)
