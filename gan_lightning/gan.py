@@ -267,7 +267,7 @@ class GAN(LightningModule):
         known = data.metrics() if callable(getattr(data, "metrics", None)) else {}
         self.validation = Validation(known | self.game.metrics(data) if known else {})
         self.described = {
-            name: plain(getattr(data, name))
+            name: without_numpy(getattr(data, name))
             for name in ("sample_shape", "class_names", "value_range", "units", "blocks", "joint_batch", "fingerprint")
             if hasattr(data, name)
         }
@@ -447,12 +447,12 @@ def check_optimizers(gan: GAN, trainer: Any) -> None:
         )
 
 
-def plain(value: Any) -> Any:
+def without_numpy(value: Any) -> Any:
     """A description of the data with NumPy's numbers and arrays as Python's, which checkpoints can hold."""
     value = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(value, dict):
-        return {name: plain(part) for name, part in value.items()}
-    return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
+        return {name: without_numpy(part) for name, part in value.items()}
+    return type(value)(map(without_numpy, value)) if type(value) in (list, tuple) else value
 
 
 def measured(trainer: Any) -> dict[str, float]:
