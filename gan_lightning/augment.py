@@ -6,7 +6,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from gan_lightning.checks import is_number
 from gan_lightning.errors import UsageError
+from gan_lightning.schedules import Ramp
 from gan_lightning.streams import Draw, joint, joint_sum
 
 
@@ -53,6 +55,7 @@ class Augment(nn.Module):
 
 # ------------------------------------------------------------------------------------------------------- DiffAugment
 
+PARTS = ("color", "translation", "cutout")
 SHIFT, CUT = 0.125, 0.5  # of the height and the width; both in the released code
 
 
@@ -65,9 +68,11 @@ class DiffAugment(Augment):
     rectangle with half the sides at a uniform position. Uncovered pixels are 0.
     """
 
-    def __init__(self, policy: Sequence[str] = ("color", "translation", "cutout")) -> None:
+    def __init__(self, policy: Sequence[str] = PARTS) -> None:
         super().__init__()
-        self.policy = _parts("policy", policy, ("color", "translation", "cutout"))
+        self.policy = list(policy)
+        if not policy or any(part not in PARTS or self.policy.count(part) > 1 for part in self.policy):
+            raise UsageError(f"augment.policy is {policy!r}: give a list of one or more of {', '.join(PARTS)}.")
         self.value_range = (-1.0, 1.0)
 
     def transform(self, images: Tensor) -> Tensor:
@@ -135,9 +140,13 @@ class ADA(Augment):
 
     Implements two parts of the paper's pipeline (appendix B), for images in [-1, 1]: ``blit``, with flips, rotations by
     90 degrees and shifts by whole pixels with reflection at the borders; and ``color``, with brightness, contrast, luma
-    flips, hue (three channels only) and saturation. After every ``interval`` updates of D, p changes by the number of
-    their images / ``speed``: it increases if r_t = E[sign D(x)] on real images is above ``target`` and decreases if it
-    is below (section 3, equation 1). Without a target, p is fixed.
+    flips, hue (three channels only) and saturation. Both are factors of p, as in the released code; 0 omits a part.
+    After every ``interval`` updates of D, p changes by the number of their images / ``speed``: it increases if
+    r_t = E[sign D(x)] on real images is above ``target`` and decreases if it is below (section 3, equation 1), within
+    [0, 1]. Without a target, p is the given number or ``Ramp`` over the run, as for R3GAN (Huang et al. 2024).
+
+    Raises:
+        UsageError: an argument is out of its range, or nothing would be augmented.
     """
 
     p: Tensor
@@ -146,52 +155,63 @@ class ADA(Augment):
 
     def __init__(
         self,
-        pipeline: Sequence[str] = ("blit", "color"),
-        p: float = 0.0,
+        blit: float = 1.0,
+        color: float = 1.0,
+        p: float | Ramp = 0.0,
         target: float | None = 0.6,
         speed: float = 500_000,
         interval: int = 4,
     ) -> None:
         super().__init__()
-        if not 0 <= p <= 1:
-            raise UsageError(f"augment.p is {p}: give a probability.")
+        ends = (p.initial, p.final) if isinstance(p, Ramp) else (p,)
+        for name, values in (("p", ends), ("blit", (blit,)), ("color", (color,))):
+            if not all(is_number(value) and 0 <= value <= 1 for value in values):
+                raise UsageError(f"augment.{name} is {' to '.join(map(str, values))}: give numbers from 0 to 1.")
         if speed <= 0 or interval < 1:
             raise UsageError(f"augment.speed is {speed} and augment.interval {interval}: give numbers above 0.")
-        if target is None and p == 0:
+        if target is None and not any(ends):
             raise UsageError("augment.target is null and augment.p is 0, so that nothing is augmented: give augment.p.")
-        self.pipeline = _parts("pipeline", pipeline, ("blit", "color"))
-        self.value_range = (-1.0, 1.0) if "color" in self.pipeline else None
+        if target is not None and isinstance(p, Ramp):
+            raise UsageError(f"augment.p is a ramp, but augment.target={target:g} adjusts p: give augment.target=null.")
+        if not blit and not color:
+            raise UsageError("augment.blit and augment.color are 0, so that nothing is augmented: give one above 0.")
+        self.blit, self.color = blit, color
+        self.value_range = (-1.0, 1.0) if color else None
         self.target, self.speed, self.interval = target, speed, interval
         self.follows_logits = target is not None
+        self.given_p = p  # the initial one if there is a target
         self.register_buffer("p", torch.tensor(float(p)))
         self.register_buffer("r_t", torch.zeros(()))
         self.register_buffer("tally", torch.zeros(2))
         self._update = -1  # observed last; a resumed run starts between two updates, so it has none
 
     def transform(self, images: Tensor) -> Tensor:
-        for part in self.pipeline:
-            images = self._blit(images) if part == "blit" else self._color(images)
-        return images
+        if self.target is None:
+            self.p.fill_(float(self.given_p))
+        images = self._blit(images, self.blit * self.p) if self.blit else images
+        return self._color(images, self.color * self.p) if self.color else images
 
-    def _blit(self, images: Tensor) -> Tensor:
+    @staticmethod
+    def _blit(images: Tensor, p: Tensor) -> Tensor:
         """Flip, then rotate as by ``torch.rot90``, then shift."""
         *_, height, width = images.shape
         if height != width:
             raise UsageError(
                 f"augment=ada rotates images by 90 degrees, but the data has {height} x {width} pixels: leave this out "
-                "by augment.pipeline=[color], or give square images."
+                "by augment.blit=0, or give square images."
             )
         flip_due, turn_due, shift_due, flip, turn, *shifts = _drawn(_seven, images)
-        flips = (flip_due < self.p) & (flip < 0.5)
-        turns = torch.where(turn_due < self.p, (4 * turn).long(), 0)
-        down, right = (torch.where(shift_due < self.p, ((2 * u - 1) * SHIFT * width).round().long(), 0) for u in shifts)
+        flips = (flip_due < p) & (flip < 0.5)
+        turns = torch.where(turn_due < p, (4 * turn).long(), 0)
+        down, right = (torch.where(shift_due < p, ((2 * u - 1) * SHIFT * width).round().long(), 0) for u in shifts)
         return _gathered(images, *_sources(width, flips, turns, down, right))
 
-    def _color(self, images: Tensor) -> Tensor:
+    @staticmethod
+    def _color(images: Tensor, p: Tensor) -> Tensor:
         """A x + t on the channels x, a composition of affine maps that share the axis of equal channels."""
         channels = images.shape[1]
         *dues, flip, angle, brightness, contrast, saturation = _drawn(_color_draws, images)
-        due = [u < self.p for u in dues]
+        due = [u < p for u in dues]
         shift = torch.where(due[0], BRIGHTNESS * brightness, 0)
         scale = torch.where(due[1], torch.exp2(CONTRAST * contrast), 1)
         sign = torch.where(due[2] & (flip < 0.5), -1.0, 1.0)  # of the mean over channels: the luma flip
@@ -252,18 +272,6 @@ def _turned(angle: Tensor, channels: int) -> Tensor:
 
 
 # ------------------------------------------------------------------------------------------------------------- shared
-
-
-def _parts(option: str, given: Sequence[str], known: Sequence[str]) -> list[str]:
-    """Return the selected parts in order.
-
-    Raises:
-        UsageError: there are none, or a part is unknown or repeated.
-    """
-    parts = list(given)
-    if not parts or any(part not in known or parts.count(part) > 1 for part in parts):
-        raise UsageError(f"augment.{option} is {given!r}: give a list of one or more of {', '.join(known)}.")
-    return parts
 
 
 def _drawn(draw: Draw, images: Tensor) -> tuple[Tensor, ...]:

@@ -188,3 +188,15 @@ def load_script(name: str) -> ModuleType:
     sys.modules[spec.name] = module  # where dataclasses look up their annotations
     spec.loader.exec_module(module)
     return module
+
+
+class Lines(lightning.Callback):
+    """Every line of a log, and G's weights at each."""
+
+    def __init__(self) -> None:
+        self.lines: list[dict[str, float]] = []
+        self.weights: list[Tensor] = []
+
+    def on_train_batch_end(self, trainer: Any, module: GAN, *_: Any) -> None:
+        self.lines.append(module.log_line)
+        self.weights.append(nn.utils.parameters_to_vector(module.game.generator.parameters()).detach().clone())

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import GivenData, fit, small_gan
+from helpers import GivenData, Lines, fit, small_gan
 from scipy import stats
 from torch import Tensor, nn
 from torch.nn.functional import pad, softplus
@@ -20,6 +20,7 @@ from gan_lightning.errors import UsageError
 from gan_lightning.game import Game, evaluating
 from gan_lightning.priors import Normal
 from gan_lightning.regularizers import R1, R2, GradientPenalty, Regularizer
+from gan_lightning.schedules import Ramp
 from gan_lightning.streams import Streams
 
 KINDS: dict[str, Callable[[], Augment]] = {
@@ -27,8 +28,8 @@ KINDS: dict[str, Callable[[], Augment]] = {
     "translation": lambda: DiffAugment(["translation"]),
     "cutout": lambda: DiffAugment(["cutout"]),
     "diffaugment": DiffAugment,
-    "ada-blit": lambda: ADA(["blit"], p=1.0),
-    "ada-color": lambda: ADA(["color"], p=1.0),
+    "ada-blit": lambda: ADA(color=0, p=1.0),
+    "ada-color": lambda: ADA(blit=0, p=1.0),
     "ada": lambda: ADA(p=0.7),
 }
 ALL = pytest.mark.parametrize("kind", KINDS)
@@ -133,15 +134,15 @@ def recolored(image: Tensor, u: list[float], p: float) -> Tensor:
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 19, 19)])
-@pytest.mark.parametrize("p", [0.5, 1.0])
-def test_ada_is_its_pipeline_image_by_image(shape: tuple[int, ...], p: float) -> None:
+@pytest.mark.parametrize(("p", "factor"), [(0.5, 1.0), (1.0, 1.0), (0.8, 0.5)])
+def test_ada_is_its_pipeline_image_by_image(shape: tuple[int, ...], p: float, factor: float) -> None:
     x = images(40, *shape)
-    found = seeded(ADA(p=p), x)
+    found = seeded(ADA(p=p, color=factor), x)
     torch.manual_seed(3)
     blit = torch.rand(40, 7).tolist()
     color = torch.cat([torch.rand(40, 7), torch.randn(40, 3)], 1).tolist()
     for image, u, v, result in zip(x, blit, color, found, strict=True):
-        assert_close(result, recolored(blitted(image, u, p), v, p), rtol=1e-5, atol=1e-5)
+        assert_close(result, recolored(blitted(image, u, p), v, factor * p), rtol=1e-5, atol=1e-5)
 
 
 # ----------------------------------------------------------------------------------- what holds for all of them
@@ -203,11 +204,17 @@ def test_what_is_no_image_is_refused(kind: str) -> None:
         (lambda: DiffAugment([]), r"augment.policy is \[\]: give a list of one or more of color, translation, cutout"),
         (lambda: DiffAugment(["color", "color"]), r"augment.policy is \['color', 'color'\]"),
         (lambda: DiffAugment("color"), "augment.policy is 'color'"),
-        (lambda: ADA(["cutout"]), r"augment.pipeline is \['cutout'\]: give a list of one or more of blit, color"),
-        (lambda: ADA(p=1.5), "augment.p is 1.5: give a probability"),
+        (lambda: ADA(0, 0), "augment.blit and augment.color are 0, so that nothing is augmented"),
+        (lambda: ADA(blit=2), "augment.blit is 2: give numbers from 0 to 1"),
+        (lambda: ADA(color="half"), "augment.color is half: give numbers from 0 to 1"),  # type: ignore[arg-type]
+        (lambda: ADA(p=1.5), "augment.p is 1.5: give numbers from 0 to 1"),
+        (lambda: ADA(p=Ramp(0, 1.5, 9), target=None), "augment.p is 0 to 1.5: give numbers from 0 to 1"),
+        (lambda: ADA(p=Ramp(0, 0.5, 9)), "augment.p is a ramp, but augment.target=0.6 adjusts p: give augment.target=null"),
+        (lambda: ADA(target=None), "augment.target is null and augment.p is 0"),
+        (lambda: ADA(p=Ramp(0, 0, 9), target=None), "augment.target is null and augment.p is 0"),
         (lambda: ADA(speed=0), "augment.speed is 0 and augment.interval 4: give numbers above 0"),
         (lambda: ADA(interval=0), "augment.interval 0: give numbers above 0"),
-        (lambda: ADA(p=1.0)(torch.zeros(2, 1, 8, 9)), r"has 8 x 9 pixels: .*augment.pipeline=\[color\]"),
+        (lambda: ADA(p=1.0)(torch.zeros(2, 1, 8, 9)), r"has 8 x 9 pixels: .*augment.blit=0"),
         (lambda: Game(nn.Identity(), nn.Identity(), Normal(2), losses.Relativistic(), augment=ADA()), "fixed p by"),
     ],
 )
@@ -222,6 +229,24 @@ def test_a_fixed_p_needs_no_sign_of_the_logits() -> None:
     for update in range(9):
         augment.observe(update, torch.ones(4), 4)
     assert (augment.p.item(), augment.r_t.item()) == (pytest.approx(0.3), 1)
+
+
+def test_p_is_on_its_ramp_in_both_players_updates() -> None:
+    """Recorded where images are augmented: twice in D's update and once in G's, p is the ramp's at that update."""
+    seen: list[float] = []
+
+    class Recording(ADA):
+        def transform(self, images: Tensor) -> Tensor:
+            shown = super().transform(images)
+            seen.append(self.p.item())
+            return shown
+
+    gan, lines = image_gan(augment=Recording(p=Ramp(0.0, 0.8, 4), target=None)), Lines()
+    fit(gan, GivenData(images(6, 8, 1, 4, 4), 8), 6, callbacks=[lines], log_every_n_steps=1)
+    expected = [0.8 * (1 - math.cos(math.pi * min(step / 4, 1))) / 2 for step in range(6)]
+    assert seen[-18:] == pytest.approx([p for p in expected for _ in range(3)], rel=1e-6)  # a rehearsal comes before
+    assert [line["augment/p"] for line in lines.lines] == pytest.approx(expected, rel=1e-6)
+    assert [line["ramp/augment.given_p"] for line in lines.lines] == pytest.approx(expected, rel=1e-12)
 
 
 # ---------------------------------------------------------------------------------------------------- the draws
@@ -276,7 +301,7 @@ def transition(p: float) -> Tensor:
 def test_below_one_p_leaves_the_distribution_recoverable(p: float) -> None:
     """The operator on the distribution of orientations is invertible for p < 1, where a wrong one shows."""
     n = 4000
-    shown = seeded(ADA(["blit"], p=p), orientations().repeat_interleave(n, 0)).view(8, n, 16)
+    shown = seeded(ADA(color=0, p=p), orientations().repeat_interleave(n, 0)).view(8, n, 16)
     counted = (shown[:, :, None] == orientations().view(8, 16)).all(3).sum(1) / n
     expected = transition(p)
     assert_close(counted, expected, rtol=0, atol=4 * 0.5 / math.sqrt(n))
@@ -485,7 +510,7 @@ def learnt(p: float, updates: int = 150, n: int = 8, rate: float = 1.2) -> Tenso
     """A generator's distribution of orientations, (8,), which began at 3/4 mirror images, where data have none."""
     torch.manual_seed(0)
     scores = torch.tensor([0.0] * 4 + [3.0] + [0.0] * 3, requires_grad=True)
-    game = Game(nn.Identity(), Table(), Normal(2), augment=ADA(["blit"], p=p, target=None))
+    game = Game(nn.Identity(), Table(), Normal(2), augment=ADA(color=0, p=p, target=None))
     real, every = Batch(orientations()[:1].repeat(8 * n, 1, 1, 1)), Batch(orientations().repeat_interleave(n, 0))
     for _ in range(updates):
         share = scores.softmax(0).repeat_interleave(n) / n

@@ -5,14 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import GivenData, fit, small_gan
-from lightning import Callback
+from helpers import GivenData, Lines, fit, small_gan
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from gan_lightning.ema import MovingAverage
 from gan_lightning.errors import UsageError
-from gan_lightning.gan import GAN
 from gan_lightning.regularizers import R1, R2
 from gan_lightning.schedules import HalfLife, Ramp
 
@@ -27,18 +25,6 @@ def formula(initial: float, final: float, steps: int, step: int) -> float:
     """The released code's cosine_decay_with_warmup, in updates instead of images and without its warm-up."""
     decay = 0.5 * (1 + math.cos(math.pi * step / steps))
     return final if step > steps else initial + (1 - decay) * (final - initial)
-
-
-class Lines(Callback):
-    """Every line of a log, and G's weights at each."""
-
-    def __init__(self) -> None:
-        self.lines: list[dict[str, float]] = []
-        self.weights: list[Tensor] = []
-
-    def on_train_batch_end(self, trainer: Any, module: GAN, *_: Any) -> None:
-        self.lines.append(module.log_line)
-        self.weights.append(nn.utils.parameters_to_vector(module.game.generator.parameters()).detach().clone())
 
 
 def test_a_ramp_at_its_landmarks() -> None:

@@ -119,8 +119,8 @@ def test_augmentation_of_pixels_in_another_range_is_refused(augment: Callable[[]
 
 
 def test_parts_that_only_move_pixels_take_any_range() -> None:
-    assert ADA(["blit"]).value_range is None
-    assert ADA(["color"]).value_range == DiffAugment(["translation"]).value_range == (-1.0, 1.0)
+    assert ADA(color=0).value_range is None
+    assert ADA(blit=0).value_range == DiffAugment(["translation"]).value_range == (-1.0, 1.0)
 
 
 def test_a_buffer_that_a_network_assigns_is_put_back() -> None:

@@ -110,6 +110,11 @@ def test_parts_of_a_run_whose_discriminator_is_constrained_are_the_run(configure
     assert whole["state_dict"][f"{weight}.original"].abs().max().item() == pytest.approx(0.01)
 
 
+def of_pictures(folder: Path) -> tuple[str, ...]:
+    data = ("data=image_folder", f"data.root={folder}", "data.size=28", "data.channels=1", "data.batch_size=8")
+    return (*TINY, "model=mlp", *data, "model.discriminator.widths=[16]")
+
+
 # of 40 rounds, in batches of 10; pictures take longer than the training
 EPOCHS = (*(o for o in RING if o != "schedule=linear" and "samples" not in o), "~callbacks.samples")
 ENDS = {
@@ -181,6 +186,19 @@ def test_a_burn_in_goes_on_in_its_middle(configure: Configure, tmp_path: Path) -
     assert {"ramp/regularizers.r1.weight", "ramp/average.decay.images", "beta2/generator"} <= logged.keys()
 
 
+def test_the_probability_of_augmentation_goes_on_along_its_ramp(
+    configure: Configure, tmp_path: Path, pictures: Path
+) -> None:
+    ramp = "{_target_: gan_lightning.schedules.Ramp, initial: 0, final: 0.8, steps: 15}"
+    overrides = (*of_pictures(pictures), "augment=ada", "augment.target=null", f"augment.p={ramp}")
+    in_parts(configure, tmp_path / "whole", overrides, [20])
+    in_parts(configure, tmp_path / "parts", overrides, [9, 20])
+    assert_same_state(checkpoint(tmp_path / "parts"), checkpoint(tmp_path / "whole"))
+    logged = scalars(tmp_path / "parts")["augment/p"]
+    assert logged == scalars(tmp_path / "whole")["augment/p"]
+    assert 0 < logged[0][1] < logged[-1][1]
+
+
 def test_another_end_of_a_burn_in_takes_effect(configure: Configure, tmp_path: Path) -> None:
     """From the resumed step on, as if it had always been meant."""
     changes = ["schedule.beta2=0.8", "schedule.final=0.5", "regularizer.r1.weight.final=0.5"]
@@ -196,18 +214,11 @@ def test_another_end_of_a_burn_in_takes_effect(configure: Configure, tmp_path: P
 @pytest.mark.parametrize("memory_limit", ["1.0", "1.0e-9"])  # one tensor, worker processes
 def test_images_resume_within_an_epoch(configure: Configure, tmp_path: Path, pictures: Path, memory_limit: str) -> None:
     overrides = (
-        *TINY,
-        "model=mlp",
-        "data=image_folder",
-        f"data.root={pictures}",
-        "data.size=28",
-        "data.channels=1",
-        "data.batch_size=8",
+        *of_pictures(pictures),
         "data.horizontal_flips=true",
         f"data.memory_limit={memory_limit}",
         "data.workers=1",
         f"data.cache={tmp_path}/cache",
-        "model.discriminator.widths=[16]",
     )
     in_parts(configure, tmp_path / "whole", overrides, [20])
     in_parts(configure, tmp_path / "parts", overrides, [9, 12, 20])
