@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from gan_lightning.checks import is_number
+from gan_lightning.checks import PROBABILITY
 from gan_lightning.errors import UsageError
 from gan_lightning.schedules import Ramp
 from gan_lightning.streams import Draw, joint, joint_sum
@@ -165,8 +165,8 @@ class ADA(Augment):
         super().__init__()
         ends = (p.initial, p.final) if isinstance(p, Ramp) else (p,)
         for name, values in (("p", ends), ("blit", (blit,)), ("color", (color,))):
-            if not all(is_number(value) and 0 <= value <= 1 for value in values):
-                raise UsageError(f"augment.{name} is {' to '.join(map(str, values))}: give numbers from 0 to 1.")
+            if not all(map(PROBABILITY[0], values)):
+                raise UsageError(f"augment.{name} is {' to '.join(map(str, values))}: give a number from 0 to 1.")
         if speed <= 0 or interval < 1:
             raise UsageError(f"augment.speed is {speed} and augment.interval {interval}: give numbers above 0.")
         if target is None and not any(ends):

@@ -11,6 +11,7 @@ from gan_lightning.checks import (
     KEEP,
     NOT_NEGATIVE,
     POSITIVE,
+    PROBABILITY,
     SEED,
     SHARE,
     SIZE,
@@ -111,7 +112,7 @@ RULES: dict[str, Rule] = {
     "kind": one_of("images", "sequences"),
     **dict.fromkeys(("amplitudes", "frequencies"), RANGE),
     "scaling": one_of("range", "standard", "none"),
-    "p": (lambda v: is_number(v) and 0 <= v <= 1, "a number from 0 to 1"),
+    **dict.fromkeys(("p", "blit", "color"), PROBABILITY),
     "target": (lambda v: is_number(v) and -1 <= v <= 1, "a number from -1 to 1, or null"),
     "means": MEANS,
     "stds": SCALES,
@@ -157,7 +158,8 @@ OPTIONAL = {
     *("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches"),
     *("check_val_every_n_epoch", "val_check_interval", "max_time", "min_steps", "min_epochs"),
 }
-SCHEDULED = re.compile(r"(generator_)?regularizer\.\w+\.weight|model\.ema_decay(\.images)?")  # may be schedules
+# may be schedules
+SCHEDULED = re.compile(r"(generator_)?regularizer\.\w+\.weight|model\.ema_decay(\.images)?|augment\.p")
 PLACES = ("root", "path", "held_out", "inception_weights")  # options of data that name files
 # last parts of the names of options that take any text, or null
 TEXTS = (

@@ -31,7 +31,8 @@ class Direction(nn.Module):
 class SAN(Game):
     """The loss trains D's features h, and E <omega, h(G(z))> - E <omega, h(x)> trains the direction omega.
 
-    This turns any GAN into a slicing adversarial network (Takida et al. 2024, section 5).
+    This turns any GAN into a slicing adversarial network (Takida et al. 2024, section 5). The direction has no bias,
+    and no spectral normalization where D's other layers have it: omega has norm 1 by construction.
     """
 
     own_terms = {"generator": ("adversarial",), "discriminator": ("adversarial", "direction")}

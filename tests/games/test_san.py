@@ -5,12 +5,14 @@ import torch
 from helpers import GivenData, fit, small_gan
 from torch import Tensor, nn
 from torch.nn.functional import softplus
+from torch.nn.utils.parametrize import is_parametrized
 from torch.testing import assert_close
 
 from gan_lightning.batch import Batch
 from gan_lightning.errors import UsageError
-from gan_lightning.games.san import SAN
+from gan_lightning.games.san import SAN, Direction
 from gan_lightning.networks import dcgan, mlp, pacgan, sn_resnet
+from gan_lightning.networks.spectral import spectrally_normalized
 from gan_lightning.priors import Normal
 from gan_lightning.regularizers import R1
 
@@ -77,6 +79,12 @@ def test_it_trains_networks_whose_last_layer_is_linear() -> None:
         assert all((a - b).norm() > 0 for a, b in zip(after[::2], before[::2], strict=True))
     images = SAN(nn.Linear(2, 2), sn_resnet.Discriminator((1, 28, 28), 4), Normal(2))
     assert images.judge(Batch(torch.randn(3, 1, 28, 28))).shape == (3,)
+
+
+def test_all_layers_but_the_direction_keep_their_spectral_normalization() -> None:
+    d = spectrally_normalized(mlp.Discriminator((2,), [8, 8]))
+    layers = SAN(nn.Linear(2, 2), d, Normal(2)).discriminator.modules()
+    assert [is_parametrized(part) for part in layers if isinstance(part, nn.Linear | Direction)] == [True, True, False]
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_other_samples_are_refused(shape: tuple[int, ...]) -> None:
 
 
 def test_the_residual_networks_of_spectral_normalization() -> None:
-    """Miyato et al. 2018, table 3."""
+    """Miyato et al. 2018, table 4."""
 
     def conv(a: int, b: int, kernel: int = 3) -> int:
         return kernel**2 * a * b + b
