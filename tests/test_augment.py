@@ -209,7 +209,7 @@ def test_what_is_no_image_is_refused(kind: str) -> None:
         (lambda: ADA(color="half"), "augment.color is half: give a number from 0 to 1"),  # type: ignore[arg-type]
         (lambda: ADA(p=1.5), "augment.p is 1.5: give a number from 0 to 1"),
         (lambda: ADA(p=Ramp(0, 1.5, 9), target=None), "augment.p is 0 to 1.5: give a number from 0 to 1"),
-        (lambda: ADA(p=Ramp(0, 0.5, 9)), "augment.p is a ramp, but augment.target=0.6 adjusts p: give augment.target=nu"),
+        (lambda: ADA(p=Ramp(0, 0.5, 9)), "augment.p is a ramp, but augment.target=0.6 adjusts p: give augment"),
         (lambda: ADA(target=None), "augment.target is null and augment.p is 0"),
         (lambda: ADA(p=Ramp(0, 0, 9), target=None), "augment.target is null and augment.p is 0"),
         (lambda: ADA(speed=0), "augment.speed is 0 and augment.interval 4: give numbers above 0"),
