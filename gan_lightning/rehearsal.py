@@ -25,7 +25,9 @@ from gan_lightning.gan import GAN, PLAYERS, check_players, total_steps
 
 ENOUGH = 64  # samples
 BATCH_NORM = "Expected more than 1 value per channel when training"  # how torch's ValueError begins
-RESHAPES = {"View", "ReshapeAlias", "UnsafeView", "Squeeze", "Unsqueeze", "Flatten", "Select", "Alias", "ToCopy"}
+# operations that keep values; ConstantPadNd is also the crop of a feature map
+RESHAPES = {"View", "ReshapeAlias", "UnsafeView", "Squeeze", "Unsqueeze", "Flatten", "Select", "Slice"}
+RESHAPES |= {"ConstantPadNd", "Alias", "ToCopy"}
 
 
 def check_networks(gan: GAN, data: RealData) -> None:
@@ -51,6 +53,7 @@ def check_networks(gan: GAN, data: RealData) -> None:
         try:
             fake = gan.game.generate(z, y)
             _check_samples(fake, (n, *data.sample_shape))
+            _check_output_range(fake.x, data)
             for sample in (fake, fake._replace(z=None)):  # the second like a real sample, which has no latents
                 judged = n // gan.game.packing
                 _check_outputs(gan.game.read(sample), judged, gan.game, are_patches)
@@ -157,6 +160,15 @@ def _check_samples(fake: Batch, expected: tuple[int, ...]) -> None:
             "sample_shape that it is given."
         )
     _check_finite("generator", fake.x)
+
+
+def _check_output_range(fake: Tensor, data: RealData) -> None:
+    low, high = getattr(data, "value_range", None) or (0.0, 1.0)
+    if low < 0 and ends_in_sigmoid(fake):
+        raise UsageError(
+            f"model.generator ends in a sigmoid, so that its samples are in [0, 1], but the data's are in "
+            f"[{low:g}, {high:g}]: choose data.range=unit, or a generator with another last layer."
+        )
 
 
 def _check_outputs(outputs: Tensor, n: int, game: Game, are_patches: bool) -> None:

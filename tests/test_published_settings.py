@@ -120,6 +120,16 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "trainer.max_steps": 50_000,
         **NO_EMA,
     },
+    # compare_gan v1.0, gan_lib.py and abstract_gan.py
+    "lucic_mnist": {
+        "data.batch_size": 64,
+        "data.range": "unit",
+        "model.latent_size": 64,
+        "prior.low": -1.0,
+        "prior.high": 1.0,
+        "trainer.max_epochs": 20,
+        **NO_EMA,
+    },
     # gan.py
     "race_pytorch_gan": {
         "data.batch_size": 64,

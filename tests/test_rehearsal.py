@@ -18,6 +18,7 @@ from gan_lightning.batch import Batch
 from gan_lightning.errors import UsageError
 from gan_lightning.game import Game
 from gan_lightning.losses import LeastSquares
+from gan_lightning.networks import infogan
 from gan_lightning.optim import cosine
 from gan_lightning.rehearsal import check_networks, check_optimizers, ends_in_sigmoid
 
@@ -116,6 +117,19 @@ def test_augmentation_of_pixels_in_another_range_is_refused(augment: Callable[[]
             else pytest.raises(UsageError, match=r"but the data's are in \[0\.0, 1\.0\]")
         ):
             check_networks(gan, images)
+
+
+def test_a_sigmoid_for_data_with_negative_values_is_refused() -> None:
+    images = GivenData(torch.zeros(1, 4, 1, 6, 6), 4)
+    critic = nn.Sequential(nn.Flatten(), nn.Linear(36, 1))
+    for generator in (infogan.Generator(3, (1, 6, 6), 2, 4, output="sigmoid"), infogan.Generator(3, (1, 6, 6), 2, 4)):
+        gan = small_gan(generator=generator.double(), discriminator=critic.double())
+        for value_range in (None, (0.0, 1.0), (-1.0, 1.0)):
+            images.value_range = value_range  # type: ignore[attr-defined]
+            is_refused = value_range == (-1.0, 1.0) and any(isinstance(m, nn.Sigmoid) for m in generator.modules())
+            said = r"model.generator ends in a sigmoid, .* but the data's are in \[-1, 1\]: choose data.range=unit"
+            with pytest.raises(UsageError, match=said) if is_refused else nullcontext():
+                check_networks(gan, images)
 
 
 def test_parts_that_only_move_pixels_take_any_range() -> None:

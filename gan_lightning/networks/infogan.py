@@ -3,17 +3,20 @@
 from torch import Tensor, cat, nn
 
 from gan_lightning.networks.conditional import EMBEDDING, Conditioning, Joined, LayersByClass, discriminator_condition
+from gan_lightning.networks.mlp import activation
 from gan_lightning.networks.pyramid import pyramid
 
 DOUBLINGS = 2
 
 
 class Generator(nn.Module):
-    """Two linear layers and two transposed convolutions, BatchNorm in all but the last, from z to tanh images.
+    """Two linear layers and two transposed convolutions, BatchNorm in all but the last, from z to images.
 
-    If ``conditional``, the class embedding is concatenated to z; with ``conditional_norm``, BatchNorm is conditional
-    too.
+    The activations are leaky ReLU of this ``slope`` and in the end ``output``, tanh or sigmoid. If ``conditional``, the
+    class embedding is concatenated to z; with ``conditional_norm``, BatchNorm is conditional too.
     """
+
+    model = "infogan"  # as errors name it
 
     def __init__(
         self,
@@ -21,6 +24,8 @@ class Generator(nn.Module):
         sample_shape: tuple[int, ...],
         width: int = 64,
         units: int = 1024,
+        slope: float = 0.0,
+        output: str = "tanh",
         classes: int = 0,
         conditional: bool = False,
         conditional_norm: bool = False,
@@ -29,14 +34,14 @@ class Generator(nn.Module):
         self.conditional = conditional
         self.condition = Joined(classes) if conditional else None
         latent_size += EMBEDDING * conditional
-        maps = pyramid("infogan", sample_shape, DOUBLINGS)
+        maps = pyramid(self.model, sample_shape, DOUBLINGS)
         features = 2 * width * maps.height * maps.width
         layers = [
-            *(nn.Linear(latent_size, units, bias=False), nn.BatchNorm1d(units), nn.ReLU()),
-            *(nn.Linear(units, features, bias=False), nn.BatchNorm1d(features), nn.ReLU()),
+            *(nn.Linear(latent_size, units, bias=False), nn.BatchNorm1d(units), rectifier(slope)),
+            *(nn.Linear(units, features, bias=False), nn.BatchNorm1d(features), rectifier(slope)),
             nn.Unflatten(1, (2 * width, maps.height, maps.width)),
-            *(nn.ConvTranspose2d(2 * width, width, 4, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()),
-            *(nn.ConvTranspose2d(width, sample_shape[0], 4, 2, 1), nn.Tanh()),
+            *(nn.ConvTranspose2d(2 * width, width, 4, 2, 1, bias=False), nn.BatchNorm2d(width), rectifier(slope)),
+            *(nn.ConvTranspose2d(width, sample_shape[0], 4, 2, 1), activation(output)),
             *maps.crop(),
         ]
         self.layers = LayersByClass(layers, classes) if conditional and conditional_norm else nn.Sequential(*layers)
@@ -51,6 +56,8 @@ class Discriminator(nn.Module):
     The outputs after the first have an extra hidden layer, like Q in the paper. If ``conditional``, ``conditioning`` is
     projection, or joined: the class is concatenated to x as a channel.
     """
+
+    model = "infogan"
 
     def __init__(
         self,
@@ -67,7 +74,7 @@ class Discriminator(nn.Module):
         super().__init__()
         self.conditional = conditional
         is_joined = conditional and conditioning == "joined"
-        maps = pyramid("infogan", sample_shape, DOUBLINGS)
+        maps = pyramid(self.model, sample_shape, DOUBLINGS)
         features = 2 * width * maps.height * maps.width
         self.layers = nn.Sequential(
             *maps.pad(),
@@ -83,6 +90,11 @@ class Discriminator(nn.Module):
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         outputs = self.layers(x) if self.condition is None else self.condition(self.layers, x, y)
         return outputs.squeeze(1)
+
+
+def rectifier(slope: float) -> nn.Module:
+    """Leaky ReLU, or ReLU for a slope of 0."""
+    return nn.LeakyReLU(slope) if slope else nn.ReLU()
 
 
 class Outputs(nn.Module):

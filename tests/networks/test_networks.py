@@ -11,7 +11,19 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from gan_lightning.errors import UsageError
-from gan_lightning.networks import dcgan, infogan, linear, mlp, pacgan, pix2pix, pytorch_gan, r3gan, resnet, sn_resnet
+from gan_lightning.networks import (
+    dcgan,
+    infogan,
+    linear,
+    lucic,
+    mlp,
+    pacgan,
+    pix2pix,
+    pytorch_gan,
+    r3gan,
+    resnet,
+    sn_resnet,
+)
 from gan_lightning.networks.pyramid import Pyramid, pyramid
 
 POINTS = [(1,), (2,)]
@@ -26,6 +38,7 @@ PAIRS = [
     *[(sn_resnet.Generator(5, shape, 4), sn_resnet.Discriminator(shape, 4), shape) for shape in IMAGES],
     *[(pacgan.Generator(5, shape, 8), pacgan.Discriminator(shape, 8), shape) for shape in POINTS],
     *[(infogan.Generator(5, shape, 4, 8), infogan.Discriminator(shape, 4, 8), shape) for shape in IMAGES],
+    *[(lucic.Generator(5, shape, 4, 8), lucic.Discriminator(shape, 4, 8), shape) for shape in IMAGES[:1]],
 ]
 TUTORIAL = {"latent_size": 64, "sample_shape": (1, 28, 28), "widths": [128, 256, 512, 1024]}
 

@@ -9,7 +9,7 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from gan_lightning.errors import UsageError
-from gan_lightning.networks import pacgan, pytorch_gan, sn_resnet
+from gan_lightning.networks import lucic, pacgan, pytorch_gan, sn_resnet
 
 
 def parameters(network: nn.Module) -> int:
@@ -106,3 +106,25 @@ def test_the_generator_of_pytorch_gan() -> None:
     samples = g(torch.randn(5, 100))
     assert samples.shape == (5, 1, 28, 28)
     assert samples.abs().max() <= 1
+
+
+def test_infogans_networks_as_lucic_et_al_had_them() -> None:
+    """compare_gan v1.0, gans/abstract_gan.py and ops.py; its biases before BatchNorm are left out."""
+    g, d = lucic.Generator(64, (1, 28, 28)), lucic.Discriminator((1, 28, 28))
+    norms = 2 * (1024 + 6272 + 64)
+    assert parameters(g) == 64 * 1024 + 1024 * 6272 + 16 * 128 * 64 + (16 * 64 + 1) + norms
+    assert parameters(d) == 17 * 64 + 16 * 64 * 128 + 6272 * 1024 + 1025 - 64 + 64 + 2 * (128 + 1024)
+    for network in (g, d):
+        weights = [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)]
+        assert all(m.weight.std().item() == pytest.approx(0.02, rel=0.15) for m in weights)
+        assert all(m.weight.abs().max() <= 0.04 for m in weights if isinstance(m, nn.Conv2d))
+        assert max(m.weight.abs().max().item() for m in weights if not isinstance(m, nn.Conv2d)) > 0.06
+        assert not any(m.bias.any() for m in weights if m.bias is not None)
+        batch_norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+        assert {(m.eps, m.momentum) for m in batch_norms} == {(1e-3, 1e-3)}
+        slopes = [m.negative_slope for m in network.modules() if isinstance(m, nn.LeakyReLU)]
+        assert slopes == [0.2] * 3
+        assert not any(isinstance(m, nn.ReLU) for m in network.modules())
+    samples = g(torch.rand(8, 64) * 2 - 1)
+    assert samples.shape == (8, 1, 28, 28)
+    assert 0 < samples.min() < samples.max() < 1
