@@ -1,4 +1,4 @@
-"""R3GAN's networks: their size beside the released code's, and their outputs computed once more from the paper."""
+"""R3GAN's networks: their size and outputs beside the released code's, and computed once more from the paper."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -99,6 +99,46 @@ def test_both_networks_by_hand(y: Tensor | None, blocks: int) -> None:
     assert logits.shape == (N,)
     assert logits.std() > 0
     assert_close(logits, discriminator_by_hand(critic, samples, y, blocks), rtol=0, atol=1e-10)
+
+
+def wave(*shape: int, step: float, phase: int = 0) -> Tensor:
+    return torch.cos(step * torch.arange(math.prod(shape), dtype=torch.double) + phase).view(shape)
+
+
+# with every weight a wave, computed in float64 by the reference operators of R3GAN/Networks.py,
+# github.com/brownvc/R3GAN at 19a7ddf: four pixels of three samples, and three logits
+RELEASED: dict[bool, tuple[list[list[float]], list[float]]] = {
+    False: (
+        [
+            [-0.12040956850226328, -0.32767469111247616, -0.32823703220099343, -0.32501375487658457],
+            [-0.11795547833232835, -0.3187065755140775, -0.3208351060922989, -0.3193503329517658],
+            [-0.1130444411249488, -0.29511440634343045, -0.29587917736844976, -0.3002456347704604],
+        ],
+        [-0.020704881986549864, -0.02042547506256645, -0.020247819313748486],
+    ),
+    True: (
+        [
+            [0.06001770546626731, 0.07952339843248094, 0.08178453460508489, 0.07889673028217993],
+            [0.059099423880260085, 0.07575512139013046, 0.0772694570690864, 0.07491341909026579],
+            [0.05720352727125795, 0.0686965232333, 0.06896850021266969, 0.06790786825513881],
+        ],
+        [-0.004633022243816582, -0.0027699527933991623, 0.0018878467887152323],
+    ),
+}
+
+
+@pytest.mark.parametrize("conditional", RELEASED)
+def test_with_the_same_weights_they_give_the_outputs_of_the_released_code(conditional: bool) -> None:
+    widths, cardinalities, y = [12, 12, 8, 4], [6, 4, 4, 2], torch.tensor([1, 4, 9]) if conditional else None
+    given = {"classes": 10, "conditional": conditional}
+    generator = Generator(5, (3, 32, 32), widths, cardinalities, **given).double()
+    critic = Discriminator((3, 32, 32), widths[::-1], cardinalities[::-1], **given).double()
+    for network in (generator, critic):
+        for k, weight in enumerate(network.parameters()):
+            weight.data = 0.3 * wave(*weight.shape, step=0.37, phase=k)
+    samples, logits = generator(3 * wave(3, 5, step=0.11), y), critic(wave(3, 3, 32, 32, step=0.11), y)
+    expected = [torch.tensor(values, dtype=torch.double) for values in RELEASED[conditional]]
+    assert_close([samples[:, 1, 7, ::9], logits], expected, rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize(
