@@ -1,7 +1,8 @@
 """Differentiable augmentation of the images that D sees in training, drawn independently for each image."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -140,65 +141,63 @@ class ADA(Augment):
 
     Implements two parts of the paper's pipeline (appendix B), for images in [-1, 1]: ``blit``, with flips, rotations by
     90 degrees and shifts by whole pixels with reflection at the borders; and ``color``, with brightness, contrast, luma
-    flips, hue (three channels only) and saturation. Both are factors of p, as in the released code; 0 omits a part.
-    After every ``interval`` updates of D, p changes by the number of their images / ``speed``: it increases if
+    flips, hue (three channels only) and saturation. ``pipeline`` lists the parts, or maps each to a factor of p. After
+    every ``interval`` updates of D, p changes by the number of their images / ``speed``: it increases if
     r_t = E[sign D(x)] on real images is above ``target`` and decreases if it is below (section 3, equation 1), within
-    [0, 1]. Without a target, p is the given number or ``Ramp`` over the run, as for R3GAN (Huang et al. 2024).
+    [0, 1]. Without a target, p is the given number, or a ``Ramp`` over the run, as for R3GAN (Huang et al. 2024).
 
     Raises:
         UsageError: an argument is out of its range, or nothing would be augmented.
     """
 
-    p: Tensor
+    p: Any  # a tensor, or a Ramp
     r_t: Tensor  # in the last interval
     tally: Tensor  # the sum of signs and the number of images in this interval, over all processes
 
     def __init__(
         self,
-        blit: float = 1.0,
-        color: float = 1.0,
+        pipeline: Sequence[str] | Mapping[str, float] = ("blit", "color"),
         p: float | Ramp = 0.0,
         target: float | None = 0.6,
         speed: float = 500_000,
         interval: int = 4,
     ) -> None:
         super().__init__()
+        self.factors = _factors(pipeline)
         ends = (p.initial, p.final) if isinstance(p, Ramp) else (p,)
-        for name, values in (("p", ends), ("blit", (blit,)), ("color", (color,))):
-            if not all(map(PROBABILITY[0], values)):
-                raise UsageError(f"augment.{name} is {' to '.join(map(str, values))}: give a number from 0 to 1.")
+        if not all(map(PROBABILITY[0], ends)):
+            raise UsageError(f"augment.p is {' to '.join(map(str, ends))}: give {PROBABILITY[1]}.")
         if speed <= 0 or interval < 1:
             raise UsageError(f"augment.speed is {speed} and augment.interval {interval}: give numbers above 0.")
         if target is None and not any(ends):
             raise UsageError("augment.target is null and augment.p is 0, so that nothing is augmented: give augment.p.")
         if target is not None and isinstance(p, Ramp):
             raise UsageError(f"augment.p is a ramp, but augment.target={target:g} adjusts p: give augment.target=null.")
-        if not blit and not color:
-            raise UsageError("augment.blit and augment.color are 0, so that nothing is augmented: give one above 0.")
-        self.blit, self.color = blit, color
-        self.value_range = (-1.0, 1.0) if color else None
+        self.value_range = (-1.0, 1.0) if self.factors.get("color") else None
         self.target, self.speed, self.interval = target, speed, interval
         self.follows_logits = target is not None
-        self.given_p = p  # the initial one if there is a target
-        self.register_buffer("p", torch.tensor(float(p)))
+        if isinstance(p, Ramp):
+            self.p = p
+        else:
+            self.register_buffer("p", torch.tensor(float(p)))
         self.register_buffer("r_t", torch.zeros(()))
         self.register_buffer("tally", torch.zeros(2))
         self._update = -1  # observed last; a resumed run starts between two updates, so it has none
 
     def transform(self, images: Tensor) -> Tensor:
-        if self.target is None:
-            self.p.fill_(float(self.given_p))
-        images = self._blit(images, self.blit * self.p) if self.blit else images
-        return self._color(images, self.color * self.p) if self.color else images
+        p = float(self.p) if isinstance(self.p, Ramp) else self.p
+        for part, factor in self.factors.items():
+            images = (self._blit if part == "blit" else self._color)(images, factor * p)
+        return images
 
     @staticmethod
-    def _blit(images: Tensor, p: Tensor) -> Tensor:
+    def _blit(images: Tensor, p: Tensor | float) -> Tensor:
         """Flip, then rotate as by ``torch.rot90``, then shift."""
         *_, height, width = images.shape
         if height != width:
             raise UsageError(
                 f"augment=ada rotates images by 90 degrees, but the data has {height} x {width} pixels: leave this out "
-                "by augment.blit=0, or give square images."
+                "by augment.pipeline.blit=0, or give square images."
             )
         flip_due, turn_due, shift_due, flip, turn, *shifts = _drawn(_seven, images)
         flips = (flip_due < p) & (flip < 0.5)
@@ -207,7 +206,7 @@ class ADA(Augment):
         return _gathered(images, *_sources(width, flips, turns, down, right))
 
     @staticmethod
-    def _color(images: Tensor, p: Tensor) -> Tensor:
+    def _color(images: Tensor, p: Tensor | float) -> Tensor:
         """A x + t on the channels x, a composition of affine maps that share the axis of equal channels."""
         channels = images.shape[1]
         *dues, flip, angle, brightness, contrast, saturation = _drawn(_color_draws, images)
@@ -224,6 +223,8 @@ class ADA(Augment):
 
     @torch.no_grad()
     def observe(self, update: int, real_logits: Tensor, images: int) -> None:
+        if self.target is None:
+            return
         if update != self._update and update % self.interval == 0:
             self._adjust()
         self._update = update
@@ -233,14 +234,32 @@ class ADA(Augment):
 
     def _adjust(self) -> None:
         """Update p from the interval that has ended."""
+        assert self.target is not None
         signs, images = self.tally
         self.r_t.copy_(signs / images.clamp(min=1))
-        if self.target is not None:
-            self.p.add_((self.r_t - self.target).sign() * images / self.speed).clamp_(0, 1)
+        self.p.add_((self.r_t - self.target).sign() * images / self.speed).clamp_(0, 1)
         self.tally.zero_()
 
     def describe(self) -> dict[str, Tensor]:
-        return {"augment/p": self.p, "augment/r_t": self.r_t}
+        return {"augment/p": self.p, "augment/r_t": self.r_t} if self.follows_logits else {}
+
+
+def _factors(pipeline: Sequence[str] | Mapping[str, float]) -> dict[str, float]:
+    """The factor of p for each part, in order, without those of 0.
+
+    Raises:
+        UsageError: there are none, a part is unknown or repeated, or a factor is no number from 0 to 1.
+    """
+    factors = dict(pipeline) if isinstance(pipeline, Mapping) else dict.fromkeys(pipeline, 1.0)
+    is_repeated = len(factors) < len(pipeline)
+    if not factors.keys() <= {"blit", "color"} or is_repeated or not all(map(PROBABILITY[0], factors.values())):
+        raise UsageError(
+            f"augment.pipeline is {pipeline!r}: give a list of blit and color, or their factors of p, from 0 to 1, "
+            "such as {blit: 1, color: 0.5}."
+        )
+    if not any(factors.values()):
+        raise UsageError(f"augment.pipeline is {pipeline!r}, so that nothing is augmented: give blit, color or both.")
+    return {part: factor for part, factor in factors.items() if factor}
 
 
 def _color_draws(n: int, generator: torch.Generator | None) -> Tensor:

@@ -218,9 +218,12 @@ def _check_parts(config: DictConfig) -> None:
         for name, part in config[group].items():
             if not isinstance(part, DictConfig):
                 raise UsageError(f"{group}.{name} is {part!r}: remove it with ~{group}.{name}, or give a _target_.")
-    for name in ("generator", "discriminator"):
-        if not isinstance(config.model.get(name), DictConfig):
-            raise UsageError(f"model.{name} is {config.model.get(name)!r}: give a _target_ and its options.")
+    parts = {name: OmegaConf.select(config, name) for name in ("model.generator", "model.discriminator")}
+    if "distribution" in config.data:
+        parts["data.distribution"] = config.data.distribution
+    for name, part in parts.items():
+        if not isinstance(part, DictConfig):
+            raise UsageError(f"{name} is {part!r}: give a _target_ and its options.")
 
 
 def _options(config: DictConfig, prefix: str = "", is_ruled: bool = True) -> Iterator[tuple[str, Any, bool]]:
@@ -360,6 +363,8 @@ def explain(error: Exception, names: Callable[[], Sequence[str]] = list) -> str:
         return f"{absent[1]} is not set: give it a value."
     if twice := re.search(r"Multiple values for ([\w@/]+)", text):
         return f"{twice[1]} already has an option: choose another with {twice[1]}=OPTION, without a plus sign."
+    if whole := re.match(r"Error merging override ([^=]+)=", text):
+        return f"{whole[1]} has options of its own: set them one by one, such as {whole[1]}.OPTION=VALUE."
     if NULL_GROUP in text:
         return "A group cannot be null: choose one of its options, such as regularizer=none, callbacks=none."
     return f"{one_line(error)}."

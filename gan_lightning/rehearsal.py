@@ -25,7 +25,7 @@ from gan_lightning.gan import GAN, PLAYERS, check_players, total_steps
 
 ENOUGH = 64  # samples
 BATCH_NORM = "Expected more than 1 value per channel when training"  # how torch's ValueError begins
-# operations that keep values; ConstantPadNd is also the crop of a feature map
+# operations that keep values; ConstantPadNd is how feature maps are cropped
 RESHAPES = {"View", "ReshapeAlias", "UnsafeView", "Squeeze", "Unsqueeze", "Flatten", "Select", "Slice"}
 RESHAPES |= {"ConstantPadNd", "Alias", "ToCopy"}
 
@@ -34,8 +34,8 @@ def check_networks(gan: GAN, data: RealData) -> None:
     """Pass a batch, or part of a large one, through both networks; weights, buffers and random states are unchanged.
 
     Raises:
-        UsageError: BatchNorm receives one sample, a shape or a value is wrong, or D ends in a sigmoid. Errors in the
-            networks' own code are raised unchanged.
+        UsageError: BatchNorm receives one sample, a shape or a value is wrong, D ends in a sigmoid, or G does for
+            data with negative values. Errors in the networks' own code are raised unchanged.
     """
     n = data.batch_size
     while n > ENOUGH and n % (2 * gan.game.packing) == 0:  # enough to check shapes, and saves memory
@@ -167,7 +167,8 @@ def _check_output_range(fake: Tensor, data: RealData) -> None:
     if low < 0 and ends_in_sigmoid(fake):
         raise UsageError(
             f"model.generator ends in a sigmoid, so that its samples are in [0, 1], but the data's are in "
-            f"[{low:g}, {high:g}]: choose data.range=unit, or a generator with another last layer."
+            f"[{low:g}, {high:g}]: choose a generator that ends in tanh, or data in [0, 1], for images by "
+            "data.range=unit."
         )
 
 

@@ -17,6 +17,10 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_collectstart() -> None:
+    torch.manual_seed(0)  # modules may make networks when they are imported
+
+
 @pytest.fixture(autouse=True)
 def _one_seeded_thread() -> None:
     torch.manual_seed(0)

@@ -56,8 +56,10 @@ REFUSED = [
     (["schedule=cosine", "schedule.steps=0"], "schedule.steps is 0", "a whole number, at least 1"),
     (["schedule=cosine", "schedule.beta2=1"], "schedule.beta2 is 1", "a number from 0 up to but not including 1"),
     (["regularizer=r1", "regularizer.r1.weight={a: 1}"], "regularizer.r1.weight is {'a': 1}", "a number, at least 0"),
+    (["data.distribution=5"], "data.distribution is 5", "a _target_ and its options"),
+    (["model.discriminator=5"], "model.discriminator is 5", "a _target_ and its options"),
     (["augment=ada", "augment.p=1.5"], "augment.p is 1.5", "a number from 0 to 1"),
-    (["augment=ada", "augment.color=-1"], "augment.color is -1", "a number from 0 to 1"),
+    (["augment=ada", "augment.pipeline.color=-1"], "augment.pipeline.color is -1", "a number from 0 to 1"),
     (["augment=ada", "augment.p={a: 1}"], "augment.p is {'a': 1}", "a number from 0 to 1"),
     (["game.weight={_target_: gan_lightning.schedules.Ramp}", "game=acgan"], "game.weight is", "a number, at least 0"),
     (["model.reuse_fakes=1"], "model.reuse_fakes is 1", "true or false"),
@@ -418,6 +420,10 @@ def test_a_run_has_twenty_epochs_or_its_steps(configure: Configure) -> None:
         ("+data=ring", "data already has an option: choose another with data=OPTION, without a plus sign."),
         ("~model.foo", "~model.foo removes an option that does not exist: leave it out."),
         ("~trainer.logger", "~trainer.logger removes an option that does not exist: leave it out."),
+        (
+            "model.generator=[1]",
+            "model.generator has options of its own: set them one by one, such as model.generator.OPTION=VALUE.",
+        ),
         (
             "regularizer=null",
             "A group cannot be null: choose one of its options, such as regularizer=none, callbacks=none.",

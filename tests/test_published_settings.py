@@ -7,7 +7,7 @@ from composing import composed
 from omegaconf import OmegaConf
 
 NO_EMA = {"model.ema_decay": 0.0}
-# Lin et al. 2018, section 4.1, and 2D*_GAN/pacgan_task.py: 400 epochs of 1,000 batches from 100,000 samples
+# Lin et al. 2018, section 4.1, and the config.py of 2D*_GAN&PacGAN: 400 epochs of 1,000 batches from 100,000 samples
 PACGAN: dict[str, Any] = {
     "model.latent_size": 2,
     "model.lr": 1e-4,
@@ -65,8 +65,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "regularizer.r2.weight.final": 0.005,
         "model.ema_decay.images.final": 5e6,
         "augment.target": None,
-        "augment.blit": 1.0,
-        "augment.color": 0.5,
+        "augment.pipeline": {"blit": 1.0, "color": 0.5},
         "augment.p.initial": 0.0,
         "augment.p.final": 0.55,
     },
@@ -108,7 +107,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "regularizer.gradient_penalty.weight": 10.0,
         **NO_EMA,
     },
-    # Miyato et al. 2018, table 1, setting C, with the linear decay of section 4
+    # configs/sn_cifar10_unconditional.yml of the authors' code
     "race_sngan": {
         "data.batch_size": 64,
         "model.lr": 2e-4,
@@ -120,14 +119,15 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "trainer.max_steps": 50_000,
         **NO_EMA,
     },
-    # compare_gan v1.0, gan_lib.py and abstract_gan.py
+    # compare_gan v1.0, abstract_gan.py, and generate_tasks_lib.py: 20 epochs of 50,000 images
     "lucic_mnist": {
         "data.batch_size": 64,
         "data.range": "unit",
         "model.latent_size": 64,
         "prior.low": -1.0,
         "prior.high": 1.0,
-        "trainer.max_epochs": 20,
+        "model.reuse_fakes": True,
+        "trainer.max_steps": 20 * 50_000 // 64,
         **NO_EMA,
     },
     # gan.py

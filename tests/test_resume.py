@@ -1,5 +1,6 @@
 """A run that was stopped and resumed is, bit for bit, the run that never was."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -194,19 +195,27 @@ def test_the_probability_of_augmentation_goes_on_along_its_ramp(
     in_parts(configure, tmp_path / "whole", overrides, [20])
     in_parts(configure, tmp_path / "parts", overrides, [9, 20])
     assert_same_state(checkpoint(tmp_path / "parts"), checkpoint(tmp_path / "whole"))
-    logged = scalars(tmp_path / "parts")["augment/p"]
-    assert logged == scalars(tmp_path / "whole")["augment/p"]
+    logged = scalars(tmp_path / "parts")["ramp/augment.p"]
+    assert logged == scalars(tmp_path / "whole")["ramp/augment.p"]
     assert 0 < logged[0][1] < logged[-1][1]
+    longer = resumption.resume(str(tmp_path / "parts"), ["augment.p.steps=30", "trainer.max_steps=21"])
+    training.train(longer, tmp_path / "parts")
+    assert scalars(tmp_path / "parts")["ramp/augment.p"][-1] == (
+        21,
+        pytest.approx(0.4 * (1 - math.cos(math.pi * 2 / 3))),
+    )
 
 
 def test_another_end_of_a_burn_in_takes_effect(configure: Configure, tmp_path: Path) -> None:
     """From the resumed step on, as if it had always been meant."""
     changes = ["schedule.beta2=0.8", "schedule.final=0.5", "regularizer.r1.weight.final=0.5"]
+    changes += ["model.ema_decay.images.final=200"]
     in_parts(configure, tmp_path / "meant", (*BURN_IN, *changes), [40])
     in_parts(configure, tmp_path / "run", BURN_IN, [20])
     training.train(resumption.resume(str(tmp_path / "run"), [*changes, "trainer.max_steps=40"]), tmp_path / "run")
     run, meant = (scalars(tmp_path / name) for name in ("run", "meant"))
-    for name in ("ramp/regularizers.r1.weight", "beta2/discriminator", "learning_rate/generator"):
+    ramps = ("ramp/regularizers.r1.weight", "ramp/average.decay.images")
+    for name in (*ramps, "beta2/discriminator", "learning_rate/generator"):
         assert [point for point in run[name] if point[0] > 20] == [point for point in meant[name] if point[0] > 20]
         assert [point for point in run[name] if point[0] < 20] != [point for point in meant[name] if point[0] < 20]
 

@@ -1,6 +1,6 @@
-"""InfoGAN's networks as Lucic et al. 2018 compared losses with them, by github.com/google/compare_gan, v1.0.
+"""InfoGAN's networks as Lucic et al. 2018 compared losses with them, after github.com/google/compare_gan, v1.0.
 
-That code also has biases before BatchNorm, which subtracts them again.
+That code also has biases before BatchNorm, which subtracts them again, and can leave out BatchNorm in D.
 """
 
 from torch import nn
@@ -36,7 +36,9 @@ def _prepare(network: nn.Module) -> None:
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.eps, module.momentum = EPS, MOMENTUM
         elif isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-            bound = 2 * STD if isinstance(module, nn.Conv2d) else float("inf")
-            nn.init.trunc_normal_(module.weight, 0.0, STD, -bound, bound)
+            if isinstance(module, nn.Conv2d):
+                nn.init.trunc_normal_(module.weight, 0.0, STD, -2 * STD, 2 * STD)
+            else:
+                nn.init.normal_(module.weight, 0.0, STD)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -105,7 +105,8 @@ def wave(*shape: int, step: float, phase: int = 0) -> Tensor:
     return torch.cos(step * torch.arange(math.prod(shape), dtype=torch.double) + phase).view(shape)
 
 
-# with every weight a wave, computed in float64 by the reference operators of R3GAN/Networks.py,
+# with every weight of these networks, in their order, a wave, and copied into those of the released code; computed in
+# float64 by the reference operators of R3GAN/Networks.py,
 # github.com/brownvc/R3GAN at 19a7ddf: four pixels of three samples, and three logits
 RELEASED: dict[bool, tuple[list[list[float]], list[float]]] = {
     False: (
