@@ -166,7 +166,7 @@ def _check_output_range(fake: Tensor, data: RealData) -> None:
     low, high = getattr(data, "value_range", None) or (0.0, 1.0)
     if low < 0 and ends_in_sigmoid(fake):
         raise UsageError(
-            f"model.generator ends in a sigmoid, so that its samples are in [0, 1], but the data's are in "
+            "model.generator ends in a sigmoid, so that its samples are in [0, 1], but the data's are in "
             f"[{low:g}, {high:g}]: choose a generator that ends in tanh, or data in [0, 1], for images by "
             "data.range=unit."
         )

@@ -18,12 +18,14 @@ from gan_lightning.trust import check_file, read_config
 # options that a resumed run may change, as patterns of full names; it was trained with the others
 CHANGEABLE = re.compile(
     r"name|objective|changed_data|trainer\.\w+|(callbacks|logger)\.[\w.]+|schedule\.\w+|model\.(lr|betas)|"
-    r"(generator_)?regularizer\.\w+\.weight(\.\w+)?|augment\.p\.\w+|model\.ema_decay\.[\w.]+|(generator|discriminator)_optimizer\.\w+|"
+    r"(generator_)?regularizer\.\w+\.weight(\.\w+)?|augment\.p\.\w+|model\.ema_decay\.[\w.]+|"
+    r"(generator|discriminator)_optimizer\.\w+|"
     r"data\.(batch_size|root|path|held_out|inception_weights|cache|download|workers|memory_limit|validation_samples)"
 )
 # those that affect training; changes to them are printed
 SAID = re.compile(
-    r"schedule\..+|(generator|discriminator)_optimizer\..+|(generator_)?regularizer\..+|data\.batch_size|augment\..+|model\.ema_decay\..+|"
+    r"schedule\..+|(generator|discriminator)_optimizer\..+|(generator_)?regularizer\..+|data\.batch_size|"
+    r"augment\..+|model\.ema_decay\..+|"
     r"trainer\.(devices|num_nodes|precision|accumulate_grad_batches|gradient_clip_\w+)"
 )
 # those under which a logger has registered the run elsewhere, where it continues
