@@ -173,7 +173,7 @@ class ADA(Augment):
             raise UsageError("augment.target is null and augment.p is 0, so that nothing is augmented: give augment.p.")
         if target is not None and isinstance(p, Ramp):
             raise UsageError(f"augment.p is a ramp, but augment.target={target:g} adjusts p: give augment.target=null.")
-        self.value_range = (-1.0, 1.0) if self.factors.get("color") else None
+        self.value_range = (-1.0, 1.0) if "color" in self.factors else None
         self.target, self.speed, self.interval = target, speed, interval
         self.follows_logits = target is not None
         if isinstance(p, Ramp):
@@ -185,7 +185,7 @@ class ADA(Augment):
         self._update = -1  # observed last; a resumed run starts between two updates, so it has none
 
     def transform(self, images: Tensor) -> Tensor:
-        p = float(self.p) if isinstance(self.p, Ramp) else self.p
+        p = float(self.p) if isinstance(self.p, Ramp) else self.p  # a float would wait for the device
         for part, factor in self.factors.items():
             images = (self._blit if part == "blit" else self._color)(images, factor * p)
         return images
@@ -223,7 +223,7 @@ class ADA(Augment):
 
     @torch.no_grad()
     def observe(self, update: int, real_logits: Tensor, images: int) -> None:
-        if self.target is None:
+        if not self.follows_logits:
             return
         if update != self._update and update % self.interval == 0:
             self._adjust()
