@@ -15,6 +15,7 @@ from yaml import YAMLError
 from gan_lightning.checks import SIZE
 from gan_lightning.errors import UsageError
 from gan_lightning.names import job_name, run_name
+from gan_lightning.needs import missing
 from gan_lightning.rules import HYDRAS, OPTIONAL, PLACES, RULES, SCHEDULED, TEXTS
 from gan_lightning.trust import DOTTED, PACKAGE, find_source
 
@@ -39,8 +40,6 @@ GROUPS = (
     *("data", "model", "prior", "game", "loss", "regularizer", "augment", "schedule", "trainer", "callbacks"),
     "logger",
 )
-# options by which others come to have an effect
-ENABLING = frozenset(("experiment", "model", "optimizer", "schedule", "model.ema_decay", "trainer.gradient_clip_val"))
 OF_CLASSES = {"generator.conditional_norm": False, "discriminator.conditioning": "projection"}  # values without classes
 OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
 # how to choose the groups whose place in the configuration is not named like the group
@@ -152,8 +151,8 @@ def check_changes(
             _check_deletion(name, str(line))
             continue
         _check_chosen(name, str(line), config)
-        if ENABLING.isdisjoint(swept) and (missing := _missing(name, config)):
-            raise UsageError(f"{line} would have no effect: {missing}.")
+        if lack := missing(name, config, swept):
+            raise UsageError(f"{line} would have no effect: {lack}.")
         node = OmegaConf.select(config, parent)
         is_part = isinstance(node, DictConfig) and "_target_" in node
         if parent == "model":  # the package's GAN takes only the options in conf/; a user's own class may take others
@@ -185,25 +184,6 @@ def _check_chosen(name: str, line: str, config: DictConfig) -> None:
             f"{line} sets an option of {group}.{key}, which is not chosen: {chosen}, or give "
             f"+{group}.{key}._target_=CLASS."
         )
-
-
-def _missing(name: str, config: DictConfig) -> str:
-    """What this configuration lacks for an option to have an effect, and what to do; empty if nothing is missing."""
-    key = name.rpartition(".")[2]
-    if name in ("model.lr", "model.betas") and not _refers(config, name):
-        return f"nothing reads it; give generator_optimizer.{key} or discriminator_optimizer.{key}"
-    if name == "model.scheduled" and "_target_" not in config.schedule:
-        return "no schedule is chosen; choose one with schedule=OPTION"
-    if name == "model.ema_warmup" and not config.model.get("ema_decay"):
-        return "there is no EMA; give model.ema_decay"
-    if name == "trainer.gradient_clip_algorithm" and config.trainer.get("gradient_clip_val") is None:
-        return "no gradient is clipped; give trainer.gradient_clip_val"
-    return ""
-
-
-def _refers(config: DictConfig, name: str) -> bool:
-    """Whether another value is taken from this option."""
-    return f"${{{name}}}" in str(OmegaConf.to_container(config, resolve=False))
 
 
 def _check_parts(config: DictConfig) -> None:
@@ -366,5 +346,5 @@ def explain(error: Exception, names: Callable[[], Sequence[str]] = list) -> str:
     if whole := re.match(r"Error merging override ([^=]+)=", text):
         return f"{whole[1]} has options of its own: set them one by one, such as {whole[1]}.OPTION=VALUE."
     if NULL_GROUP in text:
-        return "A group cannot be null: choose one of its options, such as regularizer=none, callbacks=none."
+        return "A group takes the name of one of its options, such as trainer=ddp or regularizer=none."
     return f"{one_line(error)}."

@@ -149,7 +149,12 @@ def goodfellow(
     """lr / decay^t, at least ``min_lr``; momentum linear, final at update ``saturate`` (Goodfellow et al. 2014).
 
     Both depend on the number of updates so far, not on the length of the run.
+
+    Raises:
+        UsageError: a learning rate is below ``min_lr``.
     """
+    if (lowest := min(group["lr"] for group in optimizer.param_groups)) < min_lr:
+        raise UsageError(f"schedule.min_lr is {min_lr:g}, above the learning rate {lowest:g}: lower it.")
 
     def factor_of(lr: float) -> Callable[[int], float]:
         return lambda step: max(decay**-step, min_lr / lr)

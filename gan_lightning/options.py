@@ -10,7 +10,7 @@ from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -128,7 +128,7 @@ def describe(options: type) -> str:
     config, hints = OmegaConf.structured(options), get_type_hints(options, include_extras=True)
     rows = []
     for name, hint in hints.items():
-        default = "(required)" if OmegaConf.is_missing(config, name) else _written(config[name])
+        default = "(required)" if OmegaConf.is_missing(config, name) else written(config[name])
         description = " ".join(part for part in getattr(hint, "__metadata__", ()) if isinstance(part, str))
         rows.append((f"  {name}={default}", description))
     return columns(rows)
@@ -191,10 +191,10 @@ def _expected(kind: Any) -> str:
     return " or ".join(texts)
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
     """A value as typed on the command line."""
     if isinstance(value, Enum):
         return value.name
     if isinstance(value, bool) or value is None:
         return {None: "null", True: "true", False: "false"}[value]
-    return f"[{','.join(map(_written, value))}]" if OmegaConf.is_config(value) else str(value)
+    return f"[{','.join(map(written, value))}]" if isinstance(value, list | ListConfig) else str(value)

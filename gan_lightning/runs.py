@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gan_lightning.errors import UsageError
+from gan_lightning.options import written
 from gan_lightning.trust import read_yaml
 
 # options that may differ within a setting, only say where files are, only observe, or belong to the protocol
@@ -113,14 +114,14 @@ def setting_of(config: dict[str, Any]) -> Setting:
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Map dotted names to values as text; an empty part is "none"."""
+    """Map dotted names to values as typed on the command line; an empty part is "none"."""
     flat: dict[str, str] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
         if isinstance(value, dict) and value:
             flat |= flatten(value, f"{name}.")
         else:
-            flat[name] = "none" if value == {} else str(value)
+            flat[name] = "none" if value == {} else written(value)
     return flat
 
 
@@ -130,7 +131,7 @@ def labels(settings: list[Setting], choices: Sequence[dict[str, str]] = ()) -> l
     A group's chosen option stands for all options that it sets, if all settings with that name have ``choices``.
     """
     peers: dict[str, list[int]] = defaultdict(list)
-    options = [{"name": "None", **dict(setting)} for setting in settings]
+    options = [{"name": "null", **dict(setting)} for setting in settings]
     for i, own in enumerate(options):
         peers[own["name"]].append(i)
     texts = [""] * len(settings)
@@ -144,7 +145,7 @@ def labels(settings: list[Setting], choices: Sequence[dict[str, str]] = ()) -> l
                 for key in telling
                 if key in own
             ]
-            texts[i] = " ".join(words if name == "None" else [name, *words]) or "all"
+            texts[i] = " ".join(words if name == "null" else [name, *words]) or "all"
     return texts
 
 

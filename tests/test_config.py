@@ -318,27 +318,60 @@ def test_parts_and_their_options_are_added_and_taken_away(configure: Configure, 
     check_changes(changes(override), configure(override), lambda: names)
 
 
-OTHERS = ("optimizer@generator_optimizer=sgd", "optimizer@discriminator_optimizer=sgd")
+SGD = ("optimizer@generator_optimizer=sgd", "optimizer@discriminator_optimizer=sgd")
+GIVEN_P = ("augment=ada", "augment.target=null", "augment.p=0.1")
+STARTS = "training starts with the momentum, or beta_1, of schedule.momentum"
 
 
 @pytest.mark.parametrize(
-    ("idle", "enables", "says"),
+    ("idle", "without", "enables", "says"),
     [
-        ("model.lr=0.1", OTHERS[1], "nothing reads it; give generator_optimizer.lr or"),
-        ("model.betas=[0.1,0.9]", OTHERS[1], "nothing reads it; give generator_optimizer.betas or"),
-        ("model.scheduled=generator", "schedule=linear", "no schedule is chosen"),
-        ("model.ema_warmup=false", "model.ema_decay=0.9", "there is no EMA"),
-        ("trainer.gradient_clip_algorithm=value", "trainer.gradient_clip_val=1.0", "no gradient is clipped"),
+        ("model.lr=0.1", SGD, "optimizer@generator_optimizer=adam", "nothing reads it; give generator_optimizer.lr or"),
+        ("model.betas=[0.1,0.9]", SGD, "optimizer@generator_optimizer=adam", "nothing reads it; give generator_optim"),
+        ("model.scheduled=generator", (), "schedule=linear", "no schedule is chosen"),
+        ("model.ema_warmup=false", ("model.ema_decay=0",), "model.ema_decay=0.9", "there is no EMA"),
+        ("trainer.gradient_clip_algorithm=value", (), "trainer.gradient_clip_val=1.0", "no gradient is clipped"),
+        ("augment.speed=1000", GIVEN_P, "augment.target=0.5", r"augment\.target is null"),
+        ("augment.interval=1", GIVEN_P, "augment.target=0.5", r"augment\.target is null"),
+        (
+            "game.continuous_weight=0.5",
+            ("game=infogan", "prior.continuous=0"),
+            "prior.continuous=1",
+            r"prior\.continuous is 0",
+        ),
+        ("model.latent_size=4", ("game=pix2pix",), "game=standard", "game=pix2pix translates images"),
+        ("prior.low=0", ("game=pix2pix", "prior=uniform"), "game=standard", "game=pix2pix translates images"),
+        ("model.betas=[0.1,0.9]", ("schedule=goodfellow",), "schedule.momentum=0.1", STARTS),
+        ("generator_optimizer.betas=[0.1,0.9]", ("schedule=goodfellow",), "schedule.momentum=0.1", STARTS),
+        (
+            "discriminator_optimizer.momentum=0.1",
+            (*SGD, "schedule=goodfellow", "model.scheduled=discriminator"),
+            "schedule=constant",
+            STARTS,
+        ),
     ],
 )
-def test_an_option_that_nothing_reads_is_refused(configure: Configure, idle: str, enables: str, says: str) -> None:
-    without = (*OTHERS, "schedule=constant", "model.ema_decay=0")
+def test_an_option_that_nothing_reads_is_refused(
+    configure: Configure, idle: str, without: tuple[str, ...], enables: str, says: str
+) -> None:
     with pytest.raises(UsageError, match=rf"^{re.escape(idle)} would have no effect: {says}"):
         check_changes(changes(idle), configure(*without, idle), list)
-    swept = enables.partition("=")[0].partition("@")[0]
-    check_changes(changes(idle), configure(*without, idle), list, swept=[swept])
-    reads = [option for option in without if option != enables]
-    check_changes(changes(idle), configure(*reads, *([] if enables in OTHERS else [enables]), idle), list)
+    group = enables.partition("=")[0]
+    check_changes(changes(idle), configure(*without, idle), list, swept=[group.partition("@")[0]])
+    others = [option for option in without if option.partition("=")[0] != group]
+    check_changes(changes(idle), configure(*others, enables, idle), list)
+
+
+def test_a_schedule_of_one_player_leaves_the_momentum_of_the_other(configure: Configure) -> None:
+    typed = "discriminator_optimizer.momentum=0.9"
+    check_changes(changes(typed), configure(*SGD, "schedule=goodfellow", "model.scheduled=generator", typed), list)
+
+
+def test_data_that_have_changed_are_accepted_only_on_resume(configure: Configure) -> None:
+    typed = "changed_data=accept"
+    with pytest.raises(UsageError, match=r"no run is resumed; give resume=RUN_FOLDER"):
+        check_changes(changes(typed), configure(typed), list)
+    check_changes(changes(typed), configure("resume=auto", typed), list)
 
 
 def test_options_of_a_part_that_only_an_experiment_names_are_refused_on_the_command_line(configure: Configure) -> None:
@@ -426,7 +459,7 @@ def test_a_run_has_twenty_epochs_or_its_steps(configure: Configure) -> None:
         ),
         (
             "regularizer=null",
-            "A group cannot be null: choose one of its options, such as regularizer=none, callbacks=none.",
+            "A group takes the name of one of its options, such as trainer=ddp or regularizer=none.",
         ),
     ],
 )

@@ -298,6 +298,8 @@ def test_what_images_cannot_give_is_one_sentence(
     assert refusal(script, run, "n=9") == "Error: n is 9: give at least 10 images."
     assert f"MNIST is not in root={tmp_path}/gone" in refusal(script, run, f"root={tmp_path}/gone")
     assert "held_out is not an option of this run's data" in refusal(script, run, "held_out=here")
+    said = "Error: inception_weights is file.pth: give features=inception too."
+    assert refusal(script, run, "inception_weights=file.pth") == said
     (tmp_path / "file").touch()
     sentence = f"Error: cache={tmp_path / 'file'} cannot be written (File exists): give another cache=FOLDER."
     assert refusal(script, run, f"cache={tmp_path / 'file'}") == sentence

@@ -289,6 +289,23 @@ def test_labels_say_what_one_types(group: str, options: list[str]) -> None:
     assert chosen_labels(*lines) == [line.removeprefix("optimizer@") for line in lines]
 
 
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("model.conditional", ["true", "false"]),
+        ("data.fixed_samples", ["null", "100"]),
+        ("model.betas", ["[0.0,0.9]", "[0.5,0.999]"]),
+        ("data.distribution.means", ["[-1.0,1.0]", "[0.0]"]),
+    ],
+)
+def test_labels_have_values_as_one_types_them(option: str, values: list[str]) -> None:
+    lines = [f"{option}={value}" for value in values]
+    others = ["data=mixture", "data.distribution.stds=null"]
+    labelled = [chosen("model=mlp", *others, line) for line in lines]
+    settings = [tuple((k, v) for k, v in setting if k == option) for setting, _ in labelled]
+    assert label_settings(settings) == lines
+
+
 def test_labels_of_choices_keep_what_does_not_follow_from_them() -> None:
     assert chosen_labels("loss=hinge", "loss=minimax model.lr=0.5", "loss=minimax") == [
         "loss=hinge model.lr=0.001",

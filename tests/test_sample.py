@@ -338,7 +338,9 @@ def test_the_default_is_a_picture_here(gray: Path, tmp_path: Path) -> None:
 
 REFUSED = [
     (["n=0"], "n is 0: give a whole number, at least 1."),
-    (["frames=1"], "frames is 1: give at least 2, for the two ends."),
+    (["mode=walk", "frames=1"], "frames is 1: give at least 2, for the two ends."),
+    (["frames=8"], "frames is 8, but mode=samples has none: leave it out, or give another mode."),
+    (["cache=."], "cache is ., but there are no inputs to cache: leave it out."),
     (["seed=-1"], "seed is -1: give a whole number from 0 to 4294967295."),
     (["batch_size=0"], "batch_size is 0: give a whole number, at least 1."),
     (["truncation=0"], "truncation is 0.0: give a number above 0."),

@@ -170,6 +170,12 @@ def test_goodfellows_rate_has_a_floor() -> None:
     assert values == pytest.approx([0.4, 0.2, 0.1, 0.05, 0.03, 0.03, 0.03], rel=1e-12)
 
 
+def test_a_rate_below_goodfellows_floor_is_refused() -> None:
+    goodfellow(optimizer(), 10, min_lr=LR)
+    with pytest.raises(UsageError, match=r"^schedule\.min_lr is 0\.5, above the learning rate 0\.4: lower it\.$"):
+        goodfellow(optimizer(), 10, min_lr=0.5)
+
+
 def test_goodfellows_floor_is_the_same_for_every_group() -> None:
     groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": lr} for lr in (0.1, 0.3)]
     scheduler = goodfellow(SGD(groups), 2, decay=10.0, min_lr=0.02)

@@ -98,6 +98,8 @@ def prepare(options: Options, config: DictConfig) -> "RealData":
     if others := changed.keys() - known:
         name = min(others).replace("validation_samples", "n")
         raise UsageError(f"{name} is not an option of this run's data: leave it out.")
+    if options.inception_weights and changed.get("features", config.data.get("features")) != "inception":
+        raise UsageError(f"inception_weights is {options.inception_weights}: give features=inception too.")
     if issubclass(kind, ImageData) and options.n is not None and options.n < FEWEST_HELD_OUT:
         raise UsageError(f"n is {options.n}: give at least {FEWEST_HELD_OUT} images.")
     data = build_data(OmegaConf.merge(config, {"data": changed}))  # type: ignore[arg-type]

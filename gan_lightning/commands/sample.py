@@ -65,6 +65,7 @@ class Mode(Enum):
 
 DEFAULTS = {Mode.interpolation: 8, Mode.walk: 5, Mode.classes: 8}
 PER_CLASS = 10  # images in a row
+FRAMES = 16
 
 
 @dataclass
@@ -81,7 +82,7 @@ class Options:
     )
     inputs: Annotated[Path | None, "folder of images to translate with a game=pix2pix generator"] = None
     cache: Annotated[str | None, "folder that caches the decoded inputs; null for the run's own"] = None
-    frames: Annotated[int, "frames from one latent or class to the next, including both"] = 16
+    frames: Annotated[int | None, f"from one latent or class to the next, including both; null for {FRAMES}"] = None
     seed: Annotated[int, "of the latents"] = 0
     truncation: Annotated[float | None, "redraw coordinates of normal latents beyond this value"] = None
     weights: Annotated[Weights, "average (EMA generator) or raw (live generator)"] = Weights.average
@@ -90,9 +91,13 @@ class Options:
     trust: Annotated[list[str], "further packages that the checkpoint may import"] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        check_values(self, n=optional(SIZE), frames=SIZE, seed=optional(SEED), batch_size=SIZE)
+        check_values(self, n=optional(SIZE), frames=optional(SIZE), seed=optional(SEED), batch_size=SIZE)
         check_values(self, truncation=optional(POSITIVE))
-        if self.frames < 2:
+        if self.mode is Mode.samples and self.frames is not None:
+            raise UsageError(f"frames is {self.frames}, but mode=samples has none: leave it out, or give another mode.")
+        if self.cache is not None and self.inputs is None:
+            raise UsageError(f"cache is {self.cache}, but there are no inputs to cache: leave it out.")
+        if self.length < 2:
             raise UsageError(f"frames is {self.frames}: give at least 2, for the two ends.")
         if self.mode is Mode.walk and self.n == 1:
             raise UsageError("n is 1: a walk visits at least 2 latents.")
@@ -103,6 +108,11 @@ class Options:
             raise UsageError(f"out is {self.out}: an animation needs mode=interpolation, mode=walk or mode=classes.")
         check_checkpoint(self.checkpoint)
         check_out(self.out, self.checkpoint)
+
+    @property
+    def length(self) -> int:
+        """The number of frames."""
+        return FRAMES if self.frames is None else self.frames
 
 
 def draw_latents(prior: "Prior", options: Options, n: int) -> "Tensor":
@@ -118,8 +128,8 @@ def draw_latents(prior: "Prior", options: Options, n: int) -> "Tensor":
     else:
         latents = truncated(prior, ends, options.truncation, noise)
     if options.mode is Mode.interpolation:
-        return between(prior, latents[:n], latents[n:], options.frames)
-    return closed_walk(prior, latents, options.frames) if options.mode is Mode.walk else latents
+        return between(prior, latents[:n], latents[n:], options.length)
+    return closed_walk(prior, latents, options.length) if options.mode is Mode.walk else latents
 
 
 def with_labels(gan: "GAN", options: Options, latents: "Tensor") -> "tuple[Tensor, Tensor | None]":
@@ -134,7 +144,7 @@ def with_labels(gan: "GAN", options: Options, latents: "Tensor") -> "tuple[Tenso
             raise UsageError(f"mode=classes needs at least two classes, but there are {len(names)}.")
         corners = gan.labels(len(names), names)
         assert corners is not None
-        labels = between(corners.tolist(), options.frames, len(gan.class_names)).expand(len(latents), -1, -1)
+        labels = between(corners.tolist(), options.length, len(gan.class_names)).expand(len(latents), -1, -1)
         return latents[:, None].expand(-1, labels.shape[1], -1), labels
     in_turn = gan.labels(len(latents), options.classes or None)
     if in_turn is None or options.mode is Mode.samples:
