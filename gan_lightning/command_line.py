@@ -9,6 +9,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString
@@ -176,6 +177,17 @@ def _first_choice(line: str, override: Override) -> str:
         return line
     values = override.sweep_string_iterator()
     return next((f"{override.get_key_element()}={value}" for value in values), line)
+
+
+def check_sweep(overrides: Sequence[str], loader: ConfigLoader) -> None:
+    """Refuse a sweep without runs.
+
+    Raises:
+        UsageError: a range is empty, or a glob matches no option of its group.
+    """
+    for override in OverridesParser.create(loader).parse_overrides(list(overrides)):
+        if override.is_discrete_sweep() and not list(override.sweep_string_iterator()):
+            raise UsageError(f"{override.input_line} gives no value, so that nothing would run: give one or more.")
 
 
 def differences(arguments: Sequence[str], conf: Path, config: DictConfig, choices: Mapping[str, Any]) -> str:

@@ -25,6 +25,7 @@ from gan_lightning.command_line import (
     AUTO,
     Resumption,
     check_start,
+    check_sweep,
     differences,
     dry_run,
     first_choices,
@@ -213,6 +214,8 @@ def reason(error: Exception) -> str | None:
     own = run.__wrapped__.__code__
     if any(frame.f_code is own for frame, _ in traceback.walk_tb(error.__traceback__)):
         return None
+    if isinstance(error, UsageError):
+        return str(error)
     if isinstance(error, UnicodeDecodeError) and (path := undecodable(sys.argv[1:], CONF)):
         return f"{path} is not UTF-8: save it as UTF-8."
     if isinstance(error, HydraException | OmegaConfBaseException | YAMLError) or is_hydras(error):
@@ -251,6 +254,8 @@ def begin_sweeps_with_first_choices() -> None:
 
     def composed(loader: ConfigLoaderImpl, *, overrides: list[str], run_mode: RunMode, **others: Any) -> DictConfig:
         sweeps = run_mode == RunMode.MULTIRUN
+        if sweeps:
+            check_sweep(overrides, loader)
         typed = first_choices(overrides) if sweeps else overrides
         config = compose(loader, overrides=typed, run_mode=run_mode, **others)
         if sweeps:
