@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from gan_lightning import pretrained, weights
+from gan_lightning import __version__, pretrained, weights
 from gan_lightning.build import build_gan
 from gan_lightning.callbacks.checkpoint import checkpoints
 from gan_lightning.callbacks.summary import METRICS
@@ -92,8 +92,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         return _content(path)
     except Exception as error:  # torch.load raises many kinds of exception, which all mean the same here
-        advice = _whole_beside(path) or "give one that train.py wrote"
-        raise UsageError(f"{path} is not a checkpoint of this package: {advice}.") from error
+        advice = _whole_beside(path) or "give one that this version wrote"
+        raise UsageError(f"{path} is not a checkpoint of gan_lightning {__version__}: {advice}.") from error
 
 
 def _content(path: Path) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lightning.config import explain, guess
+from gan_lightning import __version__
+from gan_lightning.config import CHOICES, GROUPS, explain, guess
 from gan_lightning.errors import UsageError
 from gan_lightning.trust import check_file, read_config
 
@@ -69,6 +70,11 @@ def resume(folder: str | Path, overrides: Sequence[str] = (), trust: Sequence[st
     content = read_config(path)
     check_file(content, path, trust)
     config = OmegaConf.create(content)
+    if absent := next((group for group in (*GROUPS, *CHOICES) if group not in config), None):
+        raise UsageError(
+            f"{path} has no {absent}: it was written by another version of gan_lightning than {__version__}, so use "
+            "that one to resume the run."
+        )
     config.resume = str(folder)
     config.changed_data = "refuse"  # data that were accepted before are in the checkpoint
     OmegaConf.set_struct(config, True)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from gan_lightning import __version__
 from gan_lightning.config import check
 from gan_lightning.errors import UsageError
 from gan_lightning.resumption import check_length, is_done, is_other_data, is_same_run, resume, run_folder
@@ -70,6 +71,19 @@ def test_what_is_no_run_is_refused_and_nothing_made(folder: Path, monkeypatch: p
 def test_another_yaml_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.yaml").write_text(text)
     assert "config.yaml is not the configuration of a run" in refusal(lambda: resume(tmp_path))
+
+
+@pytest.mark.parametrize("group", ["game", "augment", "generator_regularizer"])
+def test_a_run_of_an_older_version_is_refused_as_such(folder: Path, group: str) -> None:
+    path = folder / "config.yaml"
+    former = OmegaConf.load(path)
+    assert isinstance(former, DictConfig)
+    del former[group]
+    OmegaConf.save(former, path)
+    assert refusal(lambda: resume(folder)) == (
+        f"{path} has no {group}: it was written by another version of gan_lightning than {__version__}, so use that "
+        "one to resume the run."
+    )
 
 
 # --------------------------------------------------------------------------------------------------------- changes
