@@ -15,7 +15,7 @@ from yaml import YAMLError
 from gan_lightning.checks import SIZE
 from gan_lightning.errors import UsageError
 from gan_lightning.names import job_name, run_name
-from gan_lightning.needs import missing
+from gan_lightning.needs import missing, unread
 from gan_lightning.rules import HYDRAS, OPTIONAL, PLACES, RULES, SCHEDULED, TEXTS
 from gan_lightning.trust import DOTTED, PACKAGE, find_source
 
@@ -130,6 +130,14 @@ def _check_conditional(config: DictConfig, choices: dict[str, Any]) -> None:
             raise UsageError(f"model.{option}={str(value).lower()} needs classes: set model.conditional=true too.")
 
 
+def keep_typed_length(config: DictConfig, typed: Mapping[str, Any]) -> None:
+    """Let a typed number of updates replace a number of epochs from elsewhere, and the other way round."""
+    steps, epochs = "trainer.max_steps", "trainer.max_epochs"
+    for name, other in ((steps, epochs), (epochs, steps)):
+        if name in typed and other not in typed and typed[name] not in (-1, None):
+            OmegaConf.update(config, other, -1)
+
+
 def check_changes(
     overrides: Iterable[Override],
     config: DictConfig,
@@ -144,6 +152,8 @@ def check_changes(
     Raises:
         UsageError: an override does so.
     """
+    overrides = list(overrides)
+    typed = [override.key_or_group for override in overrides]
     for override in overrides:
         name, line = override.key_or_group, override.input_line
         parent = name.rpartition(".")[0]
@@ -151,8 +161,8 @@ def check_changes(
             _check_deletion(name, str(line))
             continue
         _check_chosen(name, str(line), config)
-        if lack := missing(name, config, swept):
-            raise UsageError(f"{line} would have no effect: {lack}.")
+        if lack := missing(name, config, swept) or unread(name, config, typed, swept):
+            raise UsageError(f"{line} {lack}.")
         node = OmegaConf.select(config, parent)
         is_part = isinstance(node, DictConfig) and "_target_" in node
         if parent == "model":  # the package's GAN takes only the options in conf/; a user's own class may take others

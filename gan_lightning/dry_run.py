@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -87,8 +86,7 @@ def show(config: DictConfig, folder: Path) -> None:
     print(f"\n{describe(data, rounds.real, on)}\nPicture of real samples: {write_picture(trainer, rounds.real)}")
     for name, network in players(gan).items():
         print(f"\n{table(name, network, shapes)}")
-    limits = {name: config.trainer[name] for name in ("max_steps", "max_epochs")}
-    steps = planned_steps(SimpleNamespace(**limits, datamodule=data))
+    steps = planned_steps(config.trainer, data)
     print(f"\n{cost(rounds.seconds, steps, peak_memory(trainer.strategy.root_device), on)}")
 
 

@@ -12,8 +12,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from gan_lightning import __version__
-from gan_lightning.config import CHOICES, GROUPS, explain, guess
+from gan_lightning.config import CHOICES, GROUPS, explain, guess, keep_typed_length
 from gan_lightning.errors import UsageError
+from gan_lightning.needs import missing
 from gan_lightning.trust import check_file, read_config
 
 # options that a resumed run may change, as patterns of full names; it was trained with the others
@@ -86,11 +87,10 @@ def resume(folder: str | Path, overrides: Sequence[str] = (), trust: Sequence[st
         for option in _linked(config, name, changed):
             OmegaConf.update(config, option, override.value())
         OmegaConf.update(config, name, override.value())
-    # a run has one length, the one given last
-    if "trainer.max_steps" in changed and "trainer.max_epochs" not in changed:
-        config.trainer.max_epochs = -1
-    if "trainer.max_epochs" in changed and "trainer.max_steps" not in changed:
-        config.trainer.max_steps = -1
+    keep_typed_length(config, changed)
+    for name in changed:
+        if lack := missing(name, config):
+            raise UsageError(f"{name}={changed[name]} {lack}.")
     return config
 
 

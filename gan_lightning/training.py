@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from gan_lightning.build import build_data, build_gan, build_trainer, called, ma
 from gan_lightning.callbacks.checkpoint import RunCheckpoint, checkpoints
 from gan_lightning.callbacks.game import GamePictures
 from gan_lightning.callbacks.hyperparameters import HyperParameters
+from gan_lightning.callbacks.periodic import Periodic
 from gan_lightning.callbacks.summary import METRICS, Throughput, why_stopped, write_metrics
 from gan_lightning.checkpoints import check_architecture, last_checkpoint, read_checkpoint, tidy
 from gan_lightning.config import OPTIMIZERS
@@ -164,7 +165,7 @@ def _fit(
         loggers.go_on(trainer.loggers, saved, was_done=(folder / METRICS).exists())
     try:
         threads = threads_for(gan, data, config.trainer.get("threads"))
-        with told_where(trainer, folder), monitors_checked(trainer), threads:
+        with told_where(trainer, data, folder), monitors_checked(trainer), threads:
             trainer.fit(gan, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         reason = why_stopped(trainer)
         metrics = final_metrics(trainer, gan, data)
@@ -197,13 +198,13 @@ def rehearse(trainer: Trainer, gan: GAN, data: RealData) -> None:
 
 
 @contextmanager
-def told_where(trainer: Trainer, folder: Path) -> Iterator[None]:
+def told_where(trainer: Trainer, data: RealData, folder: Path) -> Iterator[None]:
     """When a signal stops the run, say at which step and how to resume it."""
     try:
         yield
     except Stopped as stopped:
         requeue(trainer, stopped.signum)
-        length = f" of {steps:,}" if (steps := planned_steps(trainer)) else ""
+        length = f" of {steps:,}" if (steps := planned_steps(trainer, data)) else ""
         place = shlex.quote(os.path.relpath(folder))
         raise Stopped(
             stopped.signum,
@@ -234,10 +235,12 @@ def requeue(trainer: Trainer, signum: int) -> None:
         subprocess.run(["scontrol", "requeue", job], check=False)
 
 
-def planned_steps(trainer: Any) -> int | None:
+def planned_steps(limits: Any, data: Any) -> int | None:
     """The number of generator updates in the whole run, by a Trainer's limits; None if only a time limit ends it."""
-    epochs = -1 if trainer.max_epochs is None else trainer.max_epochs
-    return total_steps(trainer) if trainer.max_steps >= 0 or epochs >= 0 else None
+    epochs = -1 if limits.max_epochs is None else limits.max_epochs
+    if limits.max_steps < 0 and epochs < 0:
+        return None
+    return total_steps(SimpleNamespace(max_steps=limits.max_steps, max_epochs=epochs, datamodule=data))
 
 
 def check_signals(trainer: Trainer) -> None:
@@ -309,6 +312,8 @@ def set_up(data: RealData, trainer: Trainer, gan: GAN) -> None:
     trainer.strategy.connect(gan)  # tells the data how many samples a round takes
     called(data.check_size)
     check_validation(data, trainer)
+    check_least(data, trainer)
+    check_periods(data, trainer)
     if trainer.world_size > 1 and trainer.is_global_zero:
         n, k = data.batch_size, trainer.world_size
         print(f"data.batch_size={n} is per device: an update uses {n * k} samples on {k} devices")
@@ -338,6 +343,38 @@ def check_validation(data: RealData, trainer: Trainer) -> None:
             f"trainer.val_check_interval is {interval}, but an epoch has {batches} batches: give at most that many, or "
             "trainer.check_val_every_n_epoch=null to count the batches of all epochs."
         )
+
+
+def check_least(data: RealData, trainer: Trainer) -> None:
+    """Refuse a least length above the run's length, which Lightning would ignore.
+
+    Raises:
+        UsageError: trainer.min_steps or trainer.min_epochs is above it.
+    """
+    planned, fit = planned_steps(trainer, data), trainer.fit_loop
+    least = {"min_steps": fit.min_steps or 0, "min_epochs": (fit.min_epochs or 0) * data.rounds_in_epoch()}
+    for name, steps in least.items():
+        if planned is not None and steps > planned and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            raise UsageError(
+                f"trainer.{name} asks for at least {steps:,} updates, but the run has {planned:,}: give "
+                f"trainer.max_steps={steps} or more."
+            )
+
+
+def check_periods(data: RealData, trainer: Trainer) -> None:
+    """Refuse a callback that is to draw more often than batches end.
+
+    Raises:
+        UsageError: a batch has more rounds than the callback's period.
+    """
+    rounds = min(data.rounds_per_batch, data.rounds_in_epoch())  # a batch is of one epoch
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Periodic) and callback.every_n_steps < rounds:
+            raise UsageError(
+                f"{type(callback).__name__} has every_n_steps={callback.every_n_steps}, but draws after whole batches, "
+                f"of {rounds} updates: give at least that many, or a new run "
+                f"data.rounds_per_batch={callback.every_n_steps}."
+            )
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from gan_lightning.checks import SEED, SIZE, check_values
+from gan_lightning.checks import SEED, SIZE, check_values, optional
 from gan_lightning.errors import UsageError
 from gan_lightning.files import written_aside
 from gan_lightning.options import read_options, refusals
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 NUMERIC = ("height", "weight", "age", "income", "score")
 CATEGORICAL = ("sex", "city", "plan")
+ROWS = 10_000
 REFERENCE = 1_000_000  # rows, drawn with the largest seed
 REFERENCE_SEED = 2**32 - 1
 
@@ -35,13 +36,15 @@ REFERENCE_SEED = 2**32 - 1
 class Options:
     out: Annotated[Path | None, "output CSV file for rows of the distribution"] = None
     samples: Annotated[Path | None, "CSV file of rows to compare with the distribution"] = None
-    n: Annotated[int, "number of rows to write"] = 10_000
-    seed: Annotated[int, "seed of these rows"] = 0
+    n: Annotated[int | None, f"number of rows to write; null for {ROWS}"] = None
+    seed: Annotated[int | None, "seed of these rows; null for 0"] = None
 
     def __post_init__(self) -> None:
-        check_values(self, n=SIZE, seed=SEED)
+        check_values(self, n=optional(SIZE), seed=optional(SEED))
         if (self.out is None) == (self.samples is None):
             raise UsageError("Give either out=FILE, to write rows, or samples=FILE, to compare rows.")
+        if self.samples is not None and (self.n, self.seed) != (None, None):
+            raise UsageError("n and seed are of the rows that out=FILE writes: leave them out.")
         if self.samples is not None and not self.samples.is_file():
             raise UsageError(f"{self.samples} is not a file: give a CSV file of samples.")
 
@@ -109,7 +112,7 @@ def main() -> None:
     with refusals(options.out):
         if options.out is not None:
             with written_aside(options.out) as aside:
-                law(options.n, options.seed).to_csv(aside, index=False)
+                law(options.n or ROWS, options.seed or 0).to_csv(aside, index=False)
         else:
             import pandas as pd
 

@@ -182,9 +182,11 @@ def race(options: Options) -> None:
     runs = [measured(run, options) for run in find_runs(options.runs, "metrics.json")]
     rows, twins = report.make_rows(runs)
     if not rows:
-        where, times = ", ".join(map(str, options.runs)), ", ".join(f"{seconds:g}" for seconds in options.at)
-        raise UsageError(f"no run below {where} has kept a checkpoint after {times} s: train with callbacks=race.")
-    known = {name.partition("/")[2] for run in runs for name in run.metrics}
+        where, asked = ", ".join(map(str, options.runs)), ", ".join(f"{seconds:g}" for seconds in options.at)
+        raise UsageError(f"no run below {where} has kept a checkpoint after {asked} s: train with callbacks=race.")
+    times, known = ({name.partition("/")[i] for run in runs for name in run.metrics} for i in (0, 2))
+    if absent := [f"{seconds:g}" for seconds in options.at if f"{seconds:g} s" not in times]:
+        raise UsageError(f"no run has kept a checkpoint after {absent[0]} s: leave it out of at.")
     if unknown := [metric for metric in options.metrics if metric not in known]:
         raise UsageError(f"no run has {', '.join(unknown)}: choose from {', '.join(sorted(known))}.")
     table = report.tabulate(rows, [column(seconds, metric) for metric in options.metrics for seconds in options.at])

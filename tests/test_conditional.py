@@ -269,6 +269,8 @@ def test_a_grid_of_samples_has_a_row_for_each_class(runs: Path, tmp_path: Path) 
         run(script, where, f"out={tmp_path / 'x.png'}", "classes=[up]")
     with pytest.raises(SystemExit, match="mode=classes needs at least two classes, but there are 1"):
         run(script, where, f"out={tmp_path / 'x.png'}", "classes=[along]", "mode=classes")
+    with pytest.raises(SystemExit, match="but a walk stays in one class: give one"):
+        run(script, where, f"out={tmp_path / 'x.png'}", "classes=[along,across]", "mode=walk")
 
 
 ONNX = """

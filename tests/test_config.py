@@ -14,7 +14,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lightning.config import check, check_changes, explain, guess
+from gan_lightning.config import check, check_changes, explain, guess, keep_typed_length
 from gan_lightning.errors import UsageError
 from gan_lightning.resumption import option_names
 from gan_lightning.rules import RULES
@@ -326,7 +326,6 @@ STARTS = "training starts with the momentum, or beta_1, of schedule.momentum"
 @pytest.mark.parametrize(
     ("idle", "without", "enables", "says"),
     [
-        ("model.lr=0.1", SGD, "optimizer@generator_optimizer=adam", "nothing reads it; give generator_optimizer.lr or"),
         ("model.betas=[0.1,0.9]", SGD, "optimizer@generator_optimizer=adam", "nothing reads it; give generator_optim"),
         ("model.scheduled=generator", (), "schedule=linear", "no schedule is chosen"),
         ("model.ema_warmup=false", ("model.ema_decay=0",), "model.ema_decay=0.9", "there is no EMA"),
@@ -340,6 +339,7 @@ STARTS = "training starts with the momentum, or beta_1, of schedule.momentum"
             r"prior\.continuous is 0",
         ),
         ("model.latent_size=4", ("game=pix2pix",), "game=standard", "game=pix2pix translates images"),
+        ("model.discriminator.output_units=5", ("model=infogan",), "game=acgan", "the game has no additional outputs"),
         ("prior.low=0", ("game=pix2pix", "prior=uniform"), "game=standard", "game=pix2pix translates images"),
         ("model.betas=[0.1,0.9]", ("schedule=goodfellow",), "schedule.momentum=0.1", STARTS),
         ("generator_optimizer.betas=[0.1,0.9]", ("schedule=goodfellow",), "schedule.momentum=0.1", STARTS),
@@ -360,6 +360,103 @@ def test_an_option_that_nothing_reads_is_refused(
     check_changes(changes(idle), configure(*without, idle), list, swept=[group.partition("@")[0]])
     others = [option for option in without if option.partition("=")[0] != group]
     check_changes(changes(idle), configure(*others, enables, idle), list)
+
+
+@pytest.mark.parametrize(
+    ("idle", "options", "says"),
+    [
+        ("trainer.val_check_interval=5", ("data.validation_samples=0",), "nothing is validated"),
+        ("trainer.check_val_every_n_epoch=2", ("data.validation_samples=0",), "nothing is validated"),
+        ("trainer.limit_val_batches=3", ("data.validation_samples=0",), "nothing is validated"),
+        ("trainer.num_sanity_val_steps=2", ("data.validation_samples=0",), "nothing is validated"),
+        ("trainer.limit_train_batches=7", ("trainer.overfit_batches=2",), r"trainer\.overfit_batches replaces it"),
+        ("trainer.limit_val_batches=7", ("trainer.overfit_batches=2",), r"trainer\.overfit_batches replaces it"),
+        ("trainer.limit_test_batches=7", (), "a run only trains and validates"),
+        ("trainer.limit_predict_batches=7", (), "a run only trains and validates"),
+        ("trainer.enable_checkpointing=true", ("callbacks=none",), "there are no callbacks"),
+        ("trainer.enable_progress_bar=true", ("callbacks=none",), "there are no callbacks"),
+        (
+            "data.validation_samples=9",
+            ("data=array", "data.path=x.npy", "data.held_out_share=0"),
+            r"data\.held_out_share is 0",
+        ),
+        ("game.category_weight=5", ("game=infogan", "prior.categories=1"), r"prior\.categories is 1"),
+        (
+            "logger.mlflow.save_dir=x",
+            ("logger=mlflow", "logger.mlflow.tracking_uri=http://x"),
+            r"logger\.mlflow\.tracking_uri says where",
+        ),
+    ],
+)
+def test_an_option_that_another_makes_idle_is_refused_beside_it_alone(
+    configure: Configure, idle: str, options: tuple[str, ...], says: str
+) -> None:
+    with pytest.raises(UsageError, match=rf"^{re.escape(idle)} would have no effect: {says}"):
+        check_changes(changes(idle), configure(*options, idle), list)
+    if options:
+        check_changes(changes(idle), configure(*options[:-1], idle), list)
+
+
+@pytest.mark.parametrize("quiet", ["trainer.limit_val_batches=0", "trainer.num_sanity_val_steps=0"])
+def test_validation_may_be_switched_off_twice(configure: Configure, quiet: str) -> None:
+    check_changes(changes(quiet), configure("data.validation_samples=0", quiet), list)
+
+
+@pytest.mark.parametrize(
+    ("options", "option", "reached", "other"),
+    [
+        (("experiment=mnist_10_minutes",), "model.lr=0.1", "discriminator", "generator"),
+        (("experiment=cifar10_10_minutes",), "model.lr=0.1", "generator", "discriminator"),
+        (("optimizer@generator_optimizer=sgd",), "model.lr=0.1", "discriminator", "generator"),
+        (("experiment=race_sngan", "generator_optimizer.betas=[0,0.5]"), "model.betas=[0,0.9]", "discriminator", ""),
+    ],
+)
+def test_an_option_of_both_players_that_one_reads_is_refused(
+    configure: Configure, options: tuple[str, ...], option: str, reached: str, other: str
+) -> None:
+    """Unless the other's own is typed beside it."""
+    config = configure(*options, option)
+    if other:
+        own = f"{other}_optimizer.lr"
+        with pytest.raises(UsageError, match=rf"^{re.escape(option)} reaches only the {reached}: give {own} too\.$"):
+            check_changes(changes(option), config, list)
+        check_changes(changes(option), config, list, swept=["experiment"])
+        config = configure(*options, option, f"{own}=0.2")
+        check_changes([*changes(option), *changes(f"{own}=0.2")], config, list)
+    else:
+        check_changes([o for line in (option, options[1]) for o in changes(line)], config, list)
+
+
+def test_a_rate_that_no_player_reads_is_refused(configure: Configure) -> None:
+    says = r"^model\.lr=0\.1 would have no effect: nothing reads it; give generator_optimizer\.lr or discriminator_"
+    with pytest.raises(UsageError, match=says):
+        check_changes(changes("model.lr=0.1"), configure(*SGD, "model.lr=0.1"), list)
+
+
+def test_betas_reach_the_one_player_that_has_them(configure: Configure) -> None:
+    options = ("optimizer@generator_optimizer=sgd", "model.betas=[0,0.9]")
+    check_changes(changes(options[1]), configure(*options), list)
+
+
+@pytest.mark.parametrize(
+    ("typed", "steps", "epochs"),
+    [
+        ({"trainer.max_epochs": 3}, -1, 3),
+        ({"trainer.max_steps": 7}, 7, -1),
+        ({"trainer.max_steps": 7, "trainer.max_epochs": 3}, 7, 3),
+        ({"trainer.max_steps": -1}, -1, 250),
+        ({"trainer.max_epochs": None}, 100, None),
+        ({"seed": 1}, 100, 250),
+    ],
+)
+def test_a_typed_length_replaces_an_experiments(
+    configure: Configure, typed: dict[str, int | None], steps: int, epochs: int | None
+) -> None:
+    config = configure("trainer.max_steps=100", "trainer.max_epochs=250")
+    for name, value in typed.items():
+        OmegaConf.update(config, name, value)
+    keep_typed_length(config, typed)
+    assert (config.trainer.max_steps, config.trainer.max_epochs) == (steps, epochs)
 
 
 def test_a_schedule_of_one_player_leaves_the_momentum_of_the_other(configure: Configure) -> None:

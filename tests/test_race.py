@@ -126,6 +126,7 @@ def test_another_checkpoint_of_that_name_is_measured_again(script: ModuleType, r
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"metrics": "[fid]"}, r"no run has fid: choose from .*ks"),
+    ({"at": "[2,3]"}, r"no run has kept a checkpoint after 3 s: leave it out of at"),
     ({"at": "[3]"}, r"no run below .* has kept a checkpoint after 3 s: train with callbacks=race"),
     ({"at": "[]"}, r"at is \[\]: give a list of numbers above 0"),
     ({"at": "[0]"}, r"at is \[0\.0\]: give a list of numbers above 0"),

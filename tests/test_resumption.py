@@ -113,6 +113,20 @@ TAKEN = [
 ]
 
 
+def test_what_another_option_makes_idle_is_refused_on_resume(folder: Path) -> None:
+    algorithm = "trainer.gradient_clip_algorithm=value"
+    says = f"{algorithm} would have no effect: no gradient is clipped; give trainer.gradient_clip_val."
+    assert refusal(lambda: resume(folder, [algorithm])) == says
+    assert resume(folder, [algorithm, "trainer.gradient_clip_val=1.0"]).trainer.gradient_clip_algorithm == "value"
+
+
+def test_a_momentum_that_a_schedule_sets_is_refused_on_resume(configure: Configure, tmp_path: Path) -> None:
+    folder = write(configure("schedule=goodfellow", "optimizer@generator_optimizer=sgd"), tmp_path / "run")
+    for option in ("discriminator_optimizer.betas=[0.9,0.999]", "generator_optimizer.momentum=0.9"):
+        assert "training starts with the momentum, or beta_1" in refusal(lambda line=option: resume(folder, [line]))
+    assert resume(folder, ["discriminator_optimizer.betas=[0.5,0.99]"]).discriminator_optimizer.betas == [0.5, 0.99]
+
+
 @pytest.mark.parametrize("override", TAKEN)
 def test_what_a_run_can_change_is_changed_and_nothing_else(folder: Path, override: str) -> None:
     config = resume(folder, [override])

@@ -267,6 +267,42 @@ def test_a_run_goes_on_to_its_least_length(configure: Configure, tmp_path: Path)
         assert watched(configure, tmp_path / str(steps), stop, "trainer.max_epochs=4", *options).steps[-1] == steps
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("trainer.min_epochs=5",), r"trainer\.min_epochs asks for at least 100 updates, but the run has 80: give"),
+        (("trainer.min_steps=81",), r"trainer\.min_steps asks for at least 81 updates, but the run has 80: give"),
+        (
+            ("trainer.min_epochs=2", "trainer.max_steps=30"),
+            r"at least 40 updates, but the run has 30: give trainer\.max",
+        ),
+    ],
+)
+def test_a_least_length_above_the_runs_is_refused(
+    configure: Configure, tmp_path: Path, options: tuple[str, ...], says: str
+) -> None:
+    """Of at most 4 epochs of 20 updates."""
+    with pytest.raises(UsageError, match=says):
+        watched(configure, tmp_path, "trainer.max_epochs=4", *options)
+    assert not list(tmp_path.rglob("*.*"))
+
+
+def test_a_least_length_of_all_that_the_run_has_is_taken(configure: Configure, tmp_path: Path) -> None:
+    options = ("trainer.max_epochs=2", "trainer.min_epochs=2", "trainer.min_steps=40")
+    assert watched(configure, tmp_path, *options).steps[-1] == 40
+
+
+def test_a_callback_that_draws_more_often_than_batches_end_is_refused(configure: Configure, tmp_path: Path) -> None:
+    """Of 5 updates each."""
+    pictures = "+callbacks.samples={_target_: gan_lightning.callbacks.samples.SamplePictures, every_n_steps: %d}"
+    says = r"^SamplePictures has every_n_steps=4, but draws after whole batches, of 5 updates: give at least that"
+    with pytest.raises(UsageError, match=says):
+        watched(configure, tmp_path / "4", pictures % 4)
+    assert not list((tmp_path / "4").rglob("*.*"))
+    watched(configure, tmp_path / "5", pictures % 5, "trainer.max_steps=15")
+    assert sorted(path.stem for path in (tmp_path / "5" / "samples").iterdir()) == [f"{n:07d}" for n in (0, 5, 10, 15)]
+
+
 def test_a_callback_that_waits_for_a_validation_that_never_comes_is_refused(
     configure: Configure, tmp_path: Path
 ) -> None:

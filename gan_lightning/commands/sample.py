@@ -149,6 +149,8 @@ def with_labels(gan: "GAN", options: Options, latents: "Tensor") -> "tuple[Tenso
     in_turn = gan.labels(len(latents), options.classes or None)
     if in_turn is None or options.mode is Mode.samples:
         return latents, in_turn
+    if options.mode is Mode.walk and len(options.classes) > 1:
+        raise UsageError(f"classes is {options.classes}, but a walk stays in one class: give one.")
     labels = in_turn[:1] if options.mode is Mode.walk else in_turn
     return latents, labels[:, None].expand(latents.shape[:-1]).contiguous()
 

@@ -37,7 +37,7 @@ from gan_lightning.command_line import (
     typed_option_names,
     undecodable,
 )
-from gan_lightning.config import check, check_changes, choices_of, explain, one_line, options_of
+from gan_lightning.config import check, check_changes, choices_of, explain, keep_typed_length, one_line, options_of
 from gan_lightning.deferred import defer_rarely_used
 from gan_lightning.errors import ENDINGS, Diverged, Stopped, UsageError
 from gan_lightning.interruption import is_first_process, say
@@ -93,13 +93,14 @@ def checked(config: DictConfig, context: HydraConf) -> list[str]:
         UsageError: an option is invalid.
     """
     task, choices = as_typed(context.overrides.task), context.runtime.choices  # type: ignore[arg-type]
+    parse = OverridesParser.create().parse_overrides
+    values = [o for o in parse(task) if o.key_or_group not in choices]
+    keep_typed_length(config, {o.key_or_group: o.value() for o in values})
     check(config, dict(choices))
     if config.get("start_from"):
         check_start(config.start_from)
     with open_dict(config):
         config.choices = choices_of(choices)
-    parse = OverridesParser.create().parse_overrides
-    values = (o for o in parse(task) if o.key_or_group not in choices)
     typed = get_args_parser().parse_args(TYPED).overrides  # of the whole sweep
     swept = [o.key_or_group for o in parse(typed) if o.is_sweep_override()]
     check_changes(values, config, partial(typed_option_names, task, CONF), swept)
