@@ -73,7 +73,7 @@ def _needs_of(name: str) -> Iterator[Need]:
 def _starts_like_schedule(config: DictConfig, name: str) -> bool:
     """Whether no schedule sets another momentum or beta_1 than this option, a player's or of both."""
     player = name.partition(".")[0].removesuffix("_optimizer")
-    start = config.schedule.get("momentum") if config.model.scheduled in ("both", player) else None
+    start = config.schedule.get("momentum") if config.model.get("scheduled", "both") in ("both", player) else None
     value = OmegaConf.select(config, name)
     return start is None or (value[0] if OmegaConf.is_list(value) else value) == start
 
@@ -141,7 +141,7 @@ NEEDS = {
     ),
     "game.category_weight": Need(
         _has("prior.categories", 1),
-        _no_effect("prior.categories is 1, which there is nothing to tell from; leave it out"),
+        _no_effect("prior.categories is 1, so that there is nothing to predict; leave it out"),
         {"prior", "prior.categories"},
     ),
     "game.continuous_weight": Need(
