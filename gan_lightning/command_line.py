@@ -186,8 +186,8 @@ def check_sweep(overrides: Sequence[str], loader: ConfigLoader) -> None:
         UsageError: a range is empty, or a glob matches no option of its group.
     """
     for override in OverridesParser.create(loader).parse_overrides(list(overrides)):
-        if override.is_discrete_sweep() and not list(override.sweep_string_iterator()):
-            raise UsageError(f"{override.input_line} gives no value, so that nothing would run: give one or more.")
+        if override.is_discrete_sweep() and next(override.sweep_string_iterator(), None) is None:
+            raise UsageError(f"{override.input_line} gives no value, so nothing would run: give one or more.")
 
 
 def differences(arguments: Sequence[str], conf: Path, config: DictConfig, choices: Mapping[str, Any]) -> str:

@@ -73,8 +73,8 @@ def resume(folder: str | Path, overrides: Sequence[str] = (), trust: Sequence[st
     config = OmegaConf.create(content)
     if absent := next((group for group in (*GROUPS, *CHOICES) if group not in config), None):
         raise UsageError(
-            f"{path} has no {absent}: it was written by another version of gan_lightning than {__version__}, so use "
-            "that one to resume the run."
+            f"{path} has no {absent}, so it was written by another version of gan_lightning than {__version__}: resume "
+            "it with that version."
         )
     config.resume = str(folder)
     config.changed_data = "refuse"  # data that were accepted before are in the checkpoint
@@ -88,9 +88,9 @@ def resume(folder: str | Path, overrides: Sequence[str] = (), trust: Sequence[st
             OmegaConf.update(config, option, override.value())
         OmegaConf.update(config, name, override.value())
     keep_typed_length(config, changed)
-    for name in changed:
-        if lack := missing(name, config):
-            raise UsageError(f"{name}={changed[name]} {lack}.")
+    for override in map(_parsed, overrides):
+        if lack := missing(override.key_or_group, config):
+            raise UsageError(f"{override.input_line} {lack}.")
     return config
 
 

@@ -55,6 +55,15 @@ def differing(options: Sequence[str]) -> list[str]:
     return [line for line in options if key_of(line) not in shared] or list(options)
 
 
+def swept(options: Sequence[str]) -> list[str]:
+    """The names of the options that the jobs of a sweep do not share, in whatever process; none without a sweep."""
+    if SHARED not in os.environ:
+        return []
+    shared = os.environ[SHARED].split()
+    others = [line for line in options if key_of(line) not in shared]
+    return [override.key_or_group for override in OverridesParser.create().parse_overrides(others)]
+
+
 def key_of(override: str) -> str:
     """The name of the option that an override sets, as typed."""
     return override.partition("=")[0]

@@ -237,10 +237,9 @@ def requeue(trainer: Trainer, signum: int) -> None:
 
 def planned_steps(limits: Any, data: Any) -> int | None:
     """The number of generator updates in the whole run, by a Trainer's limits; None if only a time limit ends it."""
-    epochs = -1 if limits.max_epochs is None else limits.max_epochs
-    if limits.max_steps < 0 and epochs < 0:
+    if limits.max_steps < 0 and limits.max_epochs in (None, -1):
         return None
-    return total_steps(SimpleNamespace(max_steps=limits.max_steps, max_epochs=epochs, datamodule=data))
+    return total_steps(SimpleNamespace(max_steps=limits.max_steps, max_epochs=limits.max_epochs, datamodule=data))
 
 
 def check_signals(trainer: Trainer) -> None:
@@ -352,9 +351,11 @@ def check_least(data: RealData, trainer: Trainer) -> None:
         UsageError: trainer.min_steps or trainer.min_epochs is above it.
     """
     planned, fit = planned_steps(trainer, data), trainer.fit_loop
+    if planned is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return
     least = {"min_steps": fit.min_steps or 0, "min_epochs": (fit.min_epochs or 0) * data.rounds_in_epoch()}
     for name, steps in least.items():
-        if planned is not None and steps > planned and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if steps > planned:
             raise UsageError(
                 f"trainer.{name} asks for at least {steps:,} updates, but the run has {planned:,}: give "
                 f"trainer.max_steps={steps} or more."
@@ -372,7 +373,7 @@ def check_periods(data: RealData, trainer: Trainer) -> None:
         if isinstance(callback, Periodic) and callback.every_n_steps < rounds:
             raise UsageError(
                 f"{type(callback).__name__} has every_n_steps={callback.every_n_steps}, but draws after whole batches, "
-                f"of {rounds} updates: give at least that many, or a new run "
+                f"of {rounds} updates: give at least {rounds}, or start a new run with "
                 f"data.rounds_per_batch={callback.every_n_steps}."
             )
 

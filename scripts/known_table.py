@@ -44,7 +44,7 @@ class Options:
         if (self.out is None) == (self.samples is None):
             raise UsageError("Give either out=FILE, to write rows, or samples=FILE, to compare rows.")
         if self.samples is not None and (self.n, self.seed) != (None, None):
-            raise UsageError("n and seed are of the rows that out=FILE writes: leave them out.")
+            raise UsageError("n and seed apply to the rows that out=FILE writes: leave them out.")
         if self.samples is not None and not self.samples.is_file():
             raise UsageError(f"{self.samples} is not a file: give a CSV file of samples.")
 

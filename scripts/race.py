@@ -18,6 +18,7 @@ if __name__ == "__main__":
 import hashlib
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -71,11 +72,27 @@ class Options:
 # ------------------------------------------------------------------------------------------------------ measuring
 
 
-def kept(run: Run, seconds: float) -> Path | None:
-    """The checkpoint of a run after this many seconds on its own clock; None without one."""
+def times(run: Run) -> Sequence[float]:
+    """The seconds after which a run keeps a checkpoint."""
     config = read_mapping(run.folder / "config.yaml") or {}
     clock = (config.get("callbacks") or {}).get("clock") or {}
-    if seconds not in (clock.get("at_seconds") or ()):
+    return clock.get("at_seconds") or ()
+
+
+def check_times(asked: Sequence[float], known: set[float]) -> None:
+    """Refuse times that no run keeps a checkpoint for, if some run does for others.
+
+    Raises:
+        UsageError: there is such a time.
+    """
+    if known and (absent := [seconds for seconds in asked if seconds not in known]):
+        kept = ",".join(f"{seconds:g}" for seconds in sorted(known))
+        raise UsageError(f"no run keeps a checkpoint after {absent[0]:g} s: give times of at=[{kept}].")
+
+
+def kept(run: Run, seconds: float) -> Path | None:
+    """The checkpoint of a run after this many seconds on its own clock; None without one."""
+    if seconds not in times(run):
         return None
     path = run.folder / "checkpoints" / f"at_{seconds:g}s.ckpt"
     if path.exists():
@@ -179,14 +196,14 @@ def race(options: Options) -> None:
     Raises:
         UsageError: there is nothing to tabulate, or a run cannot be read.
     """
-    runs = [measured(run, options) for run in find_runs(options.runs, "metrics.json")]
+    found = find_runs(options.runs, "metrics.json")
+    check_times(options.at, {seconds for run in found for seconds in times(run)})
+    runs = [measured(run, options) for run in found]
     rows, twins = report.make_rows(runs)
     if not rows:
         where, asked = ", ".join(map(str, options.runs)), ", ".join(f"{seconds:g}" for seconds in options.at)
         raise UsageError(f"no run below {where} has kept a checkpoint after {asked} s: train with callbacks=race.")
-    times, known = ({name.partition("/")[i] for run in runs for name in run.metrics} for i in (0, 2))
-    if absent := [f"{seconds:g}" for seconds in options.at if f"{seconds:g} s" not in times]:
-        raise UsageError(f"no run has kept a checkpoint after {absent[0]} s: leave it out of at.")
+    known = {name.partition("/")[2] for run in runs for name in run.metrics}
     if unknown := [metric for metric in options.metrics if metric not in known]:
         raise UsageError(f"no run has {', '.join(unknown)}: choose from {', '.join(sorted(known))}.")
     table = report.tabulate(rows, [column(seconds, metric) for metric in options.metrics for seconds in options.at])

@@ -158,7 +158,7 @@ WRONG = [
     (["resume="], "resume="),
     (["trust=[my_lab]"], "resume=RUN_FOLDER"),
     (["-m", "seed=-1,-2"], "-1"),
-    (["-m", "seed=range(3,3)", "loss=hinge,minimax"], "seed=range(3,3) gives no value, so that nothing would run"),
+    (["-m", "seed=range(3,3)", "loss=hinge,minimax"], "seed=range(3,3) gives no value, so nothing would run"),
     (["-m", "loss=glob(max*)"], "loss=glob(max*) gives no value"),
     (["-m", "data.root=glob(*)", "data=mnist"], "data.root=glob(*) gives no value"),
     (["-m", "data=mnist,gaussian", "data.root=nowhere"], "data.root is not an option of every run in this sweep"),

@@ -126,8 +126,11 @@ def test_another_checkpoint_of_that_name_is_measured_again(script: ModuleType, r
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"metrics": "[fid]"}, r"no run has fid: choose from .*ks"),
-    ({"at": "[2,3]"}, r"no run has kept a checkpoint after 3 s: leave it out of at"),
-    ({"at": "[3]"}, r"no run below .* has kept a checkpoint after 3 s: train with callbacks=race"),
+    ({"at": "[2,3]"}, r"no run keeps a checkpoint after 3 s: give times of at=\[2,5\]"),
+    (
+        {"runs": "other", "at": "[2,3]"},
+        r"no run below .* has kept a checkpoint after 2, 3 s: train with callbacks=race",
+    ),
     ({"at": "[]"}, r"at is \[\]: give a list of numbers above 0"),
     ({"at": "[0]"}, r"at is \[0\.0\]: give a list of numbers above 0"),
     ({"metrics": "[]"}, r"metrics is empty: give names"),
@@ -141,5 +144,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 def test_what_cannot_be_compared_is_one_sentence(
     script: ModuleType, runs: Path, options: dict[str, str], sentence: str
 ) -> None:
+    given = {"runs": "long"} | options
     with pytest.raises(SystemExit, match=rf"^Error: {sentence}.*\.$"):
-        race(script, f"runs={runs / 'long'}", *(f"{name}={value}" for name, value in options.items()))
+        race(script, *(f"{name}={runs / value if name == 'runs' else value}" for name, value in given.items()))

@@ -81,8 +81,8 @@ def test_a_run_of_an_older_version_is_refused_as_such(folder: Path, group: str) 
     del former[group]
     OmegaConf.save(former, path)
     assert refusal(lambda: resume(folder)) == (
-        f"{path} has no {group}: it was written by another version of gan_lightning than {__version__}, so use that "
-        "one to resume the run."
+        f"{path} has no {group}, so it was written by another version of gan_lightning than {__version__}: resume it "
+        "with that version."
     )
 
 
@@ -123,7 +123,9 @@ def test_what_another_option_makes_idle_is_refused_on_resume(folder: Path) -> No
 def test_a_momentum_that_a_schedule_sets_is_refused_on_resume(configure: Configure, tmp_path: Path) -> None:
     folder = write(configure("schedule=goodfellow", "optimizer@generator_optimizer=sgd"), tmp_path / "run")
     for option in ("discriminator_optimizer.betas=[0.9,0.999]", "generator_optimizer.momentum=0.9"):
-        assert "training starts with the momentum, or beta_1" in refusal(lambda line=option: resume(folder, [line]))
+        assert "schedule.momentum sets the initial momentum, or beta_1" in refusal(
+            lambda line=option: resume(folder, [line])
+        )
     assert resume(folder, ["discriminator_optimizer.betas=[0.5,0.99]"]).discriminator_optimizer.betas == [0.5, 0.99]
 
 

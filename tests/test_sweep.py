@@ -44,6 +44,18 @@ def test_a_job_says_which_of_how_many_it_is(
     assert sweep.announcement() == f"2 of {jobs}: {told}"
 
 
+def test_what_is_swept_is_known_in_every_process(tmp_path: Path) -> None:
+    """By the environment: the job of a launcher and another process of a run have only their own options."""
+    begin(tmp_path, ["optimizer@generator_optimizer=sgd,adam", "loss=hinge", "+model.x=choice(1,2)", "seed=range(3)"])
+    task = ["optimizer@generator_optimizer=adam", "loss=hinge", "+model.x=1", "seed=2"]
+    assert sweep.swept(task) == ["optimizer", "model.x", "seed"]
+
+
+def test_nothing_is_swept_without_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(sweep.SHARED)
+    assert sweep.swept(["seed=2"]) == []
+
+
 def test_a_search_has_its_trials(tmp_path: Path) -> None:
     begin(tmp_path, ["model.lr=interval(0,1)"], n_trials=7)
     assert sweep.os.environ[sweep.JOBS] == "7"

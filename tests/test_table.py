@@ -280,7 +280,7 @@ def test_how_near_rows_are_to_the_law(
     assert wrong["ks income"] > 0.3
     assert wrong["correlation"] > 0.5
     assert wrong["share city"] == pytest.approx(0.5, abs=0.01)
-    with pytest.raises(SystemExit, match="n and seed are of the rows that out=FILE writes: leave them out"):
+    with pytest.raises(SystemExit, match="n and seed apply to the rows that out=FILE writes: leave them out"):
         run_script(LAW, f"samples={tmp_path / 'law.csv'}", "n=5")
     with pytest.raises(UsageError, match="There are fewer than 2 samples"):
         LAW.errors(rows[:1])

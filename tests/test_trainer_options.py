@@ -287,6 +287,10 @@ def test_a_least_length_above_the_runs_is_refused(
     assert not list(tmp_path.rglob("*.*"))
 
 
+def test_a_trial_of_a_run_may_be_shorter_than_its_least_length(configure: Configure, tmp_path: Path) -> None:
+    assert watched(configure, tmp_path, "trainer.fast_dev_run=2", "trainer.min_steps=50").steps[-1] == 2
+
+
 def test_a_least_length_of_all_that_the_run_has_is_taken(configure: Configure, tmp_path: Path) -> None:
     options = ("trainer.max_epochs=2", "trainer.min_epochs=2", "trainer.min_steps=40")
     assert watched(configure, tmp_path, *options).steps[-1] == 40
@@ -295,7 +299,9 @@ def test_a_least_length_of_all_that_the_run_has_is_taken(configure: Configure, t
 def test_a_callback_that_draws_more_often_than_batches_end_is_refused(configure: Configure, tmp_path: Path) -> None:
     """Of 5 updates each."""
     pictures = "+callbacks.samples={_target_: gan_lightning.callbacks.samples.SamplePictures, every_n_steps: %d}"
-    says = r"^SamplePictures has every_n_steps=4, but draws after whole batches, of 5 updates: give at least that"
+    says = (
+        r"^SamplePictures has every_n_steps=4, but draws after whole batches, of 5 updates: give at least 5, or start"
+    )
     with pytest.raises(UsageError, match=says):
         watched(configure, tmp_path / "4", pictures % 4)
     assert not list((tmp_path / "4").rglob("*.*"))

@@ -11,7 +11,6 @@ from typing import Any
 
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.utils import get_args_parser
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -46,7 +45,7 @@ from gan_lightning.names import as_typed
 from gan_lightning.objective import objective, worst
 from gan_lightning.options import check_text
 from gan_lightning.resumption import is_same_run, resume
-from gan_lightning.sweep import announcement, record, worst_status
+from gan_lightning.sweep import announcement, record, swept, worst_status
 from gan_lightning.trust import foreign_packages
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -101,9 +100,8 @@ def checked(config: DictConfig, context: HydraConf) -> list[str]:
         check_start(config.start_from)
     with open_dict(config):
         config.choices = choices_of(choices)
-    typed = get_args_parser().parse_args(TYPED).overrides  # of the whole sweep
-    swept = [o.key_or_group for o in parse(typed) if o.is_sweep_override()]
-    check_changes(values, config, partial(typed_option_names, task, CONF), swept)
+    resumes = ["resume"] if context.mode == RunMode.MULTIRUN else []  # a job that was stopped
+    check_changes(values, config, partial(typed_option_names, task, CONF), [*swept(task), *resumes])
     return task
 
 
@@ -121,7 +119,8 @@ def only_show(config: DictConfig, folder: Path, context: HydraConf) -> None:
 def arguments_of(config: DictConfig, folder: Path, typed: list[str]) -> list[str]:
     """The arguments with which Lightning starts the other processes of this run."""
     if config.resume:
-        return [f"resume={quoted_path(folder)}", f"trust=[{','.join(foreign_packages(config))}]"]
+        accepted = [f"changed_data={config.changed_data}"]
+        return [f"resume={quoted_path(folder)}", f"trust=[{','.join(foreign_packages(config))}]", *accepted]
     return [*typed, f"hydra.run.dir={quoted_path(folder)}"]
 
 
