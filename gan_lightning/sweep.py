@@ -51,17 +51,18 @@ def announcement() -> str:
 
 def differing(options: Sequence[str]) -> list[str]:
     """The options of a job that its sweep's jobs do not share; all options if there are none."""
-    shared = os.environ.get(SHARED, "").split()
-    return [line for line in options if key_of(line) not in shared] or list(options)
+    return _not_shared(options) or list(options)
 
 
 def swept(options: Sequence[str]) -> list[str]:
     """The names of the options that the jobs of a sweep do not share, in whatever process; none without a sweep."""
-    if SHARED not in os.environ:
-        return []
-    shared = os.environ[SHARED].split()
-    others = [line for line in options if key_of(line) not in shared]
+    others = _not_shared(options) if SHARED in os.environ else []
     return [override.key_or_group for override in OverridesParser.create().parse_overrides(others)]
+
+
+def _not_shared(options: Sequence[str]) -> list[str]:
+    shared = os.environ.get(SHARED, "").split()
+    return [line for line in options if key_of(line) not in shared]
 
 
 def key_of(override: str) -> str:
