@@ -96,6 +96,9 @@ class Regularizer(nn.Module):
         super().__init__()
         self.weight = weight
         self.interval = interval
+        kind = type(self)
+        is_own = kind.penalty is not Regularizer.penalty or kind.forward is not Regularizer.forward
+        self._penalizes = is_own or kind.after_step is Regularizer.after_step
         check_values(self, interval=SIZE)
         if not isinstance(weight, Ramp):
             check_values(self, weight=NOT_NEGATIVE)
@@ -113,8 +116,11 @@ class Regularizer(nn.Module):
             )
 
     def is_due(self, update: int) -> bool:
-        """Whether the penalty applies to the player's update number ``update``, from 0; a function of it alone."""
-        return update % self.interval == 0
+        """Whether the penalty applies to the player's update number ``update``, from 0; a function of it alone.
+
+        Never for a subclass that defines ``after_step`` alone.
+        """
+        return self._penalizes and update % self.interval == 0
 
     def forward(self, critic: CriticPass) -> Tensor:
         """The weighted penalty, per sample or for the batch."""
@@ -194,9 +200,6 @@ class WeightClipping(Regularizer):
         if limit <= 0:
             raise UsageError(f"WeightClipping's limit is {limit}: give a number above 0.")
         self.limit = limit
-
-    def is_due(self, update: int) -> bool:
-        return False
 
     @torch.no_grad()
     def after_step(self, weights: Sequence[Tensor]) -> None:

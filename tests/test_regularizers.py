@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import pytest
@@ -278,3 +278,16 @@ def test_a_limit_of_nothing_is_refused() -> None:
 def test_a_regularizer_without_a_penalty_says_so() -> None:
     with pytest.raises(TypeError, match="Regularizer must define its penalty"):
         Regularizer(1.0)(critic_pass(Smooth(2), *batches(2, 2)))
+
+
+def test_a_regularizer_may_define_what_follows_a_step_alone() -> None:
+    class Rounding(Regularizer):
+        def after_step(self, weights: Sequence[Tensor]) -> None:
+            for weight in weights:
+                weight.data.mul_(8).round_().div_(8)
+
+    gan = small_gan(regularizers={"rounding": Rounding(0.0)})
+    fit(gan, GivenData(torch.randn(4, 8, 2, dtype=torch.double), 8), 2)
+    weights = torch.cat([weight.flatten() for weight in gan.game.discriminator.parameters()])
+    assert weights.unique().numel() > 1
+    assert (8 * weights).frac().eq(0).all()
