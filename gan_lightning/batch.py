@@ -19,6 +19,11 @@ class Batch(NamedTuple):
     y: Tensor | None = None
     z: Tensor | None = None
 
+    @property
+    def samples(self) -> Tensor:
+        """x, or the part of it that is no latent."""
+        return self.x
+
 
 class Rounds(NamedTuple):
     """Whole training rounds: x (rounds, critic_steps, accumulate_grad_batches, N, *sample_shape), and y likewise."""

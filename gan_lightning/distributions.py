@@ -121,6 +121,15 @@ def has_cumulative(distribution: Distribution) -> bool:
     return True
 
 
+def has_density(distribution: Distribution) -> bool:
+    """Whether torch implements the density of this one-dimensional distribution."""
+    try:
+        density(distribution, torch.zeros(1))
+    except NotImplementedError:
+        return False
+    return True
+
+
 def density(distribution: Distribution, x: Tensor) -> Tensor:
     """p(x) at points x (N,); 0 outside the support."""
     points = x.view(-1, *distribution.event_shape)

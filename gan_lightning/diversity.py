@@ -54,9 +54,9 @@ class ModeSeeking(DiversityTerm):
         self.by_label = is_conditional(game.get_submodule("generator"))
 
     def penalty(self, critic: CriticPass) -> Tensor:
-        x, y, z = critic.fake
+        _, y, z = critic.fake
         assert z is not None
-        x = x.flatten(1).to(z.dtype)  # G's output may be in half precision
+        x = critic.fake.samples.flatten(1).to(z.dtype)  # G's output may be in half precision
         first, second, are_alike = pairs(len(x), y if self.by_label else None, x.device)
         apart, latent = (((v[first] - v[second]).abs().mean(1) * are_alike).sum() for v in (x, z))
         ratio = apart / latent.clamp(min=torch.finfo(z.dtype).tiny)

@@ -3,6 +3,7 @@
 import csv
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -391,9 +392,25 @@ def _is_begun(path: Path, run: Path) -> bool:
     return True
 
 
+def by_name(loggers: Iterable[Logger]) -> dict[str, Logger]:
+    """Loggers by the name of their class, followed by 2, 3, ... from the second of a class on."""
+    named: dict[str, Logger] = {}
+    counts: Counter[str] = Counter()
+    for logger in loggers:
+        name = type(logger).__name__
+        counts[name] += 1
+        named[name if counts[name] == 1 else f"{name}{counts[name]}"] = logger
+    return named
+
+
+def versions(loggers: Iterable[Logger]) -> dict[str, Any]:
+    """The loggers' versions, by name."""
+    return {name: logger.version for name, logger in by_name(loggers).items()}
+
+
 def marks(loggers: Iterable[Logger]) -> dict[str, Any]:
-    """The present extent of the loggers' files, by name of the logger."""
-    return {type(logger).__name__: logger.mark() for logger in loggers if isinstance(logger, EventFile | CSVFile)}
+    """The present extent of the loggers' files, by name."""
+    return {name: logger.mark() for name, logger in by_name(loggers).items() if isinstance(logger, EventFile | CSVFile)}
 
 
 def go_on(loggers: Iterable[Logger], saved: Mapping[str, Any], was_done: bool = False) -> None:
@@ -402,13 +419,12 @@ def go_on(loggers: Iterable[Logger], saved: Mapping[str, Any], was_done: bool = 
     What a finished run wrote after its last checkpoint is kept.
     """
     state = saved.get("callbacks", {}).get("HyperParameters", {})
-    step, versions, known = saved.get("global_step", -1), state.get("versions", {}), state.get("marks", {})
-    for logger in loggers:
-        name = type(logger).__name__
+    step, known_as, known = saved.get("global_step", -1), state.get("versions", {}), state.get("marks", {})
+    for name, logger in by_name(loggers).items():
         if isinstance(logger, EventFile | CSVFile):
-            logger.go_on(step, versions.get(name), None if was_done else known.get(name))
+            logger.go_on(step, known_as.get(name), None if was_done else known.get(name))
         elif isinstance(logger, WandbRun | MLflowRun):
-            logger.go_on(step, versions.get(name))
+            logger.go_on(step, known_as.get(name))
 
 
 def log_picture(loggers: Iterable[Logger], name: str, picture: Tensor, encoded: bytes, step: int) -> None:
@@ -424,10 +440,14 @@ def log_picture(loggers: Iterable[Logger], name: str, picture: Tensor, encoded: 
 
 
 def show_histograms(loggers: Iterable[Logger], values: Callable[[], Mapping[str, Tensor]], step: int) -> None:
-    """Log values by name as histograms to TensorBoard; ``values`` is called only if there is one."""
+    """Log values by name as histograms to TensorBoard, unless a value is not finite.
+
+    ``values`` is called only if there is such a logger.
+    """
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
-            for name, tensor in values().items():
+            finite = {name: tensor for name, tensor in values().items() if tensor.isfinite().all()}
+            for name, tensor in finite.items():
                 logger.experiment.add_histogram(name, tensor, step, bins=64)
 
 

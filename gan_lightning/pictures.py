@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from gan_lightning.distributions import GaussianMixture, density, extent
+from gan_lightning.distributions import GaussianMixture, density, extent, has_density
 from gan_lightning.figures import Plot, above, blank, outward, rasterize
 from gan_lightning.files import written_aside
 from gan_lightning.pixels import in_color
@@ -59,6 +59,8 @@ def draw(
     points = samples.reshape(len(samples), -1)
     reference = None if reference is None else reference.reshape(len(reference), -1)
     if points.shape[1] == 1:
+        if distribution is not None and not has_density(distribution):
+            reference, distribution = true_samples(distribution), None
         return histogram(points, distribution, reference)
     if points.shape[1] == 2 or isinstance(distribution, GaussianMixture):
         return rasterize(scatter(points, distribution, labels, reference))
@@ -98,7 +100,7 @@ def histogram(samples: Tensor, distribution: Distribution | None = None, referen
         top = p.nan_to_num(posinf=0.0).max().item()  # a density may have a pole
     elif reference is not None:
         low, high = min(low, reference.min().item()), max(high, reference.max().item())
-    limits = outward(low, high) if low < high else (low - 0.5, low + 0.5)
+    limits = outward(*divisible(low, high))
     if distribution is None and reference is not None:
         top = _set_shares(outline, reference, HISTOGRAM_BINS // 2, limits)
     top = max(top, _set_shares(bars, samples, HISTOGRAM_BINS, limits))
@@ -127,7 +129,7 @@ def _histogram(has_truth: bool, has_reference: bool) -> tuple[Plot, Any, Any, An
 def true_samples(distribution: Distribution) -> Tensor:
     """2,500 samples (2500, d), always the same."""
     with own_stream(0):
-        return distribution.sample(torch.Size([SCATTERED])).flatten(1)
+        return distribution.sample(torch.Size([SCATTERED])).reshape(SCATTERED, -1)
 
 
 def scatter(
@@ -191,7 +193,7 @@ def marginals(samples: Tensor, reference: Tensor | None = None, names: Sequence[
     figure.subplots_adjust(left=0.4 / k, right=1 - 0.1 / k, bottom=0.35 / k, top=1 - 0.05 / k, wspace=0.3, hspace=0.3)
     both = samples if reference is None else torch.cat([samples, reference])
     lows, highs = both.amin(0).tolist(), both.amax(0).tolist()
-    named = [*names, *(f"$x_{{{i + 1}}}$" for i in range(len(names), k))]
+    named = [*(name.replace("$", r"\$") for name in names), *(f"$x_{{{i + 1}}}$" for i in range(len(names), k))]
     for row in range(k):
         for column in range(row + 1):
             axes = figure.add_subplot(k, k, row * k + column + 1)

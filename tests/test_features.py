@@ -15,6 +15,7 @@ from gan_lightning.cache import digest_of
 from gan_lightning.data.folder import ImageFolder
 from gan_lightning.data.images import ImageData
 from gan_lightning.data.torchvision import MNIST
+from gan_lightning.errors import UsageError
 from gan_lightning.metrics import features
 from gan_lightning.metrics.features import Classifier, Features, inception_features, own_features, train_classifier
 from gan_lightning.pixels import from_bytes
@@ -391,4 +392,12 @@ def test_a_folder_without_subfolders_has_no_features_of_its_own(folders: Path) -
     data = folder(folders, "flat", validation_samples=10)
     data.root = folders / "train" / "along"
     with pytest.raises(ValueError, match=r"data\.features=own trains a classifier .* there are 0: give a data\.root"):
+        ready(data)
+
+
+def test_a_few_held_out_images_are_refused_wherever_the_number_comes_from(tmp_path: Path) -> None:
+    """evaluate.py takes what there is, without an option that could be refused."""
+    data = striped(tmp_path)
+    data.validation_samples = 5
+    with pytest.raises(UsageError, match=r"^There are 5 held-out images: image metrics need at least 10\.$"):
         ready(data)

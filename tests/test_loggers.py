@@ -1,6 +1,7 @@
 """What each logger holds of a run, read back from its own files."""
 
 import csv
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -24,7 +25,7 @@ from gan_lightning import resumption
 from gan_lightning.build import build_loggers
 from gan_lightning.config import check, explain, options_of
 from gan_lightning.errors import UsageError
-from gan_lightning.loggers import CSVFile, EventFile, claim, log_picture
+from gan_lightning.loggers import CSVFile, EventFile, claim, log_picture, show_histograms
 from gan_lightning.training import train
 
 Configure = Callable[..., DictConfig]
@@ -386,3 +387,29 @@ def test_of_two_runs_that_begin_at_once_one_has_the_folder(tmp_path: Path) -> No
     assert list(runs[1].iterdir()) == []
     with pytest.raises(UsageError, match=r"save_dir=/dev/null/x cannot be written \(not a directory\): choose another"):
         claim([CSVFile("/dev/null/x")], runs[1], is_new=True)
+
+
+def test_two_loggers_of_one_kind_both_continue(configure: Configure, tmp_path: Path) -> None:
+    """After a kill, each keeps what its own files had at the checkpoint."""
+    second = f"{{_target_: gan_lightning.loggers.EventFile, save_dir: {tmp_path / 'second'}}}"
+    third = f"{{_target_: gan_lightning.loggers.CSVFile, save_dir: {tmp_path / 'third'}}}"
+    options = ("logger=[tensorboard,csv]", f"+logger.second={second}", f"+logger.third={third}")
+    train(configure(*TINY, *options, "trainer.max_steps=10"), tmp_path / "run")
+    with (tmp_path / "third" / "metrics.csv").open("a") as file:
+        file.write(",".join("9" for _ in of_csv(tmp_path / "third")) + ",10\n")
+    (tmp_path / "run" / "metrics.json").unlink()
+    train(resumption.resume(str(tmp_path / "run"), ["trainer.max_steps=20"]), tmp_path / "run")
+    every = [of_tensorboard(tmp_path / name) for name in ("run", "second")]
+    every += [of_csv(tmp_path / name) for name in ("run", "third")]
+    for curves in every:
+        assert list(curves["loss/generator"]) == [5, 10, 15, 20]
+        assert curves["loss/generator"] == pytest.approx(every[0]["loss/generator"])
+
+
+def test_histograms_of_what_is_not_finite_are_left_out(tmp_path: Path) -> None:
+    logger = EventFile(tmp_path)
+    values = {"outputs/real": torch.tensor([1.0, math.inf]), "outputs/fake": torch.tensor([1.0, 2.0])}
+    show_histograms([logger], lambda: values, 3)
+    logger.finalize("success")
+    tags = EventAccumulator(str(tmp_path)).Reload().Tags()["histograms"]
+    assert tags == ["outputs/fake"]

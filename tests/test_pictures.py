@@ -16,8 +16,8 @@ from gan_lightning.data.bits import EvenIntegers
 from gan_lightning.data.loader import RealData
 from gan_lightning.data.synthetic import Synthetic
 from gan_lightning.distributions import GaussianMixture, gaussian, grid, ring
-from gan_lightning.figures import above
-from gan_lightning.pictures import image_grid, scatter, write_png
+from gan_lightning.figures import above, rasterize
+from gan_lightning.pictures import histogram, image_grid, marginals, scatter, write_png
 
 
 def points(distribution: GaussianMixture | None) -> RealData:
@@ -191,3 +191,18 @@ def test_all_classes_have_colors_of_their_own() -> None:
     points.update_scalarmappable()
     colors = points.get_facecolor()[:, :3]
     assert min(abs(colors[i] - colors[k]).max() for i in range(8) for k in range(i)) > 0.2
+
+
+def test_names_of_columns_are_no_formulas() -> None:
+    """Two dollar signs would begin and end one."""
+    names = ["Profit $ (% of sales $)", "a ($) / b ($)", "c"]
+    plain = marginals(torch.randn(50, 3), names=names)
+    rasterize(plain)
+    shown = [axes.get_xlabel() for axes in plain.axes if axes.get_xlabel()]
+    assert [label.replace(r"\$", "$") for label in shown] == names
+
+
+def test_a_column_of_large_numbers_has_a_histogram() -> None:
+    """A few units apart, where floats are 128 apart."""
+    samples = 1e18 + torch.arange(500.0, dtype=torch.double)[:, None] / 10
+    assert histogram(samples, reference=samples).shape[0] == 3

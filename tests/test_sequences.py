@@ -2,7 +2,9 @@
 
 import json
 import math
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from test_arrays import SMALL, all_of_a_run, run_script
 
 from gan_lightning.batch import Batch
 from gan_lightning.checkpoints import load
-from gan_lightning.data.sines import SineWaves
+from gan_lightning.data.sines import Sines, SineWaves
 from gan_lightning.errors import UsageError
 from gan_lightning.metrics.sines import SineFit, fit_sines, uniform_ks
 from gan_lightning.networks.sequence import Discriminator, Generator
@@ -111,3 +113,23 @@ def test_sequences_of_an_array_are_standardized_by_channel(tmp_path: Path) -> No
     _, samples = all_of_a_run(tmp_path / "x.npy", *options, "model.generator.width=4", "model.discriminator.width=4")
     assert samples["samples"].shape == (9, 12, 2)
     assert np.abs(samples["samples"].mean((0, 1)) - x.mean((0, 1)))[1] < 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            {"amplitudes": (-1.0, 1.0)},
+            "data.amplitudes is [-1.0, 1.0]: give two numbers in ascending order",
+        ),
+        ({"frequencies": (-5.0, -1.0)}, "give two frequencies in ascending order, from 0.1 to 15"),
+        ({"frequencies": (0.05, 1.0)}, "data.frequencies is [0.05, 1.0] and data.steps 30: give two frequencies"),
+        (
+            {"steps": 8},
+            "data.frequencies is [1.0, 5.0] and data.steps 8: give two frequencies in",
+        ),
+    ],
+)
+def test_sines_whose_parameters_cannot_be_measured_are_refused(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(sentence)):
+        Sines(16, rounds_per_epoch=1, validation_samples=10, **options)

@@ -463,11 +463,12 @@ def test_an_error_of_ones_own_callback_keeps_its_kind(configure: Configure, tmp_
         train(configure(*TINY), tmp_path, [Broken()])
 
 
+@pytest.mark.parametrize(("limit", "steps"), [("{seconds: 0}", 0), ("{microseconds: 1}", 1)])
 def test_a_run_that_ran_out_of_time_says_so(
-    configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str], limit: str, steps: int
 ) -> None:
-    watch = watched(configure, tmp_path, "trainer.max_time={seconds: 0}", "trainer.max_epochs=9")
-    assert watch.steps == []
+    watch = watched(configure, tmp_path, f"trainer.max_time={limit}", "trainer.max_epochs=9")
+    assert len(watch.steps) == steps
     assert capsys.readouterr().out.startswith("Stopped by trainer.max_time.\n")
 
 

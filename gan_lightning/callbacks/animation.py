@@ -5,6 +5,7 @@ from pathlib import Path
 from lightning import Callback, LightningModule, Trainer
 from PIL import Image
 
+from gan_lightning.checks import POSITIVE, SIZE, check_values
 from gan_lightning.files import spared, written_aside
 
 
@@ -14,6 +15,7 @@ class Animation(Callback):
     def __init__(self, frames: int = 60, seconds: float = 6.0) -> None:
         self.frames = frames
         self.seconds = seconds
+        check_values(self, frames=SIZE, seconds=POSITIVE)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         run = Path(trainer.default_root_dir)

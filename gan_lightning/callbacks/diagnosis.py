@@ -1,9 +1,11 @@
 """Warn of two failures that the losses alone do not show."""
 
+import math
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
+from gan_lightning.checks import SIZE, check_values
 from gan_lightning.errors import warn
 from gan_lightning.gan import GAN
 
@@ -26,6 +28,7 @@ class Diagnosis(Callback):
 
     def __init__(self, lines: int = 20) -> None:
         self.lines = lines
+        check_values(self, lines=SIZE)
         self._line = -1
         self._perfect = 0
         self._largest = 0.0
@@ -41,7 +44,8 @@ class Diagnosis(Callback):
         accuracy = module.log_line["discriminator/accuracy"]
         gradient = module.log_line["gradient_norm/generator"]
         self._perfect = self._perfect + 1 if accuracy >= PERFECT else 0
-        self._largest = max(self._largest, gradient)
+        if math.isfinite(gradient):  # not where a gradient scaler skips the step
+            self._largest = max(self._largest, gradient)
         if self._perfect == self.lines:
             self._tell(f"The discriminator has been right on {accuracy:.1%} of samples for {self.lines} log lines")
         if accuracy >= CONFIDENT and gradient < VANISHED * self._largest:

@@ -5,7 +5,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 
-from gan_lightning.loggers import log_options, marks, show_hparams
+from gan_lightning.loggers import log_options, marks, show_hparams, versions
 
 
 class HyperParameters(Callback):
@@ -34,8 +34,7 @@ class HyperParameters(Callback):
             self._show(trainer, ["loss/generator"])  # else a validation follows, if there was none
 
     def state_dict(self) -> dict[str, Any]:
-        versions = {type(logger).__name__: logger.version for logger in self._loggers}
-        state = {"options": self.options, "are_shown": self._are_shown, "versions": versions}
+        state = {"options": self.options, "are_shown": self._are_shown, "versions": versions(self._loggers)}
         return state | {"marks": marks(self._loggers)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from gan_lightning.batch import Batch
 from gan_lightning.callbacks.periodic import Periodic, show
-from gan_lightning.distributions import density, extent
+from gan_lightning.checks import check_values, whole
+from gan_lightning.distributions import density, extent, has_density
 from gan_lightning.figures import Plot, outward
 from gan_lightning.game import evaluating
 from gan_lightning.gan import GAN
@@ -32,6 +33,7 @@ class OptimalDiscriminator(Periodic):
     def __init__(self, every_n_steps: int = 500, samples: int = 10_000) -> None:
         super().__init__(every_n_steps)
         self.samples = samples
+        check_values(self, samples=whole(2))
 
     def draw(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, GAN)
@@ -39,7 +41,9 @@ class OptimalDiscriminator(Periodic):
         distribution = getattr(data, "distribution", None)
         game = module.game
         judges_samples = not game.is_conditional and not game.judges_pairs and game.packing == 1
-        if distribution is None or data.sample_shape != (1,) or not (game.loss.is_probability and judges_samples):
+        if distribution is None or data.sample_shape != (1,) or not has_density(distribution):
+            return
+        if not (game.loss.is_probability and judges_samples):
             return
         noise = torch.Generator(module.device).manual_seed(trainer.global_step)
         generated = module.sample(self.samples, noise, raw=True).float().cpu().flatten()

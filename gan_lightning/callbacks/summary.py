@@ -95,7 +95,8 @@ def why_stopped(trainer: Trainer) -> str:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, EarlyStopping) and callback.stopping_reason_message:
             return f"Stopped early: {callback.stopping_reason_message.removesuffix(' Signaling Trainer to stop.')}"
-        if isinstance(callback, Timer) and callback.time_remaining() == 0:
+        left = callback.time_remaining() if isinstance(callback, Timer) else None
+        if left is not None and left <= 0:
             return "Stopped by trainer.max_time."
         if isinstance(callback, Clock) and callback.is_over:
             return f"Stopped by callbacks.clock after {callback.seconds:.1f} s of training."

@@ -163,7 +163,7 @@ def rank(rivals: list[Cell], metric: str) -> None:
 
 def arrow(metric: str) -> str:
     """The direction that is better, if known."""
-    return ARROWS.get(metric.rpartition("/")[2], "")
+    return ARROWS.get(metric.removeprefix("val/"), "")
 
 
 def mean_and_error(sample: Sample) -> str:

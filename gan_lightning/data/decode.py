@@ -56,8 +56,7 @@ def read_image(path: Path, sample_shape: tuple[int, ...], fit: Fit = "crop", dep
             if depth == 8:
                 pixels = np.array(fitted(decoded(path, channels, crop), sides, fit)).reshape(*sides, channels)
             else:
-                bands = (fitted(Image.fromarray(band), sides, fit) for band in deep(path, channels, crop))
-                pixels = np.stack([np.asarray(band) for band in bands], axis=2).clip(0, 1)  # the filter overshoots
+                pixels = _fitted_bands(deep(path, channels, crop), sides, fit)
     except Exception as error:  # Pillow's decoders raise anything from struct.error to MemoryError
         raise UsageError(f"{named(path)} is not a readable image ({_reason(error)}): remove it{SKIP}.") from error
     if depth == 16:
@@ -193,16 +192,37 @@ def _whole(image: Image.Image) -> Image.Image:
     return image
 
 
+def _scaled_size(size: tuple[int, int], sides: Sequence[int], fit: Fit) -> tuple[int, int]:
+    """The (width, height) that an image of this (width, height) is scaled to."""
+    height, width = sides
+    is_slimmer = size[0] * height <= size[1] * width
+    if fit == "stretch":
+        return width, height
+    if is_slimmer == (fit == "crop"):
+        return width, max(1, round(size[1] * width / size[0]))
+    return max(1, round(size[0] * height / size[1])), height
+
+
+def _fitted_bands(bands: np.ndarray, sides: Sequence[int], fit: Fit) -> np.ndarray:
+    """Fit floats in [0, 1], (channels, height, width), to (*sides, channels).
+
+    Scaling weights colors by alpha, as Pillow does for bytes: those of transparent pixels must not show.
+    """
+    size = bands.shape[:0:-1]
+    is_weighted = len(bands) in (2, 4) and _scaled_size(size, sides, fit) != size
+    if is_weighted:
+        bands = np.concatenate([bands[:-1] * bands[-1:], bands[-1:]])
+    pixels = np.stack([np.asarray(fitted(Image.fromarray(band), sides, fit)) for band in bands], axis=2)
+    if is_weighted:
+        color, alpha = pixels[..., :-1], pixels[..., -1:]
+        pixels = np.concatenate([np.divide(color, alpha, out=np.zeros_like(color), where=alpha > 0), alpha], axis=2)
+    return pixels.clip(0, 1)  # the filter overshoots
+
+
 def fitted(image: Image.Image, sides: Sequence[int], fit: Fit) -> Image.Image:
     """Scale an image to cover, fit into, or equal ``sides`` (height, width), then crop or pad it to this size."""
     height, width = sides
-    is_slimmer = image.width * height <= image.height * width
-    if fit == "stretch":
-        size = width, height
-    elif is_slimmer == (fit == "crop"):
-        size = width, max(1, round(image.height * width / image.width))
-    else:
-        size = max(1, round(image.width * height / image.height)), height
+    size = _scaled_size(image.size, sides, fit)
     if image.size != size:
         image = image.resize(size, Image.Resampling.LANCZOS)
     left, top = (size[0] - width) // 2, (size[1] - height) // 2

@@ -21,7 +21,7 @@ from gan_lightning.data.listing import IMAGE_ENDINGS, list_images
 from gan_lightning.errors import UsageError
 from gan_lightning.pixels import DEPTHS, Depth
 
-VERSION = 2  # of the decoding; part of the cache key
+VERSION = 3  # of the decoding; part of the cache key
 
 
 def check_apart(root: Path, held_out: Path | None) -> None:

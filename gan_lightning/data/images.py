@@ -174,6 +174,13 @@ class ImageData(RealData):
         return apply(lambda tensor: tensor[: self.validation_samples], images)
 
     def _feature_network(self) -> Features:
+        """The network whose features the held-out images are compared by.
+
+        Raises:
+            UsageError: there are too few of these, or it cannot be had.
+        """
+        if (n := len(self._held_out.x)) < FEWEST_HELD_OUT:
+            raise UsageError(f"There are {n} held-out images: image metrics need at least {FEWEST_HELD_OUT}.")
         if self.features == "inception":
             return inception_features(self.inception_weights)
         assert self.trainer is not None

@@ -9,7 +9,8 @@ from torch.distributions import Distribution
 from torchmetrics import Metric
 
 from gan_lightning.data.synthetic import Synthetic
-from gan_lightning.metrics.sines import SineFit
+from gan_lightning.errors import UsageError
+from gan_lightning.metrics.sines import SLOWEST, SineFit
 
 
 class SineWaves(Distribution):
@@ -44,6 +45,14 @@ class Sines(Synthetic):
         frequencies: tuple[float, float] = (1.0, 5.0),
         **options: Any,
     ) -> None:
+        if not 0 <= amplitudes[0] <= amplitudes[1]:
+            raise UsageError(f"data.amplitudes is {list(amplitudes)}: give two numbers in ascending order, at least 0.")
+        if not SLOWEST <= frequencies[0] <= frequencies[1] <= steps / 2:
+            raise UsageError(
+                f"data.frequencies is {list(frequencies)} and data.steps {steps}: give two frequencies in ascending "
+                f"order, from {SLOWEST} to {steps / 2:g}, half the number of steps, above which sampled sines are "
+                "ambiguous."
+            )
         waves = SineWaves(steps, *((low, high) for low, high in (amplitudes, frequencies)))
         super().__init__(waves, batch_size, **options)
         self.waves = waves

@@ -175,6 +175,7 @@ def sample_from(distribution: Distribution, n: int, seed: int) -> Batch:
     """Draw n samples with their modes from their own stream; the global random state is unchanged."""
     with own_stream(seed):
         if has_modes(distribution):
-            return Batch(*distribution.sample_with_modes((n,)))
+            x, y = distribution.sample_with_modes((n,))
+            return Batch(x.float(), y)
         samples = distribution.sample(Size([n]))
     return Batch(samples.view(n, *distribution.event_shape or (1,)).float())

@@ -16,6 +16,11 @@ from gan_lightning.pixels import as_bytes
 class Pair(Batch):
     """Samples and latents concatenated to one vector x, (N, features + latent_size)."""
 
+    @property
+    def samples(self) -> Tensor:
+        assert self.z is not None
+        return self.x[:, : -self.z.shape[1]]
+
 
 class BiGAN(Game):
     """An encoder E, (N, *sample_shape) to (N, latent_size), trains with G; at the optimum it inverts G (theorem 2).

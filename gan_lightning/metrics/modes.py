@@ -9,8 +9,10 @@ from torchmetrics import Metric
 from gan_lightning.batch import Batch
 from gan_lightning.distributions import GaussianMixture
 from gan_lightning.metrics.distribution import jensen_shannon
+from gan_lightning.streams import own_stream
 
 HIGH_QUALITY_RADIUS = 3.0  # in standard deviations of the mode
+DRAWN, BLOCK = 100_000, 10_000  # samples that estimate the true shares, and those at a time
 
 
 def nearest_mode(samples: Tensor, modes: Tensor) -> tuple[Tensor, Tensor]:
@@ -18,6 +20,27 @@ def nearest_mode(samples: Tensor, modes: Tensor) -> tuple[Tensor, Tensor]:
     distance = torch.cdist(samples, modes, compute_mode="donot_use_mm_for_euclid_dist")
     nearest = distance.min(1)
     return nearest.values, nearest.indices
+
+
+def true_shares(distribution: GaussianMixture) -> Tensor:
+    """P(nearest mode is k, and whether it is within three standard deviations), (K, 2), outside first.
+
+    From the weights if the modes are apart, since then a component's samples are nearest to its own mode; otherwise
+    from 100,000 samples.
+    """
+    modes, scales, weights = distribution.modes, distribution.scales, distribution.mixture_distribution.probs
+    if len(modes) == 1 or are_apart(distribution):
+        inside = _within(modes.shape[1]).to(weights)
+        return weights[:, None] * torch.stack([1 - inside, inside])
+    with own_stream(0):
+        samples = distribution.sample(torch.Size([DRAWN])).flatten(1)
+    counts = torch.zeros(2 * len(modes), dtype=torch.long)
+    for block in samples.to(modes.dtype).split(BLOCK):
+        distance, mode = nearest_mode(block, modes)
+        is_inside = distance < HIGH_QUALITY_RADIUS * scales[mode]
+        counts += torch.bincount(2 * mode + is_inside, minlength=len(counts))
+    shares = (counts + 1) / (counts + 1).sum()  # none is 0, though none of the samples may be there
+    return shares.view(-1, 2).to(weights)
 
 
 class _PerMode(Metric):
@@ -34,7 +57,6 @@ class _PerMode(Metric):
         super().__init__()
         self.register_buffer("modes", distribution.modes.clone(), persistent=False)
         self.register_buffer("scales", distribution.scales.clone(), persistent=False)
-        self.register_buffer("weights", distribution.mixture_distribution.probs.clone(), persistent=False)
         zeros = torch.zeros(len(distribution.modes), dtype=torch.long)
         self.add_state("assigned", default=zeros.clone(), dist_reduce_fx="sum")
         self.add_state("high_quality", default=zeros.clone(), dist_reduce_fx="sum")
@@ -60,22 +82,34 @@ class HighQuality(_PerMode):
         return self.high_quality.sum() / self.assigned.sum()
 
 
-class ReverseKL(_PerMode):
-    """KL(q | w) of the shares q of samples nearest to each mode and the weights w; about (K-1)/2N if perfect."""
+class _Shares(_PerMode):
+    """Compares with ``true_shares``."""
+
+    true: Tensor
+
+    def __init__(self, distribution: GaussianMixture) -> None:
+        super().__init__(distribution)
+        self.register_buffer("true", true_shares(distribution), persistent=False)
+
+
+class ReverseKL(_Shares):
+    """KL(q | p) of the shares q of samples nearest to each mode and the true p; about (K-1)/2N if perfect.
+
+    p are the mixture's weights if its modes are apart.
+    """
 
     def compute(self) -> Tensor:
-        share = self.assigned / self.assigned.sum()
-        return torch.special.xlogy(share, share / self.weights).sum()
+        return _kl(self.assigned / self.assigned.sum(), self.true.sum(1))
 
 
-class ReverseKLHighQuality(_PerMode):
-    """KL(q | w) over high-quality samples only, as in PacGAN's code; its maximum if there is none."""
+class ReverseKLHighQuality(_Shares):
+    """KL(q | p) over high-quality samples only, as in PacGAN's code; its maximum if there is none."""
 
     def compute(self) -> Tensor:
+        true = self.true[:, 1] / self.true[:, 1].sum()
         if not self.high_quality.sum():
-            return -self.weights.min().log()
-        share = self.high_quality / self.high_quality.sum()
-        return torch.special.xlogy(share, share / self.weights).sum()
+            return -true.min().log()
+        return _kl(self.high_quality / self.high_quality.sum(), true)
 
 
 class Width(_PerMode):
@@ -113,6 +147,10 @@ class Width(_PerMode):
 def are_apart(distribution: GaussianMixture) -> bool:
     """Whether high-quality samples belong to one mode only: the centers are six standard deviations apart."""
     return bool(torch.pdist(distribution.modes.double()).min() >= 2 * HIGH_QUALITY_RADIUS * distribution.scales.max())
+
+
+def _kl(share: Tensor, true: Tensor) -> Tensor:
+    return torch.special.xlogy(share, share / true).sum()
 
 
 def _within(d: int) -> Tensor:
@@ -170,11 +208,9 @@ class ByClass(Metric):
         }
 
 
-class ModesJensenShannon(_PerMode):
+class ModesJensenShannon(_Shares):
     """JSD in nats over the cells {nearest to mode k, high quality or not}, a lower bound on that of the densities."""
 
     def compute(self) -> Tensor:
-        inside = _within(self.modes.shape[1]).to(self.weights)
-        true = torch.cat([inside * self.weights, (1 - inside) * self.weights])
-        generated = torch.cat([self.high_quality, self.assigned - self.high_quality]) / self.assigned.sum()
-        return jensen_shannon(true, generated)
+        generated = torch.stack([self.assigned - self.high_quality, self.high_quality], 1) / self.assigned.sum()
+        return jensen_shannon(self.true.flatten(), generated.flatten())

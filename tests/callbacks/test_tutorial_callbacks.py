@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -32,7 +33,7 @@ from gan_lightning.callbacks.samples import SamplePictures
 from gan_lightning.data.bits import EvenIntegers
 from gan_lightning.data.synthetic import Synthetic
 from gan_lightning.distributions import GaussianMixture, gaussian, mixture
-from gan_lightning.errors import Diverged
+from gan_lightning.errors import Diverged, UsageError
 from gan_lightning.game import Game
 from gan_lightning.games.san import SAN
 from gan_lightning.gan import GAN
@@ -544,3 +545,24 @@ def test_a_diverged_generator_is_left_to_the_log(tmp_path: Path) -> None:
             gan, line_data(gaussian()), 10, callbacks=callbacks, default_root_dir=tmp_path, log_every_n_steps=5, **QUIET
         )
     assert not list(tmp_path.rglob("*.png"))
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: Animation(frames=0), "frames is 0: give a whole number, at least 1."),
+        (lambda: Animation(seconds=0.0), "seconds is 0.0: give a number above 0."),
+        (lambda: Diagnosis(lines=0), "lines is 0: give a whole number, at least 1."),
+        (lambda: OptimalDiscriminator(samples=1), "samples is 1: give a whole number, at least 2."),
+    ],
+)
+def test_numbers_that_nothing_can_be_made_of_are_refused(make: Callable[[], Callback], sentence: str) -> None:
+    with pytest.raises(UsageError, match=f"^{re.escape(sentence)}$"):
+        make()
+
+
+def test_a_step_that_a_gradient_scaler_skips_is_no_measure_of_later_gradients() -> None:
+    diagnosis, gan = Diagnosis(), small_gan()
+    for step, gradient in enumerate((math.inf, 1.0)):
+        gan.log_step, gan.log_line = step, {"discriminator/accuracy": 0.96, "gradient_norm/generator": gradient}
+        diagnosis.on_train_batch_end(RANK_ZERO, gan, None, None, 0)  # no warning, which would be an error

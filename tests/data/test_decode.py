@@ -18,6 +18,7 @@ from torch.testing import assert_close
 from gan_lightning.data import decode
 from gan_lightning.data.decode import LONGEST, named, read_image
 from gan_lightning.errors import UsageError
+from gan_lightning.pixels import Depth
 
 RANDOM = np.random.default_rng(0)
 SIDE = 16
@@ -512,3 +513,21 @@ def test_strips_are_the_whole_image(tmp_path: Path, mode: str, monkeypatch: pyte
     whole = [read_image(path, shape) for shape in (GRAY, COLOR)]
     monkeypatch.setattr(decode, "STRIP", 100)  # three rows, and one at the end
     assert all(torch.equal(read_image(path, x.shape), x) for x in whole)
+
+
+@pytest.mark.parametrize("depth", [16, "float"])
+@pytest.mark.parametrize(("mode", "channels"), [("RGBA", 4), ("LA", 2)])
+def test_hidden_colors_do_not_show_where_alpha_is_scaled(
+    tmp_path: Path, mode: str, channels: int, depth: Depth
+) -> None:
+    """At the border of white and a transparent half of black, as at a depth of 8, up to its rounding."""
+    values = np.zeros((16, 16, channels), dtype=np.uint8)
+    values[:, :9] = 255
+    Image.frombytes(mode, (16, 16), values.tobytes()).save(tmp_path / "a.png")
+    shape = (channels, 8, 8)
+    found = read_image(tmp_path / "a.png", shape, depth=depth).double() / (65535 if depth == 16 else 1)
+    expected = read_image(tmp_path / "a.png", shape).double() / 255
+    visible = expected[-1] > 0.02
+    assert ((expected[-1] > 0.1) & (expected[-1] < 0.9)).any()
+    assert_close(found[-1], expected[-1], rtol=0, atol=1 / 255)
+    assert_close(found[:-1, visible], torch.ones_like(found[:-1, visible]), rtol=0, atol=0.02)

@@ -19,14 +19,16 @@ from torch.distributions import (
     Independent,
     MultivariateNormal,
     Normal,
+    TransformedDistribution,
     Uniform,
 )
+from torch.distributions.transforms import AbsTransform
 
 from gan_lightning.batch import Batch, Rounds
 from gan_lightning.callbacks.optimal_discriminator import OptimalDiscriminator
 from gan_lightning.callbacks.samples import SamplePictures
 from gan_lightning.data.synthetic import Synthetic, sample_from
-from gan_lightning.distributions import GaussianMixture, gaussian, grid, mixture, ring
+from gan_lightning.distributions import GaussianMixture, gaussian, grid, has_density, mixture, ring
 from gan_lightning.errors import UsageError
 from gan_lightning.metrics.distribution import KolmogorovSmirnov
 
@@ -312,6 +314,8 @@ OTHERS = [
     (MultivariateNormal(torch.zeros(2).double(), torch.eye(2).double()), (2,), set(), ("val/energy", "min")),
     (Independent(Normal(torch.zeros(3, 4), 1.0), 2), (3, 4), set(), ("val/energy", "min")),
     (GaussianMixture(torch.zeros(1, 2), 1.0), (2,), {"jsd"}, ("val/jsd", "min")),
+    (GaussianMixture(9 * torch.eye(2).double(), 1.0), (2,), OF_MODES | {"width"}, ("val/reverse_kl", "min")),
+    (TransformedDistribution(Normal(0.0, 1.0), AbsTransform()), (1,), set(), ("val/energy", "min")),
     (
         GaussianMixture(torch.eye(5), 0.1),
         (5,),
@@ -342,7 +346,7 @@ def test_any_distribution_trains_and_draws(
     }
     assert all(value.isfinite() for value in done.callback_metrics.values())
     assert [path.stem for path in sorted((tmp_path / "samples").iterdir())] == ["0000000", "0000002", "0000004"]
-    assert (tmp_path / "discriminator").exists() == (shape == (1,))
+    assert (tmp_path / "discriminator").exists() == (shape == (1,) and has_density(distribution))
 
 
 @pytest.mark.parametrize("distribution", [Exponential(1.0), Uniform(0.0, 1.0), Normal(0.0, 1.0), normals(1)])

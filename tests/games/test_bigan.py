@@ -14,6 +14,7 @@ from torch.testing import assert_close
 
 from gan_lightning import losses
 from gan_lightning.batch import Batch
+from gan_lightning.diversity import ModeSeeking
 from gan_lightning.errors import UsageError
 from gan_lightning.game import Game
 from gan_lightning.games.bigan import BiGAN
@@ -192,3 +193,16 @@ def test_what_the_networks_are_given() -> None:
     given = {n: BiGAN.network_options(n, (1, 8, 8), 10, prior=Normal(5)) for n in ("encoder", "discriminator")}
     assert given["encoder"] == {"sample_shape": (1, 8, 8), "classes": 10, "outputs": 5}
     assert given["discriminator"] == {"sample_shape": (69,), "classes": 10}
+
+
+def test_mode_seeking_compares_samples_not_pairs() -> None:
+    """1 / (l + 1e-5), where l has no part of the latents that D sees beside the samples."""
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).double()
+    seeking = {"seeking": ModeSeeking(1.0)}
+    game = BiGAN(Shaped(2, 4).double(), Joint(), Normal(2), generator_regularizers=seeking, encoder=encoder)
+    real, fake = batches(game)
+    assert fake.z is not None
+    x, z, half = fake.x.flatten(1), fake.z, N // 2
+    apart, latent = ((v[:half] - v[half : 2 * half]).abs().mean() for v in (x, z))
+    found = game.generator_terms(real, fake, 0).losses["seeking"]
+    assert_close(found, 1 / (apart / latent + 1e-5), rtol=1e-12, atol=0)

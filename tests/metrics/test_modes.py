@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 from torch.testing import assert_close
 from torchmetrics import Metric, MetricCollection
@@ -14,11 +15,13 @@ from gan_lightning.distributions import GaussianMixture, grid, mixture, ring
 from gan_lightning.metrics.modes import (
     HighQuality,
     Modes,
+    ModesJensenShannon,
     ReverseKL,
     ReverseKLHighQuality,
     Width,
     are_apart,
     nearest_mode,
+    true_shares,
 )
 
 METRICS = [Modes, HighQuality, ReverseKL, ReverseKLHighQuality, Width]
@@ -113,6 +116,30 @@ def test_reverse_kl_floor_of_a_perfect_sampler(distribution: GaussianMixture, mo
     values = [value(ReverseKL(distribution), distribution.sample((n,))) for _ in range(repeats)]
     floor, error = (modes - 1) / (2 * n), math.sqrt(2 * (modes - 1) / repeats) / (2 * n)
     assert abs(np.mean(values) - floor) < 4 * error
+
+
+def near(weights: list[float]) -> GaussianMixture:
+    """Two components in the plane, one standard deviation apart."""
+    return GaussianMixture(torch.tensor([[0.0, 0.0], [1.0, 0.0]]), 1.0, torch.tensor(weights))
+
+
+@pytest.mark.parametrize("metric", [ReverseKL, ReverseKLHighQuality, ModesJensenShannon])
+@pytest.mark.parametrize("distribution", [near([0.9, 0.1]), near([0.5, 0.5]), mixture([0, 1], [1, 1], [0.9, 0.1])])
+def test_of_overlapping_modes_too_a_perfect_sampler_is_best(
+    metric: type[Metric], distribution: GaussianMixture
+) -> None:
+    """Most samples of a weak component are nearest to its neighbor's mode."""
+    assert value(metric(distribution), distribution.sample((50_000,)).reshape(50_000, -1)) < 2e-4
+    shifted = distribution.sample((50_000,)).reshape(50_000, -1) + 0.5
+    assert value(metric(distribution), shifted) > 0.01
+
+
+def test_the_true_shares_of_overlapping_modes() -> None:
+    """P(x > 1/2) of .9 N(0, 1) + .1 N(1, 1), within four standard errors."""
+    above = 0.9 * stats.norm.sf(0.5) + 0.1 * stats.norm.sf(-0.5)
+    shares = true_shares(near([0.9, 0.1]))
+    assert shares.sum().item() == pytest.approx(1, abs=1e-5)
+    assert shares[1].sum().item() == pytest.approx(above, abs=4 * math.sqrt(above * (1 - above) / 100_000))
 
 
 def test_a_collapsed_sampler() -> None:
