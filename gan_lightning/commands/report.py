@@ -162,8 +162,8 @@ def rank(rivals: list[Cell], metric: str) -> None:
 
 
 def arrow(metric: str) -> str:
-    """The direction that is better, if known."""
-    return ARROWS.get(metric.removeprefix("val/"), "")
+    """The direction that is better, if known; for the metric of one class, val/METRIC/CLASS, that of the metric."""
+    return next((ARROWS[part] for part in metric.split("/") if part in ARROWS), "")
 
 
 def mean_and_error(sample: Sample) -> str:

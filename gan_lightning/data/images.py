@@ -117,6 +117,7 @@ class ImageData(RealData):
         if self.validation_samples and not hasattr(self, "_metric"):
             self._held_out = self._validation_images()
             self.held_out_digest = digest_of(self._held_out)
+            check_enough(self._held_out)
             features = self._feature_network()
             self.features_name, self.features_accuracy = features.name, features.accuracy
             self._metric = ImageMetrics(features, self.value_range, self._chosen_classes())
@@ -174,13 +175,6 @@ class ImageData(RealData):
         return apply(lambda tensor: tensor[: self.validation_samples], images)
 
     def _feature_network(self) -> Features:
-        """The network whose features the held-out images are compared by.
-
-        Raises:
-            UsageError: there are too few of these, or it cannot be had.
-        """
-        if (n := len(self._held_out.x)) < FEWEST_HELD_OUT:
-            raise UsageError(f"There are {n} held-out images: image metrics need at least {FEWEST_HELD_OUT}.")
         if self.features == "inception":
             return inception_features(self.inception_weights)
         assert self.trainer is not None
@@ -257,3 +251,13 @@ class ImageData(RealData):
             samples = apply(lambda tensor: tensor.to(device), Batch(self.images, self.labels))
             return MemoryFetcher(samples, order, self.value_range)
         return WorkerFetcher(self.images, order, self.value_range, self.classes > 0, self.workers)
+
+
+def check_enough(held_out: Batch) -> None:
+    """Check that image metrics can compare with so few held-out images.
+
+    Raises:
+        UsageError: they cannot.
+    """
+    if (n := len(held_out.x)) < FEWEST_HELD_OUT:
+        raise UsageError(f"There are {n} held-out images: image metrics need at least {FEWEST_HELD_OUT}.")

@@ -13,7 +13,7 @@ from gan_lightning.batch import Batch, Rounds, apply
 from gan_lightning.cache import digest_of
 from gan_lightning.data.decode import SKIP, Fit, upright_size
 from gan_lightning.data.folder import ImageFolder, check_apart, sides
-from gan_lightning.data.images import HeldOut, ImageData
+from gan_lightning.data.images import HeldOut, ImageData, check_enough
 from gan_lightning.data.torchvision import MNIST
 from gan_lightning.errors import UsageError
 from gan_lightning.metrics.features import Features
@@ -53,6 +53,7 @@ class Pairs(ImageData):
             self.held_out_digest = digest_of(self._held_out)
             self._metrics: dict[str, Metric] = {"l1": L1(self.value_range)}
             if features := self._feature_network():
+                check_enough(self._held_out)
                 self.features_name, self.features_accuracy = features.name, features.accuracy
                 self._metrics["images"] = ImageMetrics(features, self.value_range)
             self.monitor = ("val/l1", "min")

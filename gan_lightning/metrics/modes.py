@@ -23,7 +23,7 @@ def nearest_mode(samples: Tensor, modes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def true_shares(distribution: GaussianMixture) -> Tensor:
-    """P(nearest mode is k, and whether it is within three standard deviations), (K, 2), outside first.
+    """P(nearest mode is k, and whether it is within three standard deviations), (2, K), those within first.
 
     From the weights if the modes are apart, since then a component's samples are nearest to its own mode; otherwise
     from 100,000 samples.
@@ -31,16 +31,16 @@ def true_shares(distribution: GaussianMixture) -> Tensor:
     modes, scales, weights = distribution.modes, distribution.scales, distribution.mixture_distribution.probs
     if len(modes) == 1 or are_apart(distribution):
         inside = _within(modes.shape[1]).to(weights)
-        return weights[:, None] * torch.stack([1 - inside, inside])
+        return weights * torch.stack([inside, 1 - inside])[:, None]
     with own_stream(0):
         samples = distribution.sample(torch.Size([DRAWN])).flatten(1)
     counts = torch.zeros(2 * len(modes), dtype=torch.long)
     for block in samples.to(modes.dtype).split(BLOCK):
         distance, mode = nearest_mode(block, modes)
-        is_inside = distance < HIGH_QUALITY_RADIUS * scales[mode]
-        counts += torch.bincount(2 * mode + is_inside, minlength=len(counts))
+        is_outside = distance >= HIGH_QUALITY_RADIUS * scales[mode]
+        counts += torch.bincount(mode + len(modes) * is_outside, minlength=len(counts))
     shares = (counts + 1) / (counts + 1).sum()  # none is 0, though none of the samples may be there
-    return shares.view(-1, 2).to(weights)
+    return shares.view(2, -1).to(weights)
 
 
 class _PerMode(Metric):
@@ -99,14 +99,15 @@ class ReverseKL(_Shares):
     """
 
     def compute(self) -> Tensor:
-        return _kl(self.assigned / self.assigned.sum(), self.true.sum(1))
+        return _kl(self.assigned / self.assigned.sum(), self.true.sum(0))
 
 
 class ReverseKLHighQuality(_Shares):
     """KL(q | p) over high-quality samples only, as in PacGAN's code; its maximum if there is none."""
 
     def compute(self) -> Tensor:
-        true = self.true[:, 1] / self.true[:, 1].sum()
+        true = self.true[0].double()
+        true = (true / true.sum()).to(self.true)  # equal weights stay what they are
         if not self.high_quality.sum():
             return -true.min().log()
         return _kl(self.high_quality / self.high_quality.sum(), true)
@@ -212,5 +213,5 @@ class ModesJensenShannon(_Shares):
     """JSD in nats over the cells {nearest to mode k, high quality or not}, a lower bound on that of the densities."""
 
     def compute(self) -> Tensor:
-        generated = torch.stack([self.assigned - self.high_quality, self.high_quality], 1) / self.assigned.sum()
+        generated = torch.stack([self.high_quality, self.assigned - self.high_quality]) / self.assigned.sum()
         return jensen_shannon(self.true.flatten(), generated.flatten())

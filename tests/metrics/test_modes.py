@@ -139,7 +139,7 @@ def test_the_true_shares_of_overlapping_modes() -> None:
     above = 0.9 * stats.norm.sf(0.5) + 0.1 * stats.norm.sf(-0.5)
     shares = true_shares(near([0.9, 0.1]))
     assert shares.sum().item() == pytest.approx(1, abs=1e-5)
-    assert shares[1].sum().item() == pytest.approx(above, abs=4 * math.sqrt(above * (1 - above) / 100_000))
+    assert shares[:, 1].sum().item() == pytest.approx(above, abs=4 * math.sqrt(above * (1 - above) / 100_000))
 
 
 def test_a_collapsed_sampler() -> None:
