@@ -490,5 +490,5 @@ def not_finite(checkpoint: dict[str, Any], exempt: Collection[str] = ()) -> str 
     named = {name: t for name, t in named.items() if isinstance(t, Tensor) and t.is_floating_point() and t.numel()}
     if not named:
         return None
-    largest = torch.stack([norm.double().cpu() for norm in torch._foreach_norm(list(named.values()), math.inf)])
+    largest = torch.stack([norm.cpu().double() for norm in torch._foreach_norm(list(named.values()), math.inf)])
     return next((name for name, norm in zip(named, largest.tolist(), strict=True) if not math.isfinite(norm)), None)

@@ -419,12 +419,12 @@ def go_on(loggers: Iterable[Logger], saved: Mapping[str, Any], was_done: bool = 
     What a finished run wrote after its last checkpoint is kept.
     """
     state = saved.get("callbacks", {}).get("HyperParameters", {})
-    step, known_as, known = saved.get("global_step", -1), state.get("versions", {}), state.get("marks", {})
+    step, versions_then, marks_then = saved.get("global_step", -1), state.get("versions", {}), state.get("marks", {})
     for name, logger in by_name(loggers).items():
         if isinstance(logger, EventFile | CSVFile):
-            logger.go_on(step, known_as.get(name), None if was_done else known.get(name))
+            logger.go_on(step, versions_then.get(name), None if was_done else marks_then.get(name))
         elif isinstance(logger, WandbRun | MLflowRun):
-            logger.go_on(step, known_as.get(name))
+            logger.go_on(step, versions_then.get(name))
 
 
 def log_picture(loggers: Iterable[Logger], name: str, picture: Tensor, encoded: bytes, step: int) -> None:
@@ -446,9 +446,9 @@ def show_histograms(loggers: Iterable[Logger], values: Callable[[], Mapping[str,
     """
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
-            finite = {name: tensor for name, tensor in values().items() if tensor.isfinite().all()}
-            for name, tensor in finite.items():
-                logger.experiment.add_histogram(name, tensor, step, bins=64)
+            for name, tensor in values().items():
+                if tensor.isfinite().all():
+                    logger.experiment.add_histogram(name, tensor, step, bins=64)
 
 
 def log_options(loggers: Iterable[Logger], options: Mapping[str, Any]) -> None:

@@ -96,9 +96,6 @@ class Regularizer(nn.Module):
         super().__init__()
         self.weight = weight
         self.interval = interval
-        kind = type(self)
-        is_own = kind.penalty is not Regularizer.penalty or kind.forward is not Regularizer.forward
-        self._penalizes = is_own or kind.after_step is Regularizer.after_step
         check_values(self, interval=SIZE)
         if not isinstance(weight, Ramp):
             check_values(self, weight=NOT_NEGATIVE)
@@ -120,7 +117,9 @@ class Regularizer(nn.Module):
 
         Never for a subclass that defines ``after_step`` alone.
         """
-        return self._penalizes and update % self.interval == 0
+        kind = type(self)
+        is_own = kind.penalty is not Regularizer.penalty or kind.forward is not Regularizer.forward
+        return (is_own or kind.after_step is Regularizer.after_step) and update % self.interval == 0
 
     def forward(self, critic: CriticPass) -> Tensor:
         """The weighted penalty, per sample or for the batch."""

@@ -21,7 +21,7 @@ from gan_lightning.data.listing import IMAGE_ENDINGS, list_images
 from gan_lightning.errors import UsageError
 from gan_lightning.pixels import DEPTHS, Depth
 
-VERSION = 3  # of the decoding; part of the cache key
+VERSION, VERSION_OF_DEEP_ALPHA = 2, 3  # of the decoding; part of the cache key
 
 
 def check_apart(root: Path, held_out: Path | None) -> None:
@@ -224,7 +224,9 @@ class ImageFolder(ImageData):
     def _cache_path(self, files: list[Path], content: str) -> Path:
         key = hashlib.blake2b(digest_size=16)
         form = self.sample_shape, self.fit, self.depth, self.value_range if self.depth == "float" else None
-        key.update(repr((VERSION, form, self.unreadable, content)).encode())
+        is_deep_alpha = self.depth != 8 and self.sample_shape[0] in (2, 4)
+        version = VERSION_OF_DEEP_ALPHA if is_deep_alpha else VERSION
+        key.update(repr((version, form, self.unreadable, content)).encode())
         for path in files:
             stat = path.stat()
             key.update(os.fsencode(path.resolve()) + f"\0{stat.st_size} {stat.st_mtime_ns}\0".encode())

@@ -53,7 +53,6 @@ class Pairs(ImageData):
             self.held_out_digest = digest_of(self._held_out)
             self._metrics: dict[str, Metric] = {"l1": L1(self.value_range)}
             if features := self._feature_network():
-                check_enough(self._held_out)
                 self.features_name, self.features_accuracy = features.name, features.accuracy
                 self._metrics["images"] = ImageMetrics(features, self.value_range)
             self.monitor = ("val/l1", "min")
@@ -63,7 +62,10 @@ class Pairs(ImageData):
         return self._metrics if self.validation_samples else {}
 
     def _feature_network(self) -> Features | None:  # type: ignore[override]
-        return super()._feature_network() if self.features == "inception" else None  # there are no classes
+        if self.features != "inception":
+            return None  # there are no classes
+        check_enough(self._held_out)
+        return super()._feature_network()
 
     def fetcher(self) -> Callable[[int, int], Rounds]:
         fetch = super().fetcher()

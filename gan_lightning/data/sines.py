@@ -45,18 +45,26 @@ class Sines(Synthetic):
         frequencies: tuple[float, float] = (1.0, 5.0),
         **options: Any,
     ) -> None:
-        if not 0 <= amplitudes[0] <= amplitudes[1]:
-            raise UsageError(f"data.amplitudes is {list(amplitudes)}: give two numbers in ascending order, at least 0.")
-        if not SLOWEST <= frequencies[0] <= frequencies[1] <= steps / 2:
-            raise UsageError(
-                f"data.frequencies is {list(frequencies)} and data.steps {steps}: give two frequencies in ascending "
-                f"order, from {SLOWEST} to {steps / 2:g}, half the number of steps, above which sampled sines are "
-                "ambiguous."
-            )
         waves = SineWaves(steps, *((low, high) for low, high in (amplitudes, frequencies)))
         super().__init__(waves, batch_size, **options)
         self.waves = waves
         self.monitor = ("val/energy", "min")
+
+    def check_size(self) -> None:
+        """Also check that validation can measure the parameters.
+
+        Raises:
+            UsageError: a size does not fit, or a parameter is negative, constant or faster than half the steps.
+        """
+        amplitudes, frequencies, most = self.waves.amplitudes, self.waves.frequencies, self.sample_shape[0] / 2
+        if not 0 <= amplitudes[0] < amplitudes[1]:
+            raise UsageError(f"data.amplitudes is {list(amplitudes)}: give two numbers in ascending order, at least 0.")
+        if not SLOWEST <= frequencies[0] < frequencies[1] <= most:
+            raise UsageError(
+                f"data.frequencies is {list(frequencies)}: give two numbers in ascending order, from {SLOWEST} to "
+                f"{most:g}, half of data.steps, above which sampled sines are ambiguous."
+            )
+        super().check_size()
 
     def metrics(self) -> dict[str, Metric]:
         return super().metrics() | {"sines": SineFit(self.waves.amplitudes, self.waves.frequencies)}

@@ -30,15 +30,14 @@ def true_shares(distribution: GaussianMixture) -> Tensor:
     """
     modes, scales, weights = distribution.modes, distribution.scales, distribution.mixture_distribution.probs
     if len(modes) == 1 or are_apart(distribution):
-        inside = _within(modes.shape[1]).to(weights)
+        inside = _within(modes.shape[1]).clamp(min=1e-30).to(weights)  # rounds to 0 from 112 dimensions on
         return weights * torch.stack([inside, 1 - inside])[:, None]
-    with own_stream(0):
-        samples = distribution.sample(torch.Size([DRAWN])).flatten(1)
     counts = torch.zeros(2 * len(modes), dtype=torch.long)
-    for block in samples.to(modes.dtype).split(BLOCK):
-        distance, mode = nearest_mode(block, modes)
-        is_outside = distance >= HIGH_QUALITY_RADIUS * scales[mode]
-        counts += torch.bincount(mode + len(modes) * is_outside, minlength=len(counts))
+    with own_stream(0):
+        for _ in range(DRAWN // BLOCK):
+            distance, mode = nearest_mode(distribution.sample(torch.Size([BLOCK])).view(BLOCK, -1), modes)
+            is_outside = distance >= HIGH_QUALITY_RADIUS * scales[mode]
+            counts += torch.bincount(mode + len(modes) * is_outside, minlength=len(counts))
     shares = (counts + 1) / (counts + 1).sum()  # none is 0, though none of the samples may be there
     return shares.view(2, -1).to(weights)
 
@@ -49,7 +48,6 @@ class _PerMode(Metric):
     full_state_update = False
     modes: Tensor
     scales: Tensor
-    weights: Tensor
     assigned: Tensor
     high_quality: Tensor
 
@@ -106,7 +104,7 @@ class ReverseKLHighQuality(_Shares):
     """KL(q | p) over high-quality samples only, as in PacGAN's code; its maximum if there is none."""
 
     def compute(self) -> Tensor:
-        true = self.true[0].double()
+        true = self.true[0].cpu().double()
         true = (true / true.sum()).to(self.true)  # equal weights stay what they are
         if not self.high_quality.sum():
             return -true.min().log()
@@ -151,7 +149,7 @@ def are_apart(distribution: GaussianMixture) -> bool:
 
 
 def _kl(share: Tensor, true: Tensor) -> Tensor:
-    return torch.special.xlogy(share, share / true).sum()
+    return torch.special.xlogy(share, share / true).nansum()  # a mode of weight 0 without samples adds nothing
 
 
 def _within(d: int) -> Tensor:

@@ -19,9 +19,8 @@ BLOCK = 1000  # samples fitted at once
 def fit_sines(x: Tensor, frequencies: tuple[float, float]) -> tuple[Tensor, Tensor, Tensor]:
     """Fit a sine to each x of (N, T) by least squares; return R^2, amplitude and frequency, (N,) each.
 
-    Candidate frequencies cover the interval, extended by half a cycle on both sides but not below 0.1, in steps of
-    0.005 cycles.
-    R^2 = 1 - RSS/TSS, with TSS about the mean.
+    Candidate frequencies cover the interval, extended by half a cycle on both sides within [0.1, T/2], in steps of
+    0.005 cycles. R^2 = 1 - RSS/TSS, with TSS about the mean.
     """
     tried, basis, inverse = _bases(x.shape[1], *frequencies)
     parts = []
@@ -40,7 +39,7 @@ def fit_sines(x: Tensor, frequencies: tuple[float, float]) -> tuple[Tensor, Tens
 @lru_cache(maxsize=4)
 def _bases(steps: int, low: float, high: float) -> tuple[Tensor, Tensor, Tensor]:
     """The frequencies (F,), their sines and cosines (F, T, 2), and the pseudoinverses of these, (F, 2, T)."""
-    tried = torch.arange(max(low - 0.5, SLOWEST), high + 0.5, STEP, dtype=torch.double)
+    tried = torch.arange(max(low - 0.5, SLOWEST), min(high + 0.5, steps / 2), STEP, dtype=torch.double)
     angle = 2 * math.pi * tried[:, None] * torch.arange(steps) / steps
     basis = torch.stack([angle.sin(), angle.cos()], 2)
     return tried, basis, torch.linalg.pinv(basis)

@@ -134,6 +134,14 @@ def test_of_overlapping_modes_too_a_perfect_sampler_is_best(
     assert value(metric(distribution), shifted) > 0.01
 
 
+def test_a_mode_of_weight_zero_and_many_dimensions_have_finite_values() -> None:
+    light = GaussianMixture(9 * torch.eye(2), 1.0, torch.tensor([1.0, 0.0]))
+    assert value(ReverseKL(light), light.modes[:1].repeat(9, 1)) == 0
+    many = GaussianMixture(50 * torch.eye(128), 1.0)
+    assert value(ReverseKLHighQuality(many), many.modes) == pytest.approx(0, abs=1e-6)
+    assert value(ReverseKLHighQuality(many), many.modes + 9) == pytest.approx(math.log(128))
+
+
 def test_the_true_shares_of_overlapping_modes() -> None:
     """P(x > 1/2) of .9 N(0, 1) + .1 N(1, 1), within four standard errors."""
     above = 0.9 * stats.norm.sf(0.5) + 0.1 * stats.norm.sf(-0.5)
