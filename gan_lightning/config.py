@@ -108,7 +108,7 @@ def _check_option(name: str, value: Any, is_ruled: bool) -> None:
         return
     elif key in TEXTS and OmegaConf.is_config(value):
         raise UsageError(f"{name} is {value!r}: give a string.")
-    elif key in RULES and not (value is None and key in OPTIONAL):
+    elif key in RULES and not (value is None and key in OPTIONAL and name not in RULES):
         fits, expected = RULES.get(name, RULES[key])
         if not fits(value):
             raise UsageError(f"{name} is {value!r}: give {expected}.")

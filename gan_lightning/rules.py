@@ -86,6 +86,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("categories", "output_units", "packing", "fixed_samples", "blocks", "layers"), SIZE),
     **dict.fromkeys(("size", "width", "modes", "side", "interval", "n", "subset"), SIZE),
     "data.size": EXTENT,
+    "data.steps": SIZE,
     **dict.fromkeys(("every_n_steps", "log_every_n_steps", "accumulate_grad_batches"), SIZE),
     **dict.fromkeys(("pieces", "units", "unit_pieces", "saturate", "steps"), SIZE),
     "seed": SEED,

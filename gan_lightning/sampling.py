@@ -62,25 +62,28 @@ def write_arrays(
 ) -> None:
     """Write ``samples``, ``latents``, any ``labels``, ``seed`` and ``value_range`` to an .npz or .pt (tensors) file.
 
-    A .npy file has only the samples. Samples are in the data's own units.
+    Labels are class numbers, or weights of the classes, in the order of ``class_names``, which are written too. A .npy
+    file has only the samples. Samples are in the data's own units.
     """
     samples = data.in_units(samples)
     arrays = {"samples": samples, "latents": latents, "value_range": torch.tensor(value_range(data))}
     if labels is not None:
         arrays["labels"] = labels
+    names = {} if labels is None or not data.classes else {"class_names": list(data.class_names)}
     with written_aside(path) as aside, aside.open("wb") as file:
         if path.suffix.lower() == ".npy":
             np.save(file, samples.numpy())
         elif path.suffix.lower() == ".npz":
-            np.savez(file, seed=seed, **{name: array.numpy() for name, array in arrays.items()})  # type: ignore[arg-type]
+            numeric = {name: array.numpy() for name, array in arrays.items()}
+            np.savez(file, seed=seed, **numeric, **names)  # type: ignore[arg-type]
         else:
-            torch.save(arrays | {"seed": seed}, file)
+            torch.save(arrays | names | {"seed": seed}, file)
 
 
-def write_records(path: Path, samples: Tensor, data: RealData) -> None:
-    """Write samples as the rows of a CSV file, in the data's own columns."""
+def write_records(path: Path, samples: Tensor, data: RealData, labels: Tensor | None = None) -> None:
+    """Write samples as the rows of a CSV file, in the data's own columns, with the names of their classes (N,)."""
     with written_aside(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
-        data.write_csv(file, samples)
+        data.write_csv(file, samples, labels)
 
 
 def write_picture(path: Path, picture: Tensor) -> None:

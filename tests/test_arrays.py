@@ -1,5 +1,6 @@
 """Any array of numbers: read without unpickling, scaled and back, a part held out, trained on, resumed and sampled."""
 
+import csv
 import json
 import math
 import sys
@@ -121,6 +122,9 @@ def test_nothing_is_unpickled(tmp_path: Path, ending: str) -> None:
         (np.ones((4, 3), complex), {}, "has values of type complex128: give integers or floating-point numbers."),
         (np.array([[1.0, np.nan]]), {}, "has values that are not finite"),
         (np.ones((4, 8, 8, 3)), {}, r"has shape \(4, 8, 8, 3\), channels last: give \(N, C, H, W\)"),
+        (np.ones((4, 8, 8, 4)), {}, r"has shape \(4, 8, 8, 4\), channels last: give \(N, C, H, W\)"),
+        (np.ones((4, 8, 8, 2)), {}, r"has shape \(4, 8, 8, 2\), channels last: give \(N, C, H, W\)"),
+        (10**18 + np.arange(40).reshape(20, 2), {}, r"have whole numbers, up to 1000000000000000039, whose differences"),
         (np.ones((2, 2, 2, 2, 2)), {}, r"has shape \(2, 2, 2, 2, 2\): give images"),
         (np.ones((0, 3)), {}, r"has shape \(0, 3\): give images"),
         (np.ones((4, 8, 8)), {"scaling": "standard"}, "data.scaling is standard, which is for rows, but .* has images"),
@@ -141,7 +145,7 @@ def test_what_cannot_be_trained_on_is_refused(
     ("options", "sentence"),
     [
         ({}, r"has the arrays x, kind: name the samples by data.key=NAME"),
-        ({"key": "x", "labels": "z"}, "data.labels is z, but .* has x, kind: correct it."),
+        ({"key": "x", "labels": "z"}, "data.labels is z, but .* has the arrays x, kind: correct it."),
         ({"key": "kind", "labels": "x"}, r"x in .* has shape \(200, 3\) and type float64: classes are \(200,\)"),
         ({"key": "kind"}, "has values of type <U4"),
         ({"key": "x", "batch_size": 181}, "takes 181 samples .* has 180 after the held-out split: choose a smaller"),
@@ -212,6 +216,12 @@ def test_rows_with_classes_are_trained_on_and_sampled_in_their_own_units(rows: P
     made = gan.sample(9, latents=torch.from_numpy(samples["latents"]))
     np.testing.assert_allclose(x, made.double().numpy() * ROWS.std(0) + ROWS.mean(0), rtol=1e-5)
     assert (x.dtype, samples["labels"].tolist()) == (np.float64, [0, 1] * 4 + [0])
+    assert samples["class_names"].tolist() == ["down", "up"]
+    run_script(load_script("sample"), f"checkpoint={run}", f"out={rows.parent / 'x.csv'}", "n=9", "classes=[up,down]")
+    names, *written = csv.reader((rows.parent / "x.csv").read_text().splitlines())
+    assert (names[-1], [row[-1] for row in written]) == ("class", ["up", "down"] * 4 + ["up"])
+    run_script(load_script("sample"), f"checkpoint={run}", f"out={rows.parent / 'x.pt'}", "n=9")
+    assert torch.load(rows.parent / "x.pt")["class_names"] == ["down", "up"]
     assert samples["value_range"].tolist() == [-math.inf, math.inf]
     assert {"val/energy", "val/sliced_wasserstein", "val/c2st"} <= set(json.loads((run / "metrics.json").read_text()))
     run_script(load_script("sample"), f"checkpoint={run}", f"out={rows.parent / 'x.npy'}", "n=9")

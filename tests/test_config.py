@@ -29,6 +29,7 @@ REFUSED = [
     (["data.batch_size=true"], "data.batch_size is True", "a whole number, at least 1"),
     (["data.batch_size=many"], "data.batch_size is 'many'", "a whole number, at least 1"),
     (["data.batch_size=null"], "data.batch_size is None", "a whole number, at least 1"),
+    (["data=sines", "data.steps=null"], "data.steps is None", "a whole number, at least 1"),
     (["model.critic_steps=0"], "model.critic_steps is 0", "a whole number, at least 1"),
     (["model.latent_size=-3"], "model.latent_size is -3", "a whole number, at least 1"),
     (["data=ring", "data.distribution.modes=0"], "data.distribution.modes is 0", "a whole number, at least 1"),

@@ -1,5 +1,6 @@
 """Any map-style dataset of torch's kind: read once into memory, and then as arrays are."""
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from helpers import counts, load_script, trained
 from PIL import Image
 from test_arrays import SMALL, run_script
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 from torchvision.datasets import FakeData
 from torchvision.transforms import ToTensor
 
@@ -91,6 +92,9 @@ def test_a_random_transform_gives_an_item_always_the_same() -> None:
         ([(np.zeros(2, np.int16), 0), (np.ones(2, np.int16), torch.tensor(1))], ["cat", "dog"], (2,), ("cat", "dog")),
         ([Image.new("L", (5, 4)), Image.new("L", (5, 4))], None, (1, 4, 5), ()),
         ([1.0, 2.0], None, (1,), ()),
+        ([(torch.zeros(3),), (torch.ones(3),)], None, (3,), ()),
+        ([(torch.zeros(3), 5), (torch.ones(3), 3)], None, (3,), ("3", "5")),
+        ([(torch.zeros(3), 0), (torch.ones(3), 2)], ["cat", "dog", "owl"], (3,), ("cat", "owl")),
     ],
 )
 def test_items_of_every_kind(
@@ -117,12 +121,23 @@ def test_pictures_keep_their_depth_and_lose_what_is_transparent() -> None:
         ([(torch.zeros(3), "cat")], {}, r"Item 0 of Items is \(Tensor, str\), with y = 'cat': give x or"),
         ([torch.zeros(3), torch.zeros(4)], {}, r"shapes or types, float32 \(3,\) and float32 \(4,\) \(item 1\): give"),
         ([torch.ones(2, dtype=int), torch.rand(2)], {}, r"types, int64 \(2,\) and float32 \(2,\) \(item 1\): give"),
+        ([(torch.zeros(3), 0), (torch.ones(3), None)], {}, r"with a class and items without \(item 1\): give all"),
+        ([torch.zeros(3), torch.ones(3), (torch.ones(3), 1)], {}, r"with a class and items without \(item 2\): give"),
         ([torch.zeros(3)], {"memory_limit": 1e-9}, r"takes 0.0 GiB, more than data.memory_limit=1e-09"),
     ],
 )
 def test_what_cannot_be_trained_on_is_refused(items: list[Any], options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         made(partial(Items, items), **options)
+
+
+def test_a_stream_is_refused() -> None:
+    class Stream(IterableDataset[int]):
+        def __iter__(self) -> Iterator[int]:
+            return iter(range(9))
+
+    with pytest.raises(UsageError, match=r"Stream has no length: give a map-style dataset, with __len__"):
+        made(Stream)
 
 
 def test_an_absent_set_is_one_sentence_and_ones_own_error_stays(tmp_path: Path) -> None:

@@ -107,6 +107,20 @@ def test_columns_are_standardized_and_categories_one_hot(tmp_path: Path) -> None
             r"data\.categorical names b, which data\.columns",
         ),
         ("a|b\n1|2\n3|4\n", {}, r"has '\|' between its columns: save it with commas"),
+        ("a;b\n0,5;0,25\n1,5;0,75\n", {}, r"has ';' between its columns: save it with commas, and with decimal points"),
+        (
+            "a,b\n" + "".join(f'"{i},5",{i}\n' for i in range(30)),
+            {},
+            r"The column a of .* look like numbers, such as '0,5': write plain numbers",
+        ),
+        (",a,b\n0,1,x\n1,2,y\n", {}, r"has no name for column 1 of 3: give it one, or save the file without it"),
+        ("a,b,\n1,2,\n3,4,\n", {}, r"has no name for column 3 of 3"),
+        ("a,,\n1,2,3\n", {}, r"has no name for column 2 of 3"),
+        (
+            "a,b\n" + "".join(f"{10**18 + i},{i}\n" for i in range(31)),
+            {},
+            r"The column a of .* has numbers such as 1000000000000000000 whose differences a float64 cannot hold",
+        ),
         (
             "a,b\n" + "".join(f"1,{i}%\n" for i in range(30)),
             {},
@@ -156,7 +170,7 @@ def test_a_held_out_share_of_less_than_a_row_is_refused(tmp_path: Path) -> None:
 
 def test_one_numeric_column_has_no_correlation(tmp_path: Path) -> None:
     data = made(write(tmp_path / "t.csv", "a,b\n" + "".join(f"{i},{'xy'[i % 2]}\n" for i in range(100))))
-    metric = TableMetrics(data.blocks)
+    metric = data.metrics()["table"]
     metric.update(Batch(data.held_out_samples(100).x), data.held_out_samples(100))
     assert metric.compute() == {"ks": 0, "share_error": 0}
 
@@ -189,14 +203,49 @@ def test_constant_columns_count_in_no_metric(tmp_path: Path) -> None:
     data = made(write(tmp_path / "t.csv", f"a,b,c\n{rows}"))
     held_out = data.held_out_samples(100)
     assert data._training.x[:, 0].abs().max() < 1e-6
-    metric = TableMetrics(data.blocks)
+    metric = data.metrics()["table"]
     metric.update(Batch(held_out.x + torch.tensor([0.3, 0.0, 0.0])), held_out)
     assert metric.compute() == {"ks": 0, "correlation_error": 0}
 
 
-@pytest.mark.parametrize("first", [20230101, 1_700_000_000, 10**18, 10**30])
+def test_written_numbers_have_the_form_of_those_in_the_file(tmp_path: Path) -> None:
+    """No fractions where all decimals are zeros, no zero with a sign; a name may be NA."""
+    rows = "".join(f"{i}.0,{(-1) ** i * (i % 5) / 10},{i / 4:.2f}\n" for i in range(40))
+    data = made(write(tmp_path / "t.csv", f"NA,b,c\n{rows}"), held_out_share=0.0)
+    with (tmp_path / "drawn.csv").open("w") as file:
+        data.write_csv(file, torch.randn(500, 3, generator=torch.Generator().manual_seed(0)))
+    names, drawn = read(tmp_path / "drawn.csv")
+    assert names == ["NA", "b", "c"]
+    a, b, c = zip(*drawn, strict=True)
+    assert all(text.endswith(".0") for text in a)
+    assert "0.0" in b
+    assert "-0.0" not in b
+    assert {len(text.partition(".")[2]) for text in c} == {1, 2}
+
+
+def test_rows_are_compared_as_they_are_written(tmp_path: Path) -> None:
+    """A generator whose rows are written as the real ones are differs from them in nothing, whatever is rounded."""
+    noise = np.random.default_rng(0)
+    rows = "".join(
+        f"{noise.integers(2)},{noise.poisson(2)},{noise.normal():.2f},{'xyz'[noise.integers(3)]}\n" for _ in range(400)
+    )
+    data = made(write(tmp_path / "t.csv", f"smoker,children,size,city\n{rows}"), held_out_share=0.5)
+    real, other = data.held_out_samples(200), data.training_samples(200, seed=0).x
+    metric = data.metrics()["table"]
+    near = real.x + 1e-3 * torch.randn(real.x.shape, generator=torch.Generator().manual_seed(0))
+    metric.update(Batch(near), real)
+    assert metric.compute() == {"ks": 0, "correlation_error": 0, "share_error": 0}
+    metric.reset()
+    metric.update(Batch(other), real)
+    a, b = (data.frame(part) for part in (other, real.x))
+    expected = max(ks_2samp(a[name], b[name]).statistic for name in ("smoker", "children", "size"))
+    assert metric.compute()["ks"].item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("first", [20230101, 1_700_000_000, 10**15, 2**60])
 def test_large_close_numbers_are_drawn(tmp_path: Path, first: int) -> None:
-    rows = "".join(f"{first + i},{i},{2 * i}\n" for i in range(31))
+    step = max(1, first // 2**50)
+    rows = "".join(f"{first + i * step},{i},{2 * i}\n" for i in range(31))
     data = made(write(tmp_path / "t.csv", f"date,b,c\n{rows}"))
     assert data.picture(data.held_out_samples(10)).shape[0] == 3
 
@@ -204,7 +253,7 @@ def test_large_close_numbers_are_drawn(tmp_path: Path, first: int) -> None:
 def test_the_metrics_are_those_of_other_libraries() -> None:
     noise = torch.Generator().manual_seed(0)
     x, y = torch.randn(200, 4, generator=noise), torch.randn(150, 4, generator=noise) @ torch.randn(4, 4)
-    metric = TableMetrics((1, 1, 2))
+    metric = TableMetrics((1, 1, 2), lambda x: torch.cat([x[:, :2], x[:, 2:].argmax(1, keepdim=True)], 1).double())
     metric.update(Batch(x), Batch(y))
     found = metric.compute()
     assert found["ks"].item() == pytest.approx(max(ks_2samp(x[:, i], y[:, i]).statistic for i in (0, 1)), rel=1e-5)

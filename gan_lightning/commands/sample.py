@@ -15,15 +15,17 @@ The ending of out chooses the format:
 
 .png .jpg .webp     one picture
 .gif                an animation (not for mode=samples)
-.npz .pt            the arrays samples, latents, labels (conditional generators), seed and value_range; samples are
-                    float32 in the model's range, for data=array and similar in the units and type of the file
+.npz .pt            the arrays samples, latents, seed and value_range; of conditional generators also labels, which
+                    number the names in class_names from 0; samples are float32 in the model's range, for data=array
+                    and similar in the units and type of the file
 .npy                the samples alone
-.csv                rows, for data=table in the columns of the file
+.csv                rows, for data=table in the columns of the file; of conditional generators with a column class
 none                a new folder of single images: PNG, or TIFF for data.depth=16 and data.depth=float
 
 The same seed gives the same samples at any batch size.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -175,7 +177,7 @@ def images_of(options: Options, gan: "GAN", data: "RealData") -> "Tensor | None"
         raise UsageError("This generator translates images: leave out classes and truncation.")
     assert isinstance(data, Pairs)
     channels, *size = data.sample_shape
-    form: dict[str, Any] = {"fit": data.fit, "depth": data.depth, "range": data.range}
+    form: dict[str, Any] = {"fit": data.fit, "depth": data.depth, "range": data.range, "memory_limit": math.inf}
     folder = ImageFolder(str(options.inputs), 1, size, channels, cache=options.cache or data.cache, **form)
     try:
         images = folder.read(train=True)[0]
@@ -223,7 +225,8 @@ def write(
     elif suffix == ".gif":
         sampling.write_gif(out, film(rows, options.mode), data)
     elif suffix == ".csv":
-        sampling.write_records(out, samples, data)
+        classes = None if labels is None or labels.is_floating_point() else labels.flatten()
+        sampling.write_records(out, samples, data, classes)
     else:
         sampling.write_arrays(out, rows, latents, labels, options.seed, data)
     return None

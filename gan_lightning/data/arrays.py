@@ -14,7 +14,7 @@ from gan_lightning.data.tensors import Source, TensorData
 from gan_lightning.errors import UsageError
 
 ENDINGS = (".npy", ".npz", ".pt")
-CHANNELS = (1, 3)  # usual numbers of channels
+CHANNELS, WITH_ALPHA = (1, 3), (2, 4)  # usual numbers of channels
 
 
 class Numbers(TensorData):
@@ -61,7 +61,7 @@ class Numbers(TensorData):
         """
         if x.dtype.kind not in "biuf":
             raise UsageError(f"{self.place} has values of type {x.dtype}: give integers or floating-point numbers.")
-        if x.ndim == 4 and x.shape[-1] in CHANNELS and x.shape[1] not in CHANNELS:
+        if x.ndim == 4 and _has_channels_last(*x.shape[1:]):
             raise UsageError(f"{self.place} has shape {x.shape}, channels last: give (N, C, H, W), channels first.")
         if x.ndim not in (1, 2, 3, 4) or x.size == 0:
             raise UsageError(
@@ -117,7 +117,7 @@ class ArrayData(Numbers):
 
     def _named(self, arrays: Mapping[str, np.ndarray], option: str, name: str) -> np.ndarray:
         if name not in arrays:
-            has = f"has {', '.join(arrays)}" if any(arrays) else "holds a single array, without a name"
+            has = f"has the arrays {', '.join(arrays)}" if any(arrays) else "holds a single array, without a name"
             raise UsageError(f"data.{option} is {name}, but {self.path} {has}: correct it.")
         return arrays[name]
 
@@ -130,6 +130,12 @@ class ArrayData(Numbers):
             )
         names, y = np.unique(labels, return_inverse=True)
         return torch.from_numpy(y.astype(np.int64)), tuple(map(str, names))
+
+
+def _has_channels_last(first: int, second: int, last: int) -> bool:
+    if first in CHANNELS + WITH_ALPHA:
+        return last in CHANNELS and first not in CHANNELS
+    return last in CHANNELS or (last in WITH_ALPHA and first == second)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -1,6 +1,6 @@
 """Any map-style PyTorch dataset, such as torchvision's, read into memory."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -19,7 +19,9 @@ from gan_lightning.streams import own_stream, stream_seed
 
 
 class DatasetData(Numbers):
-    """The items of the dataset that ``dataset()`` returns: x or (x, y), where y is the class, an integer.
+    """The items of the dataset that ``dataset()`` returns: x, (x,) or (x, y), where y is the class, an integer.
+
+    Only classes that an item has are classes of the data.
 
     x is a tensor, an array or a PIL image. All items are read once into one tensor of at most ``memory_limit`` GiB.
     Each item has its own random stream, so random transforms that use torch always give it the same value.
@@ -38,6 +40,8 @@ class DatasetData(Numbers):
 
     def load(self) -> Source:
         dataset = self._made()
+        if not hasattr(dataset, "__len__"):
+            raise UsageError(f"{self.place} has no length: give a map-style dataset, with __len__ and __getitem__.")
         n = len(dataset)
         if n == 0:
             raise UsageError(f"{self.place} has no items.")
@@ -59,11 +63,15 @@ class DatasetData(Numbers):
                     "all items one shape and type, for example by a transform."
                 )
             x[i] = one
+            if i and (y is None) == bool(labels):
+                raise UsageError(
+                    f"{self.place} has items with a class and items without (item {i}): give all items one, or none."
+                )
             labels += [] if y is None else [y]
-        if len(labels) < n:
+        if not labels:
             return self.scaled(x, None, ())
-        names = class_names(dataset, max(labels))
-        return self.scaled(x, torch.tensor(labels), names)
+        present, index = np.unique(labels, return_inverse=True)
+        return self.scaled(x, torch.from_numpy(index), class_names(dataset, present.tolist()))
 
     def _made(self) -> Any:
         try:
@@ -86,7 +94,7 @@ def item(dataset: Any, i: int, name: str) -> tuple[np.ndarray, int | None]:
     """
     with own_stream(stream_seed("item", i)):
         found = dataset[i]
-    x, y = found if isinstance(found, tuple | list) and len(found) == 2 else (found, None)
+    x, y = (*found, None)[:2] if isinstance(found, tuple | list) and len(found) in (1, 2) else (found, None)
     y = y.item() if isinstance(y, Tensor | np.ndarray | np.generic) and y.ndim == 0 else y
     if not isinstance(x, Tensor | np.ndarray | np.generic | Image.Image | float | int) or not _is_class(y):
         shown = "" if _is_class(y) else f", with y = {y!r:.40}"
@@ -119,8 +127,9 @@ def _as_array(x: Any) -> np.ndarray:
     return np.asarray(x)
 
 
-def class_names(dataset: Any, largest: int) -> tuple[str, ...]:
-    """The dataset's ``classes``, as torchvision's datasets have them, or the class numbers."""
+def class_names(dataset: Any, classes: Sequence[int]) -> tuple[str, ...]:
+    """The names of these classes in the dataset's ``classes``, as in torchvision's datasets, or else their numbers."""
     names = getattr(dataset, "classes", None)
-    is_named = isinstance(names, list | tuple) and len(names) > largest
-    return tuple(map(str, names or ())) if is_named else tuple(map(str, range(largest + 1)))
+    if not isinstance(names, list | tuple) or len(names) <= max(classes):
+        return tuple(map(str, classes))
+    return tuple(str(names[k]) for k in classes)

@@ -21,6 +21,7 @@ from gan_lightning.data.listing import IMAGE_ENDINGS, list_images
 from gan_lightning.errors import UsageError
 from gan_lightning.pixels import DEPTHS, Depth
 
+INCEPTION = ", or data.features=inception"  # end of an advice
 VERSION, VERSION_OF_DEEP_ALPHA = 2, 3  # of the decoding; part of the cache key
 
 
@@ -164,8 +165,8 @@ class ImageFolder(ImageData):
         files = self._training_files if train else self._files(folder)
         if not self._fits(files):
             raise UsageError(
-                f"{folder} takes more than data.memory_limit={self.memory_limit} GiB, and image metrics need it in "
-                "memory: give a higher limit" + (", or data.features=inception." if train else ".")
+                f"{folder} takes more than data.memory_limit={self.memory_limit} GiB, but must be held in memory: give "
+                f"a higher limit or a smaller data.size{INCEPTION if train else ''}."
             )
         names = self.all_class_names
         unknown = sorted(set(map(_class_of, files)) - set(names))

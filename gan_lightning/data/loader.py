@@ -178,8 +178,10 @@ class RealData(LightningDataModule):
         """Convert samples (N, *sample_shape) to the units and the type of their source."""
         return samples
 
-    def write_csv(self, file: TextIO, samples: Tensor) -> None:
+    def write_csv(self, file: TextIO, samples: Tensor, labels: Tensor | None = None) -> None:
         """Write samples as rows in their own units under their column names, x_1, x_2, ... for points.
+
+        A last column has the names of the classes, if any are given, (N,).
 
         Raises:
             UsageError: samples are not rows.
@@ -187,7 +189,11 @@ class RealData(LightningDataModule):
         if len(self.sample_shape) != 1:
             raise UsageError("A .csv file is for rows, but these samples are not rows: end the name in .npz.")
         names = [f"x_{i + 1}" for i in range(self.sample_shape[0])]
-        csv.writer(file).writerows([names, *self.in_units(samples).tolist()])
+        rows = self.in_units(samples).tolist()
+        if labels is not None:
+            named = [self.class_names[k] if self.class_names else k for k in labels.tolist()]
+            names, rows = [*names, "class"], [[*row, name] for row, name in zip(rows, named, strict=True)]
+        csv.writer(file).writerows([names, *rows])
 
     @property
     def units_range(self) -> tuple[float, float] | None:

@@ -12,7 +12,7 @@ from torchmetrics import Metric
 from gan_lightning.batch import Batch, Rounds, apply
 from gan_lightning.cache import digest_of
 from gan_lightning.data.decode import SKIP, Fit, upright_size
-from gan_lightning.data.folder import ImageFolder, check_apart, sides
+from gan_lightning.data.folder import INCEPTION, ImageFolder, check_apart, sides
 from gan_lightning.data.images import HeldOut, ImageData, check_enough
 from gan_lightning.data.torchvision import MNIST
 from gan_lightning.errors import UsageError
@@ -100,7 +100,7 @@ class PairedFolder(Pairs):
     """The images of ``root``/A as inputs and those of ``root``/B as targets, paired by file name.
 
     Each folder is read like ``ImageFolder``, up to ``memory_limit`` GiB each. ``held_out`` is another such folder;
-    without it, pictures show training pairs.
+    without it, or without ``validation_samples``, pictures show training pairs.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class PairedFolder(Pairs):
         try:
             images = torch.cat(self._sides(root), 1)
         except UsageError as error:  # its message names ImageFolder's options
-            sentence = str(error).replace("data.root=", f"data.{option}=").replace(SKIP, "")
+            sentence = str(error).replace("data.root=", f"data.{option}=").replace(SKIP, "").replace(INCEPTION, "")
             raise UsageError(sentence) from error
         return images, torch.full((len(images),), -1)
 

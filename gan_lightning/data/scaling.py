@@ -61,7 +61,7 @@ def fitted(x: np.ndarray, rule: Rule, limits: tuple[float, float] | None = None)
     each column, the last dimension, mean 0 and variance 1; a constant column becomes 0.
 
     Raises:
-        UsageError: a value is outside the limits.
+        UsageError: a value is outside the limits, or the differences of whole numbers are lost in float64.
     """
     dtype = "float64" if x.dtype.itemsize > 8 else x.dtype.name
     if rule == "none":
@@ -70,7 +70,13 @@ def fitted(x: np.ndarray, rule: Rule, limits: tuple[float, float] | None = None)
         axes = tuple(range(x.ndim - 1))
         with np.errstate(over="ignore", invalid="ignore"):  # reported below
             mean, std = x.mean(axis=axes, dtype=np.float64), x.std(axis=axes, dtype=np.float64)
-        std = np.where(x.min(axis=axes) < x.max(axis=axes), std, 0.0)  # which rounding of the mean leaves above 0
+        low, high = x.min(axis=axes), x.max(axis=axes)
+        if x.dtype.kind in "iu" and ((low < high) & (std < np.spacing(np.abs(mean)))).any():
+            raise UsageError(
+                f"The data have whole numbers, up to {high.max()}, whose differences a float64 cannot hold: subtract a "
+                "constant from them."
+            )
+        std = np.where(low < high, std, 0.0)  # which rounding of the mean leaves above 0
         return Scaling(tuple(mean.tolist()), _scales(std), dtype)
     extremes = float(x.min()), float(x.max())
     low, high = limits or (BYTES if x.dtype == np.uint8 else extremes)

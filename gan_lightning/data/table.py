@@ -24,6 +24,7 @@ from gan_lightning.metrics.table import TableMetrics
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
+EXACT = 2**53  # whole numbers up to this are exact in float64
 MOST = 1000  # categories per column
 FEW = 20  # different texts that may well be categories, even if they look like numbers
 
@@ -55,7 +56,7 @@ class TableData(TensorData):
 
     @cached_property
     def blocks(self) -> tuple[int, ...]:  # type: ignore[override]
-        return tuple(len(column.get("categories", [0])) for column in self.units["columns"])
+        return tuple(map(_width, self.units["columns"]))
 
     def load(self) -> Source:
         typed, texts = read_table(self.path)
@@ -86,8 +87,14 @@ class TableData(TensorData):
         """Describe a column in plain containers."""
         if name not in self.categorical and _is_numeric(values):
             x = self._numbers(values)
+            if np.abs(x).max() > EXACT and len(np.unique(x)) < texts.nunique():
+                raise UsageError(
+                    f"The column {name} of {self.path} has numbers such as {texts.iloc[0]} whose differences a float64 "
+                    "cannot hold: subtract a constant from them, or leave the column out by data.columns=[NAMES]."
+                )
             scaling = fitted(x[:, None], "standard")
-            return {"name": name, "mean": scaling.offset[0], "std": scaling.scale[0], "decimals": decimals_of(texts)}
+            described = {"name": name, "mean": scaling.offset[0], "std": scaling.scale[0]}
+            return described | {"decimals": decimals_of(texts), "is_whole": not texts.str.contains(r"[.eE]").any()}
         if name not in self.categorical and (shown := almost_numbers(texts)):
             raise UsageError(
                 f"The column {name} of {self.path} is text, though its cells look like numbers, such as {shown!r}: "
@@ -125,9 +132,7 @@ class TableData(TensorData):
 
     def in_units(self, samples: Tensor) -> Tensor:
         """Samples as (N, columns) in float64: numbers in their units, categories as indices."""
-        parts = samples.double().split(self.blocks, -1)
-        columns = self.units["columns"]
-        return torch.cat([_decoded(column, part) for column, part in zip(columns, parts, strict=True)], -1)
+        return decoded(samples, self.units["columns"])
 
     def frame(self, samples: Tensor) -> "DataFrame":
         """Convert samples (N, *sample_shape) to the columns, units and types of the file."""
@@ -136,11 +141,15 @@ class TableData(TensorData):
         typed = {column["name"]: _typed(column, x) for column, x in zip(columns, values, strict=True)}
         return pandas().DataFrame(typed)
 
-    def write_csv(self, file: TextIO, samples: Tensor) -> None:
+    def write_csv(self, file: TextIO, samples: Tensor, labels: Tensor | None = None) -> None:
         self.frame(samples).to_csv(file, index=False)
 
     def metrics(self) -> dict[str, Metric]:
-        return super().metrics() | ({"table": TableMetrics(self.blocks)} if self.validation_samples else {})
+        if not self.validation_samples:
+            return {}
+        # compared as they are written: without rounding, no generator would match the values of whole numbers
+        in_units = partial(decoded, columns=self.units["columns"])
+        return super().metrics() | {"table": TableMetrics(self.blocks, in_units)}
 
     def picture(self, samples: Batch, columns: int | None = None) -> Tensor:
         """Pairwise marginals in the columns' own units, categories as indices, over held-out rows."""
@@ -149,17 +158,28 @@ class TableData(TensorData):
         return pictures.draw(self.in_units(samples.x), reference=held_out, names=names)
 
 
+def decoded(samples: Tensor, columns: Sequence[Mapping[str, Any]]) -> Tensor:
+    """Rows (N, sum of widths) as (N, columns) in float64: numbers in their units, categories as indices."""
+    parts = samples.double().split([_width(column) for column in columns], -1)
+    return torch.cat([_decoded(column, part) for column, part in zip(columns, parts, strict=True)], -1)
+
+
+def _width(column: Mapping[str, Any]) -> int:
+    return len(column.get("categories", [0]))
+
+
 def _decoded(column: Mapping[str, Any], part: Tensor) -> Tensor:
     if "mean" not in column:
         return part.argmax(-1, keepdim=True).double()
     values = part * column["std"] + column["mean"]
-    return values if column["decimals"] is None else values.round(decimals=column["decimals"])
+    # adding 0 turns -0.0 into 0.0
+    return values if column["decimals"] is None else values.round(decimals=column["decimals"]) + 0.0
 
 
 def _typed(column: Mapping[str, Any], values: np.ndarray) -> Any:
     if "mean" not in column:
         return pandas().Categorical.from_codes(values.astype(int), column["categories"])
-    is_whole = column["decimals"] == 0 and np.abs(values).max(initial=0) < 2**63
+    is_whole = column.get("is_whole", column["decimals"] == 0) and np.abs(values).max(initial=0) < 2**63
     return values.astype(np.int64) if is_whole else values
 
 
@@ -168,23 +188,24 @@ def _is_numeric(values: "Series") -> bool:
 
 
 def almost_numbers(texts: "Series") -> str | None:
-    """The first text that is not a plain number, if nine in ten are, or would be without signs for units.
+    """The first text that is not a plain number, if nine in ten are, or would be without units or decimal commas.
 
     None otherwise, and for few different texts, which may well be categories.
     """
     bare = texts.str.replace(r"[%$€£]|,(?=\d{3}\b)", "", regex=True)
-    numbers, plain = (pandas().to_numeric(part, errors="coerce") for part in (bare, texts))
-    if texts.nunique() <= FEW or numbers.notna().mean() < 0.9:
+    forms = texts, bare, texts.str.replace(",", ".", regex=False)
+    plain, *others = (pandas().to_numeric(form, errors="coerce").notna() for form in forms)
+    if texts.nunique() <= FEW or max(form.mean() for form in others) < 0.9:
         return None
-    return next(iter(texts[plain.isna()]), None)
+    return next(iter(texts[~plain]), None)
 
 
 def decimals_of(texts: Iterable[str]) -> int | None:
-    """The largest number of decimals in these texts, 0 for integers; None if one has an exponent."""
+    """The largest number of decimals in these texts without final zeros; None if one has an exponent."""
     texts = [text.strip().lower() for text in texts]
     if any("e" in text for text in texts):
         return None
-    return max(len(text.partition(".")[2]) for text in texts)
+    return max(len(text.partition(".")[2].rstrip("0")) for text in texts)
 
 
 def pandas() -> Any:
@@ -208,26 +229,40 @@ def read_table(path: Path) -> tuple["DataFrame", "DataFrame"]:
     if not path.is_file():
         raise UsageError(f"data.path={path} is not a file: give a CSV file with a header and rows.")
     read = partial(pandas().read_csv, path, encoding="utf-8-sig", index_col=False, low_memory=False)
+    as_text, names = partial(read, dtype=str, keep_default_na=False), []
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pandas().errors.ParserWarning)  # rows longer than the header
-            names = read(header=None, nrows=1, dtype=str).iloc[0]
-            typed, texts = read(), read(dtype=str, keep_default_na=False)
+            names = as_text(header=None, nrows=1).iloc[0].tolist()
+            typed, texts = read(), as_text()
     except pandas().errors.EmptyDataError as error:
         raise UsageError(f"data.path={path} is empty: give a CSV file with a header and rows.") from error
     except (OSError, ValueError, pandas().errors.ParserWarning) as error:
+        _check_separator(path, names)  # rows with decimal commas have more cells than such a header
         raise UsageError(
             f"data.path={path} cannot be read as CSV ({one_line(error)}): give a file in UTF-8 whose rows have as many "
             "cells as its header."
         ) from error
-    lines = [str(names.iloc[0]), *texts.iloc[:, 0]] if len(names) == 1 else [""]
-    separator = next((mark for mark in (";", "\t", "|") if all(mark in line for line in lines)), None)
-    if separator is not None:
-        raise UsageError(f"data.path={path} has {separator!r} between its columns: save it with commas.")
-    if texts.empty or names.duplicated().any():
+    _check_separator(path, names, texts.iloc[:, 0])
+    if "" in names:
+        raise UsageError(
+            f"data.path={path} has no name for column {names.index('') + 1} of {len(names)}: give it one, or save the "
+            "file without it (pandas writes its index so, unless index=False)."
+        )
+    if texts.empty or len(set(names)) < len(names):
         what = "has no rows" if texts.empty else "has two columns of the same name"
         raise UsageError(f"data.path={path} {what}: give a CSV file with a header of distinct names and rows.")
     for name in typed:  # pandas reads whole numbers of more than 64 bits as text
         if not _is_numeric(typed[name]) and texts[name].str.fullmatch(r"\s*[+-]?\d+\s*").all():
             typed[name] = typed[name].astype(float)
     return typed, texts
+
+
+def _check_separator(path: Path, names: Sequence[str], rows: Iterable[str] = ()) -> None:
+    """Raise a UsageError if a header of one name, and these rows, have another separator than a comma."""
+    lines = [*names, *rows]
+    separator = next((mark for mark in (";", "\t", "|") if all(mark in line for line in lines)), None)
+    if len(names) == 1 and separator is not None:
+        raise UsageError(
+            f"data.path={path} has {separator!r} between its columns: save it with commas, and with decimal points."
+        )

@@ -1,10 +1,9 @@
 """Differences between the columns of generated and held-out rows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from gan_lightning.metrics.energy import TwoSamples
 
@@ -29,27 +28,30 @@ class TableMetrics(TwoSamples):
 
     These are the largest KS distance of a numeric column, and the largest absolute differences of a category's share
     and of the correlation of two numeric columns; columns that are constant in the held-out rows are left out.
-    ``blocks`` are the columns' widths, 1 for a numeric column; in a wider block the argmax is the category.
+    ``in_units`` maps rows to (N, columns) in float64, categories as indices; ``blocks`` are the columns' numbers of
+    categories, 1 for a numeric column.
     """
 
-    def __init__(self, blocks: Sequence[int]) -> None:
+    def __init__(self, blocks: Sequence[int], in_units: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.blocks = list(blocks)
+        self.blocks = blocks
+        self.in_units = in_units
 
     def compute(self) -> dict[str, Tensor]:
-        x, y = (part.double().split(self.blocks, 1) for part in self.both())
+        x, y = map(self.in_units, self.both())
         values: dict[str, Tensor] = {}
-        numeric = [i for i, width in enumerate(self.blocks) if width == 1 and y[i].min() < y[i].max()]
+        numeric = [i for i, width in enumerate(self.blocks) if width == 1 and y[:, i].min() < y[:, i].max()]
         if numeric:
-            values["ks"] = torch.stack([two_sample_ks(x[i][:, 0], y[i][:, 0]) for i in numeric]).max()
+            values["ks"] = torch.stack([two_sample_ks(x[:, i], y[:, i]) for i in numeric]).max()
         if len(numeric) > 1:
-            a, b = (correlations(torch.cat([part[i] for i in numeric], 1)) for part in (x, y))
+            a, b = (correlations(part[:, numeric]) for part in (x, y))
             values["correlation_error"] = (a - b).fill_diagonal_(0).abs().max()
-        errors = [(_shares(x[i]) - _shares(y[i])).abs().max() for i, width in enumerate(self.blocks) if width > 1]
-        if errors:
-            values["share_error"] = torch.stack(errors).max()
+        categorical = [(i, width) for i, width in enumerate(self.blocks) if width > 1]
+        if categorical:
+            errors = [_shares(x[:, i], width) - _shares(y[:, i], width) for i, width in categorical]
+            values["share_error"] = torch.cat(errors).abs().max()
         return {name: value.float() for name, value in values.items()}
 
 
-def _shares(part: Tensor) -> Tensor:
-    return one_hot(part.argmax(1), part.shape[1]).double().mean(0)
+def _shares(categories: Tensor, n: int) -> Tensor:
+    return categories.long().bincount(minlength=n).double() / len(categories)

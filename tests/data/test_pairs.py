@@ -95,6 +95,13 @@ def test_folders_whose_names_differ_are_refused(tmp_path: Path) -> None:
         paired(tmp_path / "train")
 
 
+def test_pairs_are_held_in_memory(tmp_path: Path) -> None:
+    write(tmp_path / "train", ["a.png"])
+    sentence = r"takes more than .*, but must be held in memory: give a higher limit or a smaller data\.size\.$"
+    with pytest.raises(UsageError, match=sentence):
+        paired(tmp_path / "train", memory_limit=1e-9)
+
+
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     with pytest.raises(UsageError, match=r"train/A is not a folder"):
