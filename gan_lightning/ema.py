@@ -11,13 +11,15 @@ from gan_lightning.checks import is_number
 from gan_lightning.errors import UsageError
 from gan_lightning.schedules import HalfLife
 
+STATISTICS = ("running_mean", "running_var")  # buffers of torch's normalization layers
+
 
 class MovingAverage(nn.Module):
-    """a <- d a + (1 - d) w over the weights and the floating-point buffers of a network (Yazici et al. 2019).
+    """a <- d a + (1 - d) w over the weights of a network and the running statistics of its layers (Yazici et al. 2019).
 
     With warm-up, the decay at update n, from 0, is min(decay, (1 + n) / (10 + n)), so that the initial weights are
-    forgotten quickly. BatchNorm's running statistics are averaged with the same decay; its counters are copied, and so
-    are buffers that start with infinite values, such as masks. The decay may be a ``HalfLife`` in images.
+    forgotten quickly. Other buffers are copied: a mean of counters, masks or the singular vectors of spectral
+    normalization would be none. The decay may be a ``HalfLife`` in images.
     """
 
     def __init__(self, network: nn.Module, decay: float | HalfLife, warmup: bool = True) -> None:
@@ -30,7 +32,7 @@ class MovingAverage(nn.Module):
         for buffers, name in _places(self.network).values():
             buffers[name] = buffers[name].contiguous()  # an expanded one cannot be updated in place
         self._averaged, self._copied = (
-            [name for name, place in _places(self.network).items() if _is_averaged(_at(place)) == is_averaged]
+            [name for name, (_, key) in _places(self.network).items() if (key in STATISTICS) == is_averaged]
             for is_averaged in (True, False)
         )
         self.decay = decay
@@ -66,7 +68,8 @@ class MovingAverage(nn.Module):
             [*weights, *(_at(places[name]) for name in self._averaged)]
             for weights, places in zip(self._weights, self._places, strict=True)
         )
-        torch._foreach_lerp_(averages, values, 1.0 - decay)
+        if averages:
+            torch._foreach_lerp_(averages, values, 1.0 - decay)
         if self._copied:
             copies, copied = ([_at(places[name]) for name in self._copied] for places in self._places)
             torch._foreach_copy_(copies, copied)
@@ -81,10 +84,6 @@ class MovingAverage(nn.Module):
 def _real(weight: Tensor) -> Tensor:
     """The weight, or a view of the real and imaginary parts of a complex one."""
     return torch.view_as_real(weight.detach()) if weight.is_complex() else weight
-
-
-def _is_averaged(buffer: Tensor) -> bool:
-    return buffer.is_floating_point() and (buffer.is_meta or bool(buffer.isfinite().all()))
 
 
 def _places(network: nn.Module) -> dict[str, tuple[dict[str, Any], str]]:

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils.parametrizations import _SpectralNorm
 
 from gan_lightning.augment import Augment
-from gan_lightning.batch import Batch
+from gan_lightning.batch import Batch, concatenate
 from gan_lightning.checks import SIZE, check_values
 from gan_lightning.diversity import last_layer
 from gan_lightning.errors import UsageError
@@ -65,13 +65,16 @@ class Game(nn.Module):
         for name, part, example in (("prior", prior, "Normal(64)"), ("loss", loss or NonSaturating(), "Hinge()")):
             if not isinstance(part, nn.Module):
                 raise UsageError(f"{name} is {part!r}: give a torch.nn.Module, such as {example}.")
+        for name, parts in (("regularizers", regularizers), ("generator_regularizers", generator_regularizers)):
+            if not isinstance(parts or {}, Mapping):
+                raise UsageError(f"{name} is {parts!r}: give a dict of names, such as {{'r1': R1(0.1)}}.")
         self.packing = packing
         check_values(self, packing=SIZE)
         if packing > 1 and (not self.judges_packs or is_conditional(discriminator)):
             raise UsageError(
                 f"model.packing is {packing}, but this discriminator judges whether each sample fits its class or "
                 "codes, which one output for several samples cannot do: give model.packing=1, or an unconditional "
-                "discriminator in game=standard or bigan."
+                "discriminator in game=standard, bigan or san."
             )
         self.generator = generator
         self.discriminator = discriminator
@@ -139,6 +142,8 @@ class Game(nn.Module):
         x = sample.x if self.augment is None else self.augment(sample.x)
         x = x if self.packing == 1 else packs(x, self.packing)
         outputs = _call(self.discriminator, x, sample.y)
+        if not isinstance(outputs, Tensor):
+            raise UsageError(f"The discriminator returns a {type(outputs).__name__}: return one tensor of logits (N,).")
         return outputs.float() if outputs.dtype.itemsize < 4 else outputs
 
     def judge(self, sample: Batch) -> Tensor:
@@ -159,14 +164,15 @@ class Game(nn.Module):
             if due:
                 real, fake = _requiring_gradient(real, real.x.dtype), _requiring_gradient(fake, real.x.dtype)
             at = {part.at for part in due.values() if part.at}
-            read = self._one_pass if self._is_together(due, at) else self._passes
+            read = self._one_pass if self._is_together(due, at, real, fake) else self._passes
             outputs, replays = read(due, real=real, fake=fake)
             real_logits, fake_logits = _logits(outputs["real"]), _logits(outputs["fake"])
             losses = self.loss.discriminator(real_logits=real_logits, fake_logits=fake_logits)
             terms = {"adversarial": losses.mean()}
             if due:
                 logits = real_logits, fake_logits
-                terms |= _penalties(due, CriticPass(real, fake, *logits, self.judge, self.features, replays, at))
+                critic = CriticPass(real, fake, *logits, self.judge, self.features, replays, at, self.packing)
+                terms |= _penalties(due, critic)
         if self.augment is not None:
             self.augment.observe(update, real_logits.detach() - self.loss.threshold, len(real.x))
         return Terms(terms, outputs)
@@ -186,7 +192,8 @@ class Game(nn.Module):
             terms = {"adversarial": losses.mean()}
             if due:
                 logits = real_logits, fake_logits
-                terms |= _penalties(due, CriticPass(real, fake, *logits, self.judge, self.features, replays))
+                critic = CriticPass(real, fake, *logits, self.judge, self.features, replays, packing=self.packing)
+                terms |= _penalties(due, critic)
         return Terms(terms, outputs)
 
     def describe(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -215,9 +222,10 @@ class Game(nn.Module):
         Raises:
             UsageError: D is spectrally normalized; compiled, its power iteration overwrites what backward needs.
         """
-        if any(map(is_parametrized, self.discriminator.modules())):
+        if any(isinstance(part, _SpectralNorm) for part in self.discriminator.modules()):
             raise UsageError(
-                "With model.spectral_norm=true, the networks cannot be compiled: leave out trainer.compile."
+                "With a spectrally normalized discriminator, such as by model.spectral_norm=true, the networks cannot "
+                "be compiled: leave out trainer.compile."
             )
         if any(part.passes_again for part in (*self.regularizers.values(), *self.generator_regularizers.values())):
             from torch._functorch import config
@@ -253,21 +261,25 @@ class Game(nn.Module):
             outputs[name] = self.read(batch)
         return outputs, replays
 
-    def _is_together(self, due: Mapping[str, Regularizer], at: Collection[str]) -> bool:
-        """Whether D may judge real and fake in one pass at no extra cost.
+    def _is_together(self, due: Mapping[str, Regularizer], at: Collection[str], *batches: Batch) -> bool:
+        """Whether D may judge these batches in one pass at no extra cost.
 
-        A gradient at one of them alone would go through both, and a compiled network would compile for two sizes.
+        A gradient at one of them alone would go through both, and a compiled network would compile for two sizes. A
+        game whose ``read`` is its own may need latents that only one of them has.
         """
         may = is_samplewise(self.discriminator) and self.augment is None and not self.is_compiled
+        needed = [(batch.y, None if type(self).read is Game.read else batch.z) for batch in batches]
+        may = may and all(len({part is None for part in parts}) == 1 for parts in zip(*needed, strict=True))
         return may and len(at) != 1 and not any(part.passes_again for part in due.values())
 
     def _one_pass(
         self, due: Mapping[str, Regularizer], **batches: Batch
     ) -> tuple[dict[str, Tensor], dict[str, Replay]]:
         """``_passes`` by a single pass over batches of equal size, if no penalty needs replays."""
-        first, ys = next(iter(batches.values())), [batch.y for batch in batches.values() if batch.y is not None]
-        x, y = torch.cat([batch.x for batch in batches.values()]), torch.cat(ys) if ys else None
-        outputs = self.read(first._replace(x=x, y=y, z=None)).chunk(len(batches))
+        parts = list(batches.values())
+        if type(self).read is Game.read:
+            parts = [part._replace(z=None) for part in parts]
+        outputs = self.read(concatenate(parts)).chunk(len(parts))
         return dict(zip(batches, outputs, strict=True)), {}
 
     @contextmanager
@@ -309,6 +321,12 @@ def standing_in(game: Game, networks: Mapping[str, nn.Module]) -> Iterator[None]
     finally:
         for name, network in former.items():
             setattr(game, name, network)
+
+
+def check_outputs(outputs: Tensor, n: int, what: str) -> None:
+    """Raise a UsageError if D's outputs are not (N, n)."""
+    if outputs.dim() != 2 or outputs.shape[1] != n:
+        raise UsageError(f"The discriminator gives outputs {tuple(outputs.shape)}, but (N, {n}) is expected: {what}.")
 
 
 def packs(x: Tensor, m: int) -> Tensor:

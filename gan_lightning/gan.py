@@ -83,6 +83,10 @@ class GAN(LightningModule):
         cuda_graphs: bool = False,
     ) -> None:
         super().__init__()
+        if not isinstance(game, Game):
+            raise UsageError(
+                f"game is a {type(game).__name__}: give a Game, such as Game(generator, discriminator, prior)."
+            )
         self.automatic_optimization = False
         self.game = game
         self.average = MovingAverage(self.game.sampled(), ema_decay, ema_warmup) if ema_decay else None
@@ -101,7 +105,7 @@ class GAN(LightningModule):
         check_values(self, order=one_of(*get_args(Order)), scheduled=one_of(*get_args(Scheduled)))
         check_values(self, gradient_clip_algorithm=one_of("norm", "value"), gradient_clip_val=optional(POSITIVE))
         for name in ("generator_optimizer", "discriminator_optimizer"):
-            if not callable(make := getattr(self, name)):
+            if not callable(make := getattr(self, name)) or isinstance(make, nn.Module):
                 raise UsageError(
                     f"{name} is of type {type(make).__name__}: give a function that makes an optimizer of weights, "
                     "such as functools.partial(torch.optim.Adam, lr=2e-4)."

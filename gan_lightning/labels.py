@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from numbers import Integral
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
@@ -40,16 +42,18 @@ def asked_for(n: int, names: Sequence[str], labels: Tensor | Sequence[int | str]
     Raises:
         UsageError: there is no such class, or ``names`` or ``labels`` is empty.
     """
+    if isinstance(labels, np.ndarray | range):
+        labels = torch.as_tensor(labels) if isinstance(labels, np.ndarray) else list(labels)
     if isinstance(labels, Tensor):
         _check_labels(labels, len(names))
         return labels
-    are_numbers = isinstance(labels, list | tuple) and len(labels) > 0 and all(isinstance(k, int) for k in labels)
+    are_numbers = isinstance(labels, list | tuple) and len(labels) > 0 and all(isinstance(k, Integral) for k in labels)
     if not names and are_numbers:
-        return in_turn(labels, n)  # type: ignore[arg-type]
+        return in_turn([int(k) for k in labels], n)  # type: ignore[union-attr]
     if not names:
         raise UsageError(
-            "The generator has no classes to alternate between: in Python, pass its conditions, "
-            "gan_lightning.load(RUN).sample(n, labels=TENSOR)."
+            "The names of the generator's classes are unknown: in Python, pass its conditions as a tensor, "
+            "sample(n, labels=TENSOR), or the numbers of classes to alternate between, such as labels=[0, 1]."
         )
     if isinstance(labels, str | int):
         raise UsageError(f"labels is {labels!r}: give a list of classes, such as [{labels!r}], or a tensor of labels.")

@@ -103,7 +103,7 @@ def linear(optimizer: Optimizer, total_steps: int, *, start: float = 0.0, final:
     """Constant for the fraction ``start`` of the run, then linear to ``final`` times the learning rate."""
 
     def factor(step: int) -> float:
-        progress = min(step / total_steps, 1.0)
+        progress = min(step / max(total_steps, 1), 1.0)
         return 1.0 + (final - 1.0) * max(progress - start, 0.0) / max(1.0 - start, 1e-12)
 
     return LambdaLR(optimizer, factor)
@@ -120,7 +120,7 @@ def cosine(
     Raises:
         UsageError: the optimizer has no betas.
     """
-    length = total_steps if steps is None else steps
+    length = max(total_steps, 1) if steps is None else steps
     rate = Ramp(1.0, final, length)
     if beta2 is None:
         return LambdaLR(optimizer, lambda step: rate.at(step))

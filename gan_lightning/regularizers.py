@@ -23,7 +23,7 @@ class CriticPass:
     both batches requires gradients. In the generator's, ``real_logits`` is None if its loss does not need them.
     ``replays``, by ``real`` and ``fake``, let ``judge`` repeat the two passes on other x, for penalties with
     ``passes_again``. ``at`` names the batches at which the update's penalties need D's gradient, so that it
-    is computed once.
+    is computed once. Each logit judges ``packing`` samples.
     """
 
     real: Batch
@@ -34,6 +34,7 @@ class CriticPass:
     features: Callable[[Batch], Tensor] | None = None
     replays: Mapping[str, Replay] = field(default_factory=dict)
     at: Collection[str] = ("real", "fake")
+    packing: int = 1
 
     def gradient(self, name: str) -> Tensor:
         """D's gradient on the batch ``real`` or ``fake``, (logits, features), as in ``input_gradient``."""
@@ -50,8 +51,12 @@ class CriticPass:
     @cached_property
     def _gradients(self) -> dict[str, Tensor]:
         """Computed in one backward pass, since both logits may come from one forward pass."""
-        wanted = {name: seen for name, seen in self._seen.items() if name in self.at and seen[0] is not None}
-        return dict(zip(wanted, input_gradients(wanted.values()), strict=True))  # type: ignore[arg-type]
+        wanted = {
+            name: (logits, x)
+            for name, (logits, x) in self._seen.items()
+            if name in self.at and logits is not None and x.requires_grad  # in G's update, real x does not
+        }
+        return dict(zip(wanted, input_gradients(wanted.values()), strict=True))
 
 
 def by_sample(logits: Tensor, inputs: Tensor) -> Tensor:
@@ -173,8 +178,8 @@ class ZeroCentered(Regularizer):
 class DRAGAN(Regularizer):
     """(|grad_x D(x + delta)| - 1)^2 around real data (Kodali et al. 2017).
 
-    As in the authors' code, delta = a s u / 2, with a ~ U(0, 1) per sample, u ~ U(0, 1) per element, and s the standard
-    deviation of all elements of the batch, on each device separately.
+    As in the authors' code, delta = a s u / 2, with a ~ U(0, 1) per sample or pack, u ~ U(0, 1) per element, and s the
+    standard deviation of all elements of the batch, on each device separately.
     """
 
     sees_generator = False
@@ -184,6 +189,7 @@ class DRAGAN(Regularizer):
         size = real[0].numel()
         uniform = joint(lambda n, generator: torch.rand(n, 1 + size, generator=generator), len(real), real.device)
         a, u = uniform.to(real).split([1, size], 1)
+        a = a[:: critic.packing].repeat_interleave(critic.packing, 0)
         near = real + 0.5 * real.std(correction=0) * (a * u).view_as(real)
         return (_gradient_at(near, critic).norm(dim=1) - 1.0).square()
 
@@ -207,10 +213,10 @@ class WeightClipping(Regularizer):
 
 
 def _between(critic: CriticPass) -> Tensor:
-    """Interpolate pairs of real and fake samples, with a uniform random weight per pair."""
+    """Interpolate pairs of real and fake samples, or packs, with a uniform random weight per pair."""
     real, fake = critic.real.x.detach(), critic.fake.x.detach()
-    share = joint(_uniform, len(real), real.device).to(real).view(-1, *[1] * (real.dim() - 1))
-    return torch.lerp(fake, real, share)
+    share = joint(_uniform, len(real) // critic.packing, real.device).repeat_interleave(critic.packing)
+    return torch.lerp(fake, real, share.to(real).view(-1, *[1] * (real.dim() - 1)))
 
 
 def _gradient_at(x: Tensor, critic: CriticPass) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gan_lightning.batch import Batch
+from gan_lightning.batch import Batch, apply
 from gan_lightning.game import Game, Terms
 from gan_lightning.graphs import Graphs
 from gan_lightning.log import LossLog
@@ -28,8 +28,8 @@ class Round:
     - ``generator_first``: G steps, then D steps on the new G's samples;
     - ``simultaneous``: both gradients are computed before either player steps.
 
-    With ``reuse_fakes``, D's last update and G's update use the same generated samples. With ``generator_first``, this
-    is simultaneous descent, because the samples, and so D's gradient, precede G's step.
+    With ``reuse_fakes``, G's update and D's update next to it use the same generated samples: D's last, or its first
+    with ``generator_first``, where this is simultaneous descent, because the samples precede G's step.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class Round:
 
     def _discriminator_terms(self, update: int, reals: Sequence[Batch]) -> Iterator[Terms]:
         for i, real in enumerate(reals):
-            fake = self.fakes[i]._replace(x=self.fakes[i].x.detach()) if self.fakes else self._fake(real, graph=False)
+            fake = apply(Tensor.detach, self.fakes[i]) if self.fakes else self._fake(real, graph=False)
             terms = self.game.discriminator_terms(real, fake, update)
             if self.d.measures:
                 self.observed |= self.game.describe(terms.outputs)

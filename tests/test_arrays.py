@@ -124,7 +124,11 @@ def test_nothing_is_unpickled(tmp_path: Path, ending: str) -> None:
         (np.ones((4, 8, 8, 3)), {}, r"has shape \(4, 8, 8, 3\), channels last: give \(N, C, H, W\)"),
         (np.ones((4, 8, 8, 4)), {}, r"has shape \(4, 8, 8, 4\), channels last: give \(N, C, H, W\)"),
         (np.ones((4, 8, 8, 2)), {}, r"has shape \(4, 8, 8, 2\), channels last: give \(N, C, H, W\)"),
-        (10**18 + np.arange(40).reshape(20, 2), {}, r"have whole numbers, up to 1000000000000000039, whose differences"),
+        (
+            10**18 + np.arange(40).reshape(20, 2),
+            {},
+            r"have whole numbers, up to 1000000000000000039, whose differences",
+        ),
         (np.ones((2, 2, 2, 2, 2)), {}, r"has shape \(2, 2, 2, 2, 2\): give images"),
         (np.ones((0, 3)), {}, r"has shape \(0, 3\): give images"),
         (np.ones((4, 8, 8)), {"scaling": "standard"}, "data.scaling is standard, which is for rows, but .* has images"),

@@ -5,6 +5,7 @@ from copy import deepcopy
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 from torch.testing import assert_close
 
 from gan_lightning.ema import MovingAverage
@@ -131,25 +132,46 @@ def test_a_decay_out_of_range_is_refused(decay: float) -> None:
         MovingAverage(network(), decay)
 
 
-def test_a_buffer_that_a_network_assigns_is_averaged() -> None:
+def test_a_spectrally_normalized_network_stays_normalized() -> None:
+    """Means of singular vectors would be shorter than 1, and every layer larger by as much."""
+    torch.manual_seed(0)
+    net = nn.Sequential(spectral_norm(nn.Linear(6, 32)), nn.ReLU(), spectral_norm(nn.Linear(32, 2))).double()
+    average = MovingAverage(net, 0.99)
+    average.follow(net)
+    optimizer = torch.optim.Adam(net.parameters(), 0.01)
+    for step in range(200):
+        optimizer.zero_grad()
+        x = torch.randn(16, 6, dtype=torch.double)
+        (net(x) - x[:, :2].sin()).square().mean().backward()
+        optimizer.step()
+        average.update(step)
+    averaged = average.network.eval()
+    for layer in (averaged[0], averaged[2]):
+        largest = torch.linalg.matrix_norm(layer.weight, 2).item()
+        assert largest == pytest.approx(1.0, abs=0.05)
+        assert layer.parametrizations.weight[0]._u.norm().item() == pytest.approx(1.0, abs=1e-9)
+
+
+def test_a_statistic_that_a_network_assigns_is_averaged() -> None:
     class Mean(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.layer = nn.Linear(3, 2).double()
-            self.register_buffer("mean", torch.zeros(2, dtype=torch.double))
+            self.register_buffer("running_mean", torch.zeros(2, dtype=torch.double))
             self.register_buffer("calls", torch.zeros((), dtype=torch.long))
 
         def forward(self, x: Tensor) -> Tensor:
             y = self.layer(x)
-            self.mean, self.calls = 0.9 * self.mean + 0.1 * y.detach().mean(0), self.calls + 1
+            self.running_mean = 0.9 * self.running_mean + 0.1 * y.detach().mean(0)
+            self.calls = self.calls + 1
             return y
 
     net = Mean()
     average = MovingAverage(net, 0.5, warmup=False)
-    expected = net.mean
+    expected = net.running_mean
     for state in follow(average, net, 6):
-        expected = 0.5 * expected + 0.5 * state["mean"]
-    assert_close(average.network.mean, expected, **EXACT)
+        expected = 0.5 * expected + 0.5 * state["running_mean"]
+    assert_close(average.network.running_mean, expected, **EXACT)
     assert average.network.calls == 6
 
 

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 from gan_lightning import losses
 from gan_lightning.batch import Batch
+from gan_lightning.errors import UsageError
 from gan_lightning.game import Game, is_samplewise
 from gan_lightning.labels import is_conditional
 from gan_lightning.networks import linear, mlp, pacgan
@@ -91,7 +92,7 @@ def test_a_packed_critic_is_penalized_by_the_pack() -> None:
     assert terms.outputs["real"].shape == (N // 2,)
     assert_close(terms.losses["r1"], 0.5 * slopes(real.x).view(-1, 2).sum(1).mean())
     torch.manual_seed(0)
-    between = torch.lerp(fake.x, real.x, torch.rand(N, 1).double())
+    between = torch.lerp(fake.x, real.x, torch.rand(N // 2).double().repeat_interleave(2)[:, None])
     norms = slopes(between).view(-1, 2).sum(1).sqrt()
     assert_close(terms.losses["gp"], (norms - 1).square().mean())
 
@@ -195,6 +196,51 @@ def test_a_line_of_the_log_describes_the_logits() -> None:
     assert_close(
         game_of(loss=losses.Wasserstein()).describe({"real": real, "fake": fake})["discriminator/real"], real.mean()
     )
+
+
+class OwnPairs(Game):
+    """D judges (G(z), z) and (x, E(x)), by a ``read`` of its own."""
+
+    def read(self, sample: Batch) -> Tensor:
+        z = sample.x[:, :2].tanh() if sample.z is None else sample.z
+        return super().read(sample._replace(x=torch.cat([sample.x, z], 1)))
+
+
+@pytest.mark.parametrize("is_samplewise", [True, False])
+def test_an_own_game_reads_the_latents_that_only_fakes_have(is_samplewise: bool) -> None:
+    torch.manual_seed(0)
+    d = mlp.Discriminator((5,), [4]).double()
+    d.samplewise = is_samplewise
+    real, fake, z = samples(0), samples(1), samples(2)[:, :2]
+    game = OwnPairs(nn.Linear(2, 3).double(), d, Normal(2))
+    terms = game.discriminator_terms(Batch(real), Batch(fake, None, z), 0)
+    f, r = d(torch.cat([fake, z], 1)), d(torch.cat([real, real[:, :2].tanh()], 1))
+    assert_close(terms.losses["adversarial"], (softplus(-r) + softplus(f)).mean())
+
+
+@pytest.mark.parametrize("loss", [losses.NonSaturating, losses.Relativistic])
+def test_the_generator_has_a_penalty_at_its_samples_with_every_loss(loss: type[losses.Loss]) -> None:
+    game = game_of(loss=loss(), generator_regularizers={"r2": R2(0.7)})
+    fake = game.generate(torch.randn(N, 2, dtype=torch.double))
+    terms = game.generator_terms(Batch(samples(0)), fake, 0).losses
+    assert_close(terms["r2"], 0.7 / 2 * slopes(fake.x).mean())
+
+
+@pytest.mark.parametrize("returned", [dict, tuple])
+def test_a_discriminator_that_returns_no_tensor_is_refused(returned: type) -> None:
+    class Wrapped(Critic):
+        def forward(self, x: Tensor) -> Any:
+            return returned([("logits", super().forward(x))])
+
+    game = Game(nn.Linear(2, 3).double(), Wrapped(), Normal(2))
+    sentence = f"The discriminator returns a {returned.__name__}: return one tensor of logits"
+    with pytest.raises(UsageError, match=sentence):
+        game.judge(Batch(samples(0)))
+
+
+def test_penalties_without_names_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"^regularizers is .*: give a dict of names, such as \{'r1': R1\(0\.1\)\}\."):
+        game_of(regularizers=[R1(1.0)])
 
 
 def test_what_a_network_is_given() -> None:

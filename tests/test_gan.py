@@ -20,6 +20,7 @@ from torch.testing import assert_close
 from torch.utils.data import DataLoader, SubsetRandomSampler
 
 from gan_lightning import losses, optim, priors
+from gan_lightning.batch import Batch
 from gan_lightning.errors import Diverged, UsageError
 from gan_lightning.finite_difference import R1Finite, R2Finite
 from gan_lightning.game import Game
@@ -122,6 +123,26 @@ def test_rounds_are_the_written_out_descent(order: str, critic_steps: int, reuse
     expected = by_hand(gan, data, critic_steps, order, reuse)
     fit(gan, GivenData(data, N), 5)
     assert_close((weights(gan.game.generator), weights(gan.game.discriminator)), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_shared_samples_may_carry_what_the_generator_has_learned(order: str) -> None:
+    """D's update takes no gradient through any part of them."""
+
+    class Marked(Game):
+        def generate(self, z: Tensor, y: Tensor | None = None) -> Batch:
+            x, mark = self.generator(z).split(2, 1)
+            return Batch(x, y, mark)
+
+        def read(self, sample: Batch) -> Tensor:
+            mark = torch.zeros_like(sample.x) if sample.z is None else sample.z
+            return super().read(sample._replace(x=torch.cat([sample.x, mark], 1)))
+
+    critic = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1), nn.Flatten(0))
+    gan = small_gan(Marked, generator=nn.Linear(3, 4), discriminator=critic, order=order, reuse_fakes=True)
+    before = weights(gan.game.generator)
+    fit(gan, GivenData(rounds(3, N), N), 3)
+    assert (weights(gan.game.generator) != before).all()
 
 
 @pytest.mark.parametrize("loss", list(FORMULAS))

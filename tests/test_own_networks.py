@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from gan_lightning import GAN, R1, R2, Normal, UsageError, load, optim
 from gan_lightning.ema import MovingAverage
 from gan_lightning.errors import Diverged
-from gan_lightning.game import evaluating
+from gan_lightning.game import Game, evaluating
 from gan_lightning.games.bigan import BiGAN
 from gan_lightning.games.pix2pix import Pix2Pix
 from gan_lightning.losses import Hinge
@@ -109,15 +109,13 @@ def test_an_average_follows_a_network_compiled_later() -> None:
 
 
 def test_a_buffer_with_two_names_is_averaged_once() -> None:
-    network = nn.Module()
-    for name in ("one", "two"):
-        network.register_buffer(name, torch.zeros(2))
-    network.two = network.one
+    network = nn.ModuleDict({"one": nn.BatchNorm1d(2), "two": nn.BatchNorm1d(2)})
+    network["two"].running_mean = network["one"].running_mean
     average = MovingAverage(network, 0.5, warmup=False)
     average.follow(network)
-    network.one += 1
+    network["one"].running_mean += 1
     average.update(0)
-    assert_close(average.network.two, torch.full((2,), 0.5))
+    assert_close(average.network["two"].running_mean, torch.full((2,), 0.5))
 
 
 def test_frozen_weights_may_be_coarse() -> None:
@@ -432,8 +430,24 @@ def test_numbers_of_classes_need_no_names() -> None:
 
     gan = small_gan(generator=Shifted())
     assert gan.sample(5, labels=[2, 7])[:, 0].tolist() == [2, 7, 2, 7, 2]
-    with pytest.raises(UsageError, match="has no classes to alternate between"):
+    for labels in (range(2, 8, 5), [np.int64(2), np.int64(7)], np.array([2, 7, 2, 7, 2])):
+        assert gan.sample(5, labels=labels)[:, 0].tolist() == [2, 7, 2, 7, 2]
+    with pytest.raises(UsageError, match="names of the generator's classes are unknown"):
         gan.sample(5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((nn.Linear(2, 2), nn.Linear(2, 1)), r"^game is a Linear: give a Game, such as Game\(generator, discriminator"),
+        ((None,), "^game is a NoneType: give a Game"),
+        ((Game,), "^game is a type: give a Game"),
+        ((small_gan().game, nn.Linear(2, 1)), "^generator_optimizer is of type Linear: give a function that makes"),
+    ],
+)
+def test_what_is_no_game_is_refused(arguments: tuple[Any, ...], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        GAN(*arguments)
 
 
 def test_without_logging_the_losses_are_checked_but_neither_kept_nor_logged(tmp_path: Path) -> None:

@@ -63,9 +63,11 @@ def test_the_terms_are_the_packs() -> None:
     torch.manual_seed(3)
     terms = game.discriminator_terms(real, fake, 0)
     torch.manual_seed(3)
-    between, again = (torch.lerp(fake.x, real.x, torch.rand(N, 1).double()) for _ in range(2))
+    shares = (torch.rand(N // M).double().repeat_interleave(M)[:, None] for _ in range(2))  # one per pack
+    between, again = (torch.lerp(fake.x, real.x, share) for share in shares)
     draw = torch.rand(N, 3).double()
-    near = real.x + 0.5 * real.x.std(correction=0) * draw[:, :1] * draw[:, 1:]
+    a = draw[::M, :1].repeat_interleave(M, 0)
+    near = real.x + 0.5 * real.x.std(correction=0) * a * draw[:, 1:]
     r, f = d(rows(real.x)), d(rows(fake.x))
     expected = {
         "adversarial": (softplus(-r) + softplus(f)).mean(),

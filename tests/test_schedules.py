@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -32,6 +33,11 @@ def rates(scheduler: LRScheduler, steps: int) -> list[float]:
 def test_linear_goes_straight_to_zero() -> None:
     values = rates(linear(optimizer(), 10), 10)
     assert values == pytest.approx([LR * (10 - step) / 10 for step in range(11)], abs=1e-15)
+
+
+@pytest.mark.parametrize("schedule", [linear, cosine])
+def test_a_run_without_updates_has_the_first_rate(schedule: Callable[[Optimizer, int], LRScheduler]) -> None:
+    assert schedule(optimizer(), 0).get_last_lr() == [LR]
 
 
 def test_linear_rests_before_its_start() -> None:

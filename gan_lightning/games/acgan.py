@@ -53,4 +53,9 @@ class ACGAN(Game):
 
     def _class_term(self, outputs: Tensor, batch: Batch) -> Tensor:
         assert batch.y is not None  # otherwise the generator has raised an error
+        if outputs.dim() < 2:
+            raise UsageError(
+                f"The discriminator gives outputs {tuple(outputs.shape)}, but (N, 1 + classes) is expected: the logit "
+                "and a logit for each class."
+            )
         return self.weight * cross_entropy(outputs[:, 1:], batch.y)

@@ -7,8 +7,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
 from gan_lightning.batch import Batch
+from gan_lightning.checks import COUNT, SIZE, check_values
 from gan_lightning.errors import UsageError
-from gan_lightning.game import Game, Terms
+from gan_lightning.game import Game, Terms, check_outputs
 from gan_lightning.metrics.categories import CategoryMatch
 from gan_lightning.priors import Prior
 
@@ -21,12 +22,13 @@ class Codes(Prior):
 
     def __init__(self, size: int, categories: int = 10, continuous: int = 2) -> None:
         super().__init__(size)
+        self.categories, self.continuous = categories, continuous
+        check_values(self, categories=SIZE, continuous=COUNT)
         if size < categories + continuous:
             raise UsageError(
                 f"model.latent_size is {size}, but prior=codes needs {categories} categories and {continuous} "
                 f"continuous codes: give at least {categories + continuous}."
             )
-        self.categories, self.continuous = categories, continuous
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         device = None if generator is None else generator.device
@@ -91,6 +93,7 @@ class InfoGAN(Game):
         """-log Q(c | x) of the category and the continuous codes, weighted."""
         assert fake.z is not None
         k, end = self.categories, self.categories + self.continuous
+        check_outputs(outputs, 1 + end, "the logit, a logit for each category and a mean for each continuous code")
         category = cross_entropy(outputs[:, 1 : 1 + k], fake.z[:, :k])
         continuous = 0.5 * (outputs[:, 1 + k :] - fake.z[:, k:end]).square().sum(1).mean()
         return {"category": self.category_weight * category, "continuous": self.continuous_weight * continuous}

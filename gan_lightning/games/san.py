@@ -47,8 +47,14 @@ class SAN(Game):
                 "whose last layer is linear with one output, such as model=mlp or model=resnet."
             )
         self.discriminator.set_submodule(name, Direction(last.weight))
+        self.discriminator.register_forward_hook(_in_pairs)
 
     def discriminator_terms(self, real: Batch, fake: Batch, update: int) -> Terms:
         terms = super().discriminator_terms(real, fake, update)
         terms.losses["direction"] = (terms.outputs["fake"][:, 1] - terms.outputs["real"][:, 1]).mean()
         return terms
+
+
+def _in_pairs(network: nn.Module, inputs: Any, outputs: Tensor) -> Tensor:
+    """The values of ``Direction`` as (N, 2), if D has flattened what was one logit per sample to (2 N,)."""
+    return outputs.view(-1, 2) if outputs.dim() == 1 else outputs

@@ -55,6 +55,19 @@ def test_codes_that_do_not_fit_are_refused() -> None:
         InfoGAN(asks, nn.Linear(4, 6), Codes(SIZE, K, C))
 
 
+@pytest.mark.parametrize("outputs", [1, K + C, K + C + 2])
+def test_outputs_that_are_not_those_of_the_codes_are_refused(outputs: int) -> None:
+    game = InfoGAN(nn.Linear(SIZE, 4).double(), nn.Linear(4, outputs).double(), Codes(SIZE, K, C))
+    with pytest.raises(UsageError, match=rf"gives outputs \(8, {outputs}\), but \(N, 6\) is expected: the logit"):
+        game.discriminator_terms(*played(game), 0)
+
+
+@pytest.mark.parametrize(("numbers", "sentence"), [((0, 2), "categories is 0"), ((2, -1), "continuous is -1")])
+def test_impossible_numbers_of_codes_are_refused(numbers: tuple[int, int], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        Codes(4, *numbers)
+
+
 def test_the_information_terms_are_negative_log_likelihoods() -> None:
     game = infogan(category_weight=0.7, continuous_weight=0.3)
     real, fake = played(game)

@@ -59,6 +59,17 @@ def test_the_features_learn_by_the_loss_and_the_direction_by_wassersteins() -> N
     assert_close(gradients[2][0], tangent + on_scale * fixed, rtol=1e-10, atol=1e-12)
 
 
+def test_a_discriminator_may_flatten_its_logits() -> None:
+    last, flat = critic(), critic().append(nn.Flatten(0))
+    flat.load_state_dict(last.state_dict())
+    (one, other) = (
+        small_gan(SAN, discriminator=d).game.discriminator_terms(Batch(samples(0)), Batch(samples(1)), 0)
+        for d in (last, flat)
+    )
+    assert_close(one.losses, other.losses)
+    assert_close(one.outputs, other.outputs)
+
+
 def test_the_generator_plays_against_the_whole() -> None:
     gan = small_gan(SAN, discriminator=critic())
     d, g = gan.game.discriminator, gan.game.generator

@@ -112,6 +112,13 @@ def test_it_cannot_be_compiled() -> None:
         normalized_gan().game.compile_networks()
 
 
+def test_other_parametrizations_may_be_compiled() -> None:
+    gan = small_gan()
+    torch.nn.utils.parametrizations.weight_norm(gan.game.discriminator[0])
+    gan.game.compile_networks()
+    assert gan.game.is_compiled
+
+
 def test_the_rehearsal_leaves_the_singular_vectors_alone() -> None:
     gan = normalized_gan()
     before = {name: value.clone() for name, value in gan.state_dict().items()}
