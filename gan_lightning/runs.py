@@ -21,6 +21,8 @@ IGNORED = {
 COMPARED = ("features", "n", "held_out")  # scores depend on the features and the number of samples
 PROTOCOL = (*COMPARED, "checkpoint", "weights")  # how evaluate.py measured
 FOLLOWING = {"held_out": {"n"}, "weights": {"model.ema_decay"}}  # the digest depends on n, weights on an EMA
+UNFINISHED = "Without metrics.json (stopped, diverged or not finished)"
+NOT_EVALUATED = "Without evaluation.json (run evaluate.py)"
 OUTDATED = "Left out because evaluated at a step other than the run's last (evaluate again)"
 
 Setting = tuple[tuple[str, str], ...]  # options and their values
@@ -71,7 +73,8 @@ def read_run(folder: Path, name: str) -> Run | None:
         if metrics is None:
             return None
         raise UsageError(f"{folder} has a {name} but no config.yaml of a run: restore it, or leave out the folder.")
-    missing = f"Without {name} (stopped, diverged or not finished)" if metrics is None else ""
+    last = metrics if name == "metrics.json" else read_mapping(folder / "metrics.json")
+    missing = "" if metrics is not None else UNFINISHED if last is None else NOT_EVALUATED
     metrics = metrics or {}
     step = metrics.get("step")
     protocol = {"features": metrics.get("features"), "n": config["data"].get("validation_samples")}
@@ -79,8 +82,8 @@ def read_run(folder: Path, name: str) -> Run | None:
         if not isinstance(metrics.get("metrics"), dict) or not set(PROTOCOL) <= set(metrics):
             raise UsageError(f"{folder / name} lacks values to compare: run python scripts/evaluate.py again.")
         protocol = {key: metrics[key] for key in PROTOCOL} | {"checkpoint": Path(metrics["checkpoint"]).name}
-        last = (read_mapping(folder / "metrics.json") or {}).get("step")
-        missing = OUTDATED if protocol["checkpoint"] == "last.ckpt" and metrics.get("step") != last else ""
+        if protocol["checkpoint"] == "last.ckpt" and metrics.get("step") != (last or {}).get("step"):
+            missing = UNFINISHED if last is None else OUTDATED
         metrics = metrics["metrics"]
     numbers = {k: v if isinstance(v, int | float) else math.nan for k, v in metrics.items() if not isinstance(v, str)}
     how = tuple((key, str(value)) for key, value in protocol.items())

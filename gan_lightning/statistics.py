@@ -58,13 +58,20 @@ def best(samples: Sequence[Sample], larger: bool, complete: Sequence[bool]) -> l
     Which samples differ is decided by Welch's test with Holm's correction over all pairs, not only those with the
     best, because the same values also select the best. A sample that is no better than one that differs is not marked
     either, however large its error. A sample of one value, or one that is not ``complete``, cannot be compared: it is
-    not marked, and if its mean is the best, nothing is.
+    not marked, and if its mean is the best or equals it, nothing is.
     """
     able = [sample.n > 1 and whole for sample, whole in zip(samples, complete, strict=True)]
     pairs = [pair for pair in combinations(range(len(samples)), 2) if all(able[i] for i in pair)]
     rejected = holm([welch(samples[i], samples[j]) for i, j in pairs])
     means = [sample.mean if larger else -sample.mean for sample in samples]
-    first = max(range(len(means)), key=means.__getitem__)
-    different = [pair for pair, differs in zip(pairs, rejected, strict=True) if differs and first in pair]
-    bar = max((means[i] for pair in different for i in pair if i != first), default=math.inf)
+    first = [i for i, mean in enumerate(means) if mean == max(means)]
+    worse = [
+        other
+        for pair, differs in zip(pairs, rejected, strict=True)
+        for one, other in (pair, pair[::-1])
+        if differs and one in first and other not in first
+    ]
+    if not worse or not all(able[i] for i in first):
+        return [False] * len(samples)
+    bar = max(means[i] for i in worse)
     return [able[i] and means[i] > bar for i in range(len(samples))]

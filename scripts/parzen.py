@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from gan_lightning.gan import GAN
 
-MNIST_SHAPE = (1, 28, 28)
-
 
 @dataclass
 class Options:
@@ -50,13 +48,15 @@ def read(options: Options, gan: "GAN") -> tuple["Tensor", "Tensor", tuple[float,
         UsageError: the run was not trained on MNIST, or the images do not exist.
     """
     from gan_lightning.build import build_data
+    from gan_lightning.data.torchvision import MNIST
 
     config = OmegaConf.create(gan.config)
+    data = build_data(config)
+    if type(data) is not MNIST:
+        raise UsageError(f"{options.checkpoint} was not trained on data=mnist: give a run on MNIST.")
     if options.root is not None:
         config.data.root = str(options.root.absolute())
-    data = build_data(config)
-    if tuple(data.sample_shape) != MNIST_SHAPE:
-        raise UsageError(f"{options.checkpoint} does not generate 28 by 28 images: give a run on MNIST.")
+        data = build_data(config)
     try:
         train, test = (data.read(train=train)[0].flatten(1) / 255 for train in (True, False))  # type: ignore[attr-defined]
     except (ValueError, OSError) as error:

@@ -423,10 +423,10 @@ def test_nothing_is_bold_where_all_tie_or_seeds_are_single(report: Script, runs:
     write(tmp_path / "single" / "b", options(0, "b"), val__ks=0.9)
     single = report(tmp_path / "single")
     assert bold(single.column("ks ↓")) == [False, False]
-    assert "and one seed has no error" in single.notes[0]
+    assert "or the best has one seed or a failed run" in single.notes[0]
     write_group(tmp_path, "double/a", [0.1, 0.9])
     write_group(tmp_path, "double/b", [0.2, 0.8])
-    assert "no difference is significant (" in report(tmp_path / "double").notes[0]
+    assert "no setting differs significantly from the best, or" in report(tmp_path / "double").notes[0]
 
 
 def test_only_settings_on_the_same_data_are_ranked(report: Script, tmp_path: Path) -> None:
@@ -451,9 +451,9 @@ def test_broken_numbers_are_left_out_and_named(report: Script, tmp_path: Path) -
         ["2", "nan (0 of 2)"],
         ["3", "9.600 ± 0.058"],
     ]
-    (line,) = (note for note in printed.notes if note.startswith("Left out because not finite"))
+    (line,) = (note for note in printed.notes if note.startswith("Left out because missing or not finite"))
     named = [f"val/ks of {tmp_path / run}" for run in ("a/1", "b/2", "c/0", "c/1")]
-    assert line == f"Left out because not finite: {', '.join(named)}."
+    assert line == f"Left out because missing or not finite: {', '.join(named)}."
 
 
 def test_a_run_that_lacks_a_metric_is_named(report: Script, tmp_path: Path) -> None:
@@ -599,10 +599,16 @@ def test_an_evaluation_from_before_the_run_went_on_is_left_out(report: Script, t
     (tmp_path / "a" / "3" / "metrics.json").unlink()  # nobody knows its last step
     printed = report(tmp_path, "evaluation=true")
     assert printed.rows == [["a", "2 of 4", "2.0 ± 1.0 (2 of 4)"]]
-    left_out = ", ".join(str(tmp_path / "a" / seed) for seed in "23")
+    two, three = (tmp_path / "a" / seed for seed in "23")
     assert printed.notes[1:] == [
-        f"Left out because evaluated at a step other than the run's last (evaluate again): {left_out}."
+        f"Left out because evaluated at a step other than the run's last (evaluate again): {two}.",
+        f"Without metrics.json (stopped, diverged or not finished): {three}.",
     ]
+    (tmp_path / "a" / "0" / "evaluation.json").unlink()
+    assert (
+        f"Without evaluation.json (run evaluate.py): {tmp_path / 'a' / '0'}."
+        in report(tmp_path, "evaluation=true").notes
+    )
 
 
 @pytest.mark.parametrize("lost", ["held_out", "checkpoint", "weights", "metrics"])
@@ -778,6 +784,9 @@ def test_curves_are_chosen_and_their_gaps_named(report: Script, drawn: dict[str,
         "The curve of loss/generator for a is of 1 of 2 seeds.",
         "The curve of loss/generator for b is empty: its seeds share no step.",
     ]
+    write_curve(tmp_path / "a" / "0", "val/ks", {10: 0.5, 20: 0.6})
+    printed = report(tmp_path, "metrics=[val/ks]", f"curves={tmp_path / 'd.png'}")
+    assert "There is no curve of val/ks for b." in printed.notes
 
 
 def test_a_player_with_several_terms_has_a_curve_for_each(

@@ -240,8 +240,13 @@ def test_parzen_prints_mean_error_and_width(digits: Path, capsys: pytest.Capture
 def test_what_parzen_cannot_measure_is_one_sentence(digits: Path, tmp_path: Path) -> None:
     script = load_script("parzen")
     trained(tmp_path / "ring", "data=ring", "data.rounds_per_epoch=6")
-    with pytest.raises(SystemExit, match=r"^Error: .*ring does not generate 28 by 28 images: give a run on MNIST\.$"):
+    with pytest.raises(SystemExit, match=r"^Error: .*ring was not trained on data=mnist: give a run on MNIST\.$"):
         run(script, f"checkpoint={tmp_path / 'ring'}")
+    np.save(tmp_path / "x.npy", np.zeros((60, 28, 28), np.uint8))
+    options = ("data.held_out_share=0.0", "data.rounds_per_epoch=4", "model.generator.widths=[8]")
+    trained(tmp_path / "array", "data=array", f"data.path={tmp_path / 'x.npy'}", "model=mlp", *options)
+    with pytest.raises(SystemExit, match=r"^Error: .*array was not trained on data=mnist: give a run on MNIST\.$"):
+        run(script, f"checkpoint={tmp_path / 'array'}", f"root={digits}")
     with pytest.raises(SystemExit, match=r"^Error: MNIST is not in root=.*nowhere and was not downloaded"):
         run(script, f"checkpoint={digits / 'run'}", f"root={tmp_path / 'nowhere'}")
 

@@ -66,6 +66,13 @@ def test_true_waves_have_all_a_perfect_sampler_has_and_noise_none() -> None:
     assert uniform_ks(torch.tensor([0.5, 0.5]), 0.0, 1.0) == 0.5
 
 
+@pytest.mark.parametrize("last", [1.001, 1.1, 2.0])
+def test_a_perfect_sampler_of_narrow_frequencies_is_perfect(last: float) -> None:
+    metric = SineFit((0.1, 0.9), (1.0, last))
+    metric.update(Batch(SineWaves(30, (0.1, 0.9), (1.0, last)).sample((2500,))), Batch(torch.zeros(1, 30, 1)))
+    assert metric.compute()["ks_frequency"] < 1.95 / math.sqrt(2500)
+
+
 def test_a_sample_is_a_sine_from_98_per_cent_of_its_variance_on() -> None:
     noise = torch.randn(30, 1, generator=torch.Generator().manual_seed(0))
     x = torch.stack([wave(0.5, 2.0, 1.0)[:, None] + scale * noise for scale in (0.044, 0.066)])

@@ -1,5 +1,6 @@
 """The statistics of tables against scipy and numpy, and the marks of the best by cases and by their false alarms."""
 
+import itertools
 import math
 from collections.abc import Callable
 from functools import partial
@@ -96,6 +97,19 @@ def test_a_setting_that_lost_a_run_is_not_marked() -> None:
     assert best(groups, False, [True, False, True]) == [True, False, False]
     assert best(groups, False, [False, True, True]) == [False, False, False]  # its mean is the best
     assert best(groups, False, [True, True, False]) == [False, False, False]  # what is left ties
+
+
+def test_marks_do_not_depend_on_the_order_of_settings() -> None:
+    """Where several means are the best, as counts often are, all of them count, and one that cannot be compared."""
+    tied = {"alone": [8.0], "wide": [7.0, 9.0], "sure": [8.0] * 5, "worse": [3.0, 4.0, 5.0, 4.0, 3.0]}
+    for names, expected in (
+        (("alone", "sure", "worse"), set()),
+        (("wide", "sure", "worse"), {"wide", "sure"}),
+        (("sure", "worse"), {"sure"}),
+    ):
+        for order in itertools.permutations(names):
+            marks = best(samples(*(tied[name] for name in order)), True, ALL[: len(order)])
+            assert {name for name, mark in zip(order, marks, strict=True) if mark} == expected
 
 
 def test_all_pairs_count() -> None:

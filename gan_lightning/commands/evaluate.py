@@ -253,7 +253,7 @@ def table(result: dict[str, Any]) -> str:
     rows = [["metric", *columns], ["---"] * (1 + len(columns))]
     for name in result["metrics"]:
         cells = [f"{column[name]:.5g}" if name in column else "" for column in columns.values()]
-        rows.append([name.removeprefix("val/"), *cells])
+        rows.append([name.removeprefix("val/").replace("|", "\\|"), *cells])
     return "\n".join([head, "", *("| " + " | ".join(row) + " |" for row in rows)])
 
 

@@ -178,7 +178,7 @@ def mean_and_error(sample: Sample) -> str:
 
 def markdown(rows: list[Row], table: Table) -> list[str]:
     """The lines of the table; arrows show which direction is better."""
-    header = ["setting", "seeds", *(title(metric) for metric in table)]
+    header = ["setting", "seeds", *(title(metric).replace("|", "\\|") for metric in table)]
     lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
     for i, row in enumerate(rows):
         seeds = str(row.seeds) if len(row.runs) == row.seeds else f"{len(row.runs)} of {row.seeds}"
@@ -202,8 +202,10 @@ def notes(rows: list[Row], table: Table, runs: list[Run]) -> list[str]:
             f" does ({TEST}; a setting with one seed or a failed run is never bold)."
         )
     elif marks:
-        single = ", and one seed has no error" if any(row.seeds == 1 for row in rows) else ""
-        lines[0] += f" Nothing is bold: no difference is significant{single} ({TEST})."
+        lines[0] += (
+            " Nothing is bold: no setting differs significantly from the best, or the best has one seed or a failed run"
+            f" ({TEST})."
+        )
     if broken := [
         f"{metric} of {run.folder}"
         for metric, column in table.items()
@@ -211,7 +213,7 @@ def notes(rows: list[Row], table: Table, runs: list[Run]) -> list[str]:
         for run in rows[i].runs
         if not math.isfinite(run.metrics.get(metric, math.nan))
     ]:
-        lines.append(f"Left out because not finite: {', '.join(broken)}.")
+        lines.append(f"Left out because missing or not finite: {', '.join(broken)}.")
     lines += [f"{row.label} has runs of different lengths: {lengths(row)}." for row in rows if not row.is_of_one_length]
     absent: dict[str, list[str]] = defaultdict(list)
     for run in runs:
@@ -322,9 +324,14 @@ def make_bands(rows: list[Row], metrics: list[str]) -> Bands:
 
 
 def band_notes(rows: list[Row], bands: Bands) -> list[str]:
-    """A sentence for each curve that has fewer seeds than the table, or is empty."""
+    """A sentence for each curve that is absent or empty, or has fewer seeds than the table."""
     lines = []
     for metric, column in bands.items():
+        lines += [
+            f"There is no curve of {metric} for {row.label}."
+            for i, row in enumerate(rows)
+            if i not in column and any(metric in run.metrics for run in row.runs)
+        ]
         for i, band in column.items():
             total, seeds = len(rows[i].runs), next((sample.n for sample in band.values()), 0)
             if seeds < total:

@@ -13,6 +13,7 @@ from torchmetrics.image.kid import KernelInceptionDistance
 from torchmetrics.utilities import dim_zero_cat
 
 from gan_lightning.batch import Batch
+from gan_lightning.metrics.energy import in_order
 from gan_lightning.metrics.features import Features, Labeled
 from gan_lightning.pixels import to_bytes
 from gan_lightning.streams import own_stream
@@ -133,7 +134,7 @@ class ImageMetrics(Metric):
         self.chosen = slice(None) if chosen is None else list(chosen)
         self.class_names: Sequence[str] = ()
         for name in ("generated", "real", "generated_logits", "real_logits", "labels", "real_labels"):
-            self.add_state(name, default=[], dist_reduce_fx="cat")
+            self.add_state(name, default=[], dist_reduce_fx=in_order)
 
     def update(self, generated: Batch, real: Batch) -> None:
         features, logits = self.features(to_bytes(generated.x, self.value_range))

@@ -138,8 +138,7 @@ class Width(_PerMode):
         if not found.any():
             return torch.zeros_like(self.squares[0])
         d = self.modes.shape[1]
-        kept = _within(d + 2) / _within(d)
-        variances = self.squares[found] / (self.high_quality[found] * d * kept.to(self.squares))
+        variances = self.squares[found] / (self.high_quality[found] * d * variance_within(d))
         return variances.sqrt().mean()
 
 
@@ -155,6 +154,26 @@ def _kl(share: Tensor, true: Tensor) -> Tensor:
 def _within(d: int) -> Tensor:
     """The probability that a normal variable in d dimensions is within three standard deviations."""
     return torch.special.gammainc(torch.tensor(d / 2), torch.tensor(HIGH_QUALITY_RADIUS**2 / 2))
+
+
+def variance_within(d: int) -> float:
+    """P(d/2 + 1, 9/2) / P(d/2, 9/2), a Gaussian's share of variance in d dimensions within three standard deviations.
+
+    P underflows in many dimensions, and its ratio does not: P(a, x) is proportional to
+    x^a / Gamma(a + 1) sum_n x^n / ((a + 1) ... (a + n)).
+    """
+    a, x = d / 2, HIGH_QUALITY_RADIUS**2 / 2
+    return x / (a + 1) * _series(a + 1, x) / _series(a, x)
+
+
+def _series(a: float, x: float) -> float:
+    """sum_n x^n / ((a + 1) ... (a + n))"""
+    total, term, n = 1.0, 1.0, 0
+    while term > 1e-17 * total:
+        n += 1
+        term *= x / (a + n)
+        total += term
+    return total
 
 
 class ByClass(Metric):
@@ -198,7 +217,11 @@ class ByClass(Metric):
         if not self.asked.sum():
             return {}
         shares = self.high_quality / self.asked
-        every = {f"class_high_quality/{name}": share for name, share in zip(self.class_names, shares, strict=False)}
+        every = {
+            f"class_high_quality/{name}": share
+            for name, share, asked in zip(self.class_names, shares, self.asked, strict=False)
+            if asked
+        }
         return {
             "class_accuracy": self.right.sum() / self.asked.sum(),
             "class_high_quality": self.high_quality.sum() / self.asked.sum(),

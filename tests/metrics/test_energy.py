@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from gan_lightning.batch import Batch
 from gan_lightning.distributions import grid, ring
 from gan_lightning.metrics import energy
-from gan_lightning.metrics.energy import Energy, energy_distance
+from gan_lightning.metrics.energy import Energy, energy_distance, in_order
 
 
 def by_hand(x: Tensor, y: Tensor) -> float:
@@ -29,6 +29,14 @@ def test_against_all_pairs(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(energy, "BLOCK", 17)
     x, y = torch.randn(50, *shape), 2 * torch.randn(70, *shape) + 1
     assert energy_distance(x, y).item() == pytest.approx(by_hand(x, y), abs=1e-6)
+
+
+@pytest.mark.parametrize("n", [1, 7, 12])
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_what_processes_have_seen_is_joined_in_the_order_of_one(n: int, ranks: int) -> None:
+    """Which metrics that split or cut the samples depend on."""
+    x = torch.randn(n, 2, 3)
+    assert torch.equal(in_order([x[rank::ranks] for rank in range(ranks)]), x)
 
 
 def test_on_a_line_with_ties() -> None:

@@ -22,6 +22,7 @@ from gan_lightning.metrics.modes import (
     are_apart,
     nearest_mode,
     true_shares,
+    variance_within,
 )
 
 METRICS = [Modes, HighQuality, ReverseKL, ReverseKLHighQuality, Width]
@@ -218,6 +219,22 @@ def test_the_width_of_a_perfect_sampler_is_one(distribution: GaussianMixture) ->
     """The relative error of a standard deviation is at most 1/sqrt(2 n) for n samples; here 4 of them."""
     n = 20_000
     assert abs(value(Width(distribution), distribution.sample((n,))) - 1) < 4 / math.sqrt(2 * n)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 10, 50, 120, 1000])
+def test_the_variance_within_three_deviations_is_that_of_the_chi_distribution(d: int) -> None:
+    """E[r^2; r < 3] / (d P(r < 3)) by quadrature, with the density scaled so that nothing underflows."""
+    r = np.linspace(0, 3, 200_001)[1:]
+    log_density = (d - 1) * np.log(r / 3) - r**2 / 2
+    density = np.exp(log_density)
+    expected = (r**2 * density).sum() / density.sum() / d
+    assert variance_within(d) == pytest.approx(expected, rel=1e-3 if d > 100 else 1e-4)
+
+
+def test_the_width_is_finite_in_many_dimensions() -> None:
+    modes = GaussianMixture(50 * torch.eye(120)[:3], torch.ones(3), torch.ones(3) / 3)
+    near = modes.modes[torch.arange(300) % 3] + 0.1 * torch.randn(300, 120)
+    assert value(Width(modes), near) == pytest.approx(0.1 / math.sqrt(variance_within(120)), rel=0.02)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
