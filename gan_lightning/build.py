@@ -11,7 +11,15 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from lightning import Callback, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint, ProgressBar, RichModelSummary
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    Checkpoint,
+    EarlyStopping,
+    LearningRateFinder,
+    ModelCheckpoint,
+    ProgressBar,
+    RichModelSummary,
+)
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
@@ -157,6 +165,11 @@ def build_trainer(config: DictConfig, folder: Path, callbacks: list[Callback]) -
     if options["strategy"] == "ddp" or (options["strategy"] == "auto" and not is_alone):
         options["strategy"] = Replicas()
     for callback in callbacks:
+        if isinstance(callback, BatchSizeFinder | LearningRateFinder):
+            raise UsageError(
+                f"{type(callback).__name__} supposes one optimizer, and a GAN has two: leave it out, and sweep over "
+                "data.batch_size or model.lr by -m."
+            )
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             callback.dirpath = str(checkpoints(folder))  # not in a logger's folder
         wait_for_validation(callback)
@@ -322,5 +335,5 @@ def called(function: Any, *args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
     try:
         return function(*args, **kwargs)
-    except (ValueError, TypeError, OSError, MisconfigurationException) as error:
+    except (ValueError, TypeError, OSError, ImportError, MisconfigurationException) as error:
         raise UsageError(f"{one_line(error)}.") from error

@@ -283,6 +283,17 @@ def guess(name: str, names: Sequence[str]) -> str:
     return f"did you mean {near[0]}?" if near else "`python train.py --cfg job` prints all of them."
 
 
+def check_single(group: str, value: Any) -> None:
+    """Refuse several options of a group that takes one; Hydra would merge them, and forget what was chosen.
+
+    Raises:
+        UsageError: the value is a list.
+    """
+    name = group.partition("@")[0]
+    if isinstance(value, list) and name in (*GROUPS, "optimizer") and name not in COLLECTIONS:
+        raise UsageError(f"{group} takes one option, but {','.join(map(str, value))} is given: choose one.")
+
+
 def choices_of(choices: Mapping[str, Any]) -> dict[str, str]:
     """The chosen options as config.yaml stores them, by place; groups with several chosen options are left out."""
     return {k.rpartition("@")[2]: str(v) for k, v in choices.items() if v and not k.startswith("hydra/")}
@@ -339,6 +350,11 @@ def explain(error: Exception, names: Callable[[], Sequence[str]] = list) -> str:
         meant = re.search(r"Did you mean to override (?:one of )?([^\n]+)\?", text)
         hint = f"did you mean {meant[1]}?" if meant else guess(unknown[1], names())
         return f"{unknown[1]} is not an option here: {hint}"
+    if re.match("mismatched input|no viable alternative|extraneous input", text) and hasattr(error, "override"):
+        return (
+            f"{error.override!r} cannot be read: write lists without spaces, as in seed=0,1 or data.classes=[1,2], and "
+            "quote text with brackets or parentheses, as in 'name=\"a(b)\"'."
+        )
     if unread := re.match(r"(?:LexerNoViableAlt|token recognition error)[^:]*: (\S+)", text):
         if "=" not in unread[1]:
             return f"{unread[1]!r} is not of the form name=value: give for example seed=0,1, without spaces."
@@ -353,7 +369,9 @@ def explain(error: Exception, names: Callable[[], Sequence[str]] = list) -> str:
         return f"{absent[1]} is not set: give it a value."
     if twice := re.search(r"Multiple values for ([\w@/]+)", text):
         return f"{twice[1]} already has an option: choose another with {twice[1]}=OPTION, without a plus sign."
-    if whole := re.match(r"Error merging override ([^=]+)=", text):
+    if whole := re.match(r"Error merging override ([^=]+)=(.*)", text):
+        if wrong := re.match(r".* could not be converted to \w+|.* is not Optional", str(error.__cause__)):
+            return f"{whole[1]} is {whole[2]}, which its type does not allow ({wrong[0]})."
         return f"{whole[1]} has options of its own: set them one by one, such as {whole[1]}.OPTION=VALUE."
     if NULL_GROUP in text:
         return "A group takes the name of one of its options, such as trainer=ddp or regularizer=none."

@@ -3,6 +3,7 @@
 import csv
 import logging
 import os
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -479,18 +480,18 @@ def finish(loggers: Iterable[Logger]) -> None:
 def where(logger: Logger, folder: Path) -> str:
     """How to view what a logger has written; ``folder`` is the run's. Empty for the user's own loggers."""
     if isinstance(logger, TensorBoardLogger):
-        return f"Curves and pictures: tensorboard --logdir {_short(logger.log_dir, folder)}"
+        return f"Curves and pictures: tensorboard --logdir {shlex.quote(str(_short(logger.log_dir, folder)))}"
     if isinstance(logger, CSVLogger):
         return f"Curves: {_short(logger.log_dir, folder) / 'metrics.csv'}"
     if isinstance(logger, WandbLogger):
         run = logger.experiment
-        look = f"wandb sync {_short(run.dir, folder).parent}" if logger._offline else run.url
+        look = f"wandb sync {shlex.quote(str(_short(run.dir, folder).parent))}" if logger._offline else run.url
         return f"Curves and pictures: {look}"
     if isinstance(logger, MLflowRun):
         uri = logger.tracking_uri
         if uri.startswith("sqlite:///"):
             uri = f"sqlite:///{_short(uri.removeprefix('sqlite:///'), folder)}"
-        return f"Curves and pictures: mlflow ui --backend-store-uri {uri}"
+        return f"Curves and pictures: mlflow ui --backend-store-uri {shlex.quote(uri)}"
     return ""
 
 

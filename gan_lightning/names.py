@@ -63,7 +63,8 @@ def _words(override: str) -> str:
 
 def _plain(text: str) -> str:
     """Replace characters that shells or Hydra would interpret."""
-    return re.sub(r"[^\w.+@-]+", "-", text, flags=re.ASCII).strip("-")
+    plain = re.sub(r"[^\w.+@-]+", "-", text, flags=re.ASCII).strip("-")
+    return plain if plain.strip(".") else ""  # not a name of the current or the parent folder
 
 
 def _is_told(override: str) -> bool:

@@ -15,6 +15,7 @@ from gan_lightning import __version__
 from gan_lightning.config import CHOICES, GROUPS, explain, guess, keep_typed_length
 from gan_lightning.errors import UsageError
 from gan_lightning.needs import missing
+from gan_lightning.rules import PLACES
 from gan_lightning.trust import check_file, read_config
 
 # options that a resumed run may change, as patterns of full names; it was trained with the others
@@ -37,6 +38,7 @@ LINKED = {"model.lr": "lr", "model.betas": "betas"}
 OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
 # those that decide when a run ends
 ENDING = re.compile(r"trainer\.(min|max)_\w+|callbacks\..+")
+WRITTEN = ("save_dir", "log_dir", "dirpath")  # options of loggers and callbacks that name folders
 MOVABLE = ("inception_weights", "cache")  # data options that only say where files are
 
 
@@ -227,20 +229,26 @@ def is_same_run(config: DictConfig, folder: Path) -> bool:
     return _compared(written) == _compared(composed)
 
 
+def make_absolute(config: Any) -> None:
+    """Make the paths in a configuration absolute, with ~ expanded: those of data, loggers and callbacks."""
+    parts = [part for group in ("logger", "callbacks") for part in (config.get(group) or {}).values()]
+    for part, places in ((config, ("start_from",)), (config["data"], PLACES), *((part, WRITTEN) for part in parts)):
+        for place in places:
+            if isinstance(part, dict | DictConfig) and isinstance(part.get(place), str):
+                part[place] = os.path.abspath(os.path.expanduser(part[place]))
+
+
 def _compared(config: dict[Any, Any]) -> dict[Any, Any]:
     """The options without choices and locations that do not matter; all other locations are absolute."""
+    make_absolute(config)
     # data that can be downloaded are the same wherever they are
     data = {
         k: v
         for k, v in config["data"].items()
         if k not in MOVABLE and not (k == "root" and "download" in config["data"])
     }
-    for place in ("root", "path", "held_out"):
-        if isinstance(data.get(place), str):
-            data[place] = os.path.abspath(os.path.expanduser(data[place]))
     kept = {k: v for k, v in config.items() if k != "choices"}
-    start = os.path.abspath(os.path.expanduser(kept["start_from"])) if kept.get("start_from") else None
-    return kept | {"resume": None, "changed_data": None, "data": data, "start_from": start}
+    return kept | {"resume": None, "changed_data": None, "data": data, "start_from": kept.get("start_from") or None}
 
 
 def _parsed(line: str) -> Override:
@@ -264,6 +272,8 @@ def _check_change(config: DictConfig, override: Override) -> None:
     last = name.rpartition(".")[2]
     part = OmegaConf.select(config, name.rpartition(".")[0])
     is_begun = OmegaConf.is_dict(part) and last in BEGUN.get(part.get("_target_"), ())
+    if name == "trainer.fast_dev_run" and override.value():
+        raise UsageError(f"{line} cannot resume a run, since it saves nothing: try it in a new run.")
     if not single or override.package or not CHANGEABLE.fullmatch(name) or last.startswith("_") or is_begun:
         raise UsageError(
             f"{line} cannot change a resumed run: change its length, learning rates, weights of penalties, the "

@@ -46,10 +46,10 @@ from gan_lightning.resumption import (
     check_idle,
     check_length,
     is_done,
+    make_absolute,
     say_changes,
     stays_stopped,
 )
-from gan_lightning.rules import PLACES
 from gan_lightning.runs import read_mapping
 from gan_lightning.warm_start import start_from
 
@@ -264,7 +264,8 @@ def check_folder(config: DictConfig, folder: Path) -> None:
         return
     if (folder / "config.yaml").exists():
         raise UsageError(
-            f"{folder} already holds a run: resume it with resume={folder}, or choose another hydra.run.dir."
+            f"{folder} already holds a run: resume it with {shlex.quote(f'resume={folder}')}, or choose another "
+            "hydra.run.dir."
         )
     if found := next(checkpoints(folder).glob("*.ckpt"), None):
         raise UsageError(
@@ -274,21 +275,12 @@ def check_folder(config: DictConfig, folder: Path) -> None:
 
 
 def prepare_process(config: DictConfig) -> None:
-    """Set the seed and the precision of matrix products for the whole process, and make paths of data absolute."""
+    """Set the seed and the precision of matrix products for the whole process, and make paths absolute."""
     if not torch.cuda.is_available():
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # else torch's Adam looks for a driver at every step
-    for place in PLACES:
-        if config.data.get(place) is not None:
-            config.data[place] = absolute(config.data[place])
-    if config.get("start_from"):
-        config.start_from = absolute(config.start_from)
+    make_absolute(config)  # else the paths would follow the folder in which the run is resumed
     torch.set_float32_matmul_precision(config.trainer.get("float32_matmul_precision", "highest"))
     seed_everything(config.seed, verbose=False)
-
-
-def absolute(path: str) -> str:
-    """The absolute path, with ~ expanded."""
-    return os.path.abspath(os.path.expanduser(path))
 
 
 def lay_out(gan: GAN, config: DictConfig) -> None:
@@ -334,6 +326,7 @@ def check_validation(data: RealData, trainer: Trainer) -> None:
             )
     if trainer._val_check_time_interval is not None and trainer.world_size > 1:  # type: ignore[attr-defined]
         raise UsageError("trainer.val_check_interval is a duration, which several devices cannot share: give batches.")
+    check_shares(data, trainer, validates)
     interval, batches = trainer.val_check_interval, -(-data.rounds_in_epoch() // data.rounds_per_batch)
     within_epochs = trainer.check_val_every_n_epoch is not None
     overfits = trainer.overfit_batches  # type: ignore[attr-defined]
@@ -342,6 +335,24 @@ def check_validation(data: RealData, trainer: Trainer) -> None:
             f"trainer.val_check_interval is {interval}, but an epoch has {batches} batches: give at most that many, or "
             "trainer.check_val_every_n_epoch=null to count the batches of all epochs."
         )
+
+
+def check_shares(data: RealData, trainer: Trainer, validates: bool) -> None:
+    """Refuse a share of the batches that is less than one batch, before Lightning does so in the middle of a start.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for stage in ("train", "val") if validates else ("train",):
+        share = getattr(trainer, f"limit_{stage}_batches")
+        if not isinstance(share, float) or not 0 < share < 1:
+            continue
+        n = len(data.val_dataloader()) if stage == "val" else -(-data.rounds_per_epoch // data.rounds_per_batch)
+        if int(share * n) == 0:
+            raise UsageError(
+                f"trainer.limit_{stage}_batches or trainer.overfit_batches is {share}, which is less than one of the "
+                f"{n} batches: give at least {1 / n:.2g}, or a whole number of batches."
+            )
 
 
 def check_least(data: RealData, trainer: Trainer) -> None:

@@ -138,6 +138,13 @@ WRONG = [
     (["~data"], "data"),
     (["nonsense"], "'nonsense' is not of the form name=value"),
     (["-m", "seed=0", "1"], "'1' is not of the form name=value: give for example seed=0,1, without spaces"),
+    (["seed=0,", "1"], "'seed=0,' cannot be read: write lists without spaces, as in seed=0,1"),
+    (["name=my(run"], "'name=my(run' cannot be read"),
+    (["loss=[hinge,minimax]"], "loss takes one option, but hinge,minimax is given: choose one."),
+    (["trainer=[ddp,default]"], "trainer takes one option, but ddp,default is given"),
+    (["optimizer@generator_optimizer=[sgd,adam]"], "optimizer@generator_optimizer takes one option"),
+    (["hydra.run.dir=null"], "hydra.run.dir is null, which its type does not allow (field 'hydra.run.dir' is not Opt"),
+    (["trainer.threads=100000"], "trainer.threads is 100000: give a whole number from 1 to 1024"),
     (["name=été"], "name=été has characters that need quotes: quote the text, as in 'data.classes="),
     (["model.generator.widths=[1"], "[1"),
     (["--config-dir", "/nope"], "/nope"),
@@ -193,6 +200,16 @@ def test_a_wrong_command_line_ends_in_one_sentence_at_once(tmp_path: Path, argum
     left = [path for path in tmp_path.rglob("*") if path.is_file() or "-m" not in arguments]
     has_begun = {"seed=-1,-2", "data=mnist,gaussian"} & set(arguments)  # what only some runs lack
     assert [path.name for path in left] == (["multirun.yaml"] if has_begun else [])
+
+
+@pytest.mark.parametrize("folder", [".", "mine"])
+def test_a_folder_of_the_users_own_is_never_removed(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "here" / folder).mkdir(parents=True)
+    result = command(f"hydra.run.dir={folder}", "trainer.max_steps=-5", cwd=tmp_path / "here")
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: trainer.max_steps is -5: give")
+    assert (tmp_path / "here" / folder).is_dir()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 import csv
 import math
+import os
+import re
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -25,7 +28,7 @@ from gan_lightning import resumption
 from gan_lightning.build import build_loggers
 from gan_lightning.config import check, explain, options_of
 from gan_lightning.errors import UsageError
-from gan_lightning.loggers import CSVFile, EventFile, claim, log_picture, show_histograms
+from gan_lightning.loggers import CSVFile, EventFile, claim, log_picture, show_histograms, where
 from gan_lightning.training import train
 
 Configure = Callable[..., DictConfig]
@@ -207,6 +210,17 @@ def test_a_resumed_run_is_the_same_run_of_wandb(run: Path) -> None:
     ids = {record.run.run_id for record in wandb_records(run) if record.HasField("run")}
     assert len(ids) == 1
     assert len(list(run.glob("wandb/offline-run-*"))) == 2
+
+
+def test_what_a_run_says_to_type_can_be_typed(configure: Configure, tmp_path: Path) -> None:
+    """Also if its folder has spaces and brackets."""
+    folder = tmp_path / "my run [x]"
+    (logger,) = build_loggers(configure("logger=tensorboard").logger, folder)
+    assert where(logger, folder).endswith(f"tensorboard --logdir {shlex.quote(os.path.relpath(folder))}")
+    folder.mkdir()
+    (folder / "config.yaml").touch()
+    with pytest.raises(UsageError, match=re.escape(f"resume it with 'resume={folder}', or choose another")):
+        train(configure(*TINY), folder)
 
 
 @pytest.mark.parametrize("chosen", ["none", "csv", "[tensorboard,csv]"])

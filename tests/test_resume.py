@@ -108,7 +108,7 @@ def test_parts_of_a_run_whose_discriminator_is_constrained_are_the_run(configure
     assert_same_state(checkpoint(tmp_path / "parts"), whole)
     weight = "game.discriminator.layers.0.parametrizations.weight"
     assert whole["state_dict"][f"{weight}.0._u"].norm().item() == pytest.approx(1.0)
-    assert whole["state_dict"][f"{weight}.original"].abs().max().item() == pytest.approx(0.01)
+    assert whole["state_dict"][f"{weight}.original"].abs().max() <= 0.01 + 1e-8  # where it begins with up to 0.5
 
 
 def of_pictures(folder: Path) -> tuple[str, ...]:

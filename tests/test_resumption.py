@@ -11,7 +11,15 @@ from omegaconf import DictConfig, OmegaConf
 from gan_lightning import __version__
 from gan_lightning.config import check
 from gan_lightning.errors import UsageError
-from gan_lightning.resumption import check_length, is_done, is_other_data, is_same_run, resume, run_folder
+from gan_lightning.resumption import (
+    check_length,
+    is_done,
+    is_other_data,
+    is_same_run,
+    make_absolute,
+    resume,
+    run_folder,
+)
 
 Configure = Callable[..., DictConfig]
 
@@ -174,6 +182,7 @@ def test_what_a_run_has_learnt_with_cannot_change(folder: Path, override: str) -
         ("generator_optimizer.lr=0.1,0.2", "gives several values"),
         ("trainer.max_steps=[1", "trainer.max_steps=[1"),
         ("data.root=a b(", "data.root"),
+        ("trainer.fast_dev_run=true", "cannot resume a run, since it saves nothing: try it in a new run"),
     ],
 )
 def test_other_changes_are_refused_in_a_sentence(folder: Path, override: str, says: str) -> None:
@@ -289,6 +298,17 @@ def test_a_run_of_another_image_folder_is_another(configure: Configure, tmp_path
     folder = write(configure(*options, f"data.root={os.getcwd()}/images"), tmp_path / "run")
     assert is_same_run(configure(*options, "data.root=images"), folder)
     assert not is_same_run(configure(*options, "data.root=others"), folder)
+
+
+def test_paths_that_are_written_to_stay_where_they_are(configure: Configure, tmp_path: Path) -> None:
+    """Wherever the run is resumed; the same relative path typed again is the same run."""
+    options = ["logger=csv", "logger.csv.save_dir=curves"]
+    config = configure(*options)
+    make_absolute(config)
+    assert config.logger.csv.save_dir == f"{os.getcwd()}/curves"
+    folder = write(config, tmp_path / "run")
+    assert is_same_run(configure(*options), folder)
+    assert not is_same_run(configure(options[0], "logger.csv.save_dir=others"), folder)
 
 
 def test_a_run_folder_is_compared_as_plain_data(

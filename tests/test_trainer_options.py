@@ -337,6 +337,21 @@ def test_a_validation_that_would_never_come_is_refused_before_anything_is_writte
     assert watched(configure, tmp_path, *options).validated == [30, 40]
 
 
+@pytest.mark.parametrize("limit", ["limit_train_batches", "limit_val_batches", "overfit_batches"])
+def test_a_share_of_less_than_a_batch_is_refused_before_anything_is_written(
+    configure: Configure, tmp_path: Path, limit: str
+) -> None:
+    with pytest.raises(UsageError, match=r"is 0.01, which is less than one of the \d+ batches: give at least"):
+        watched(configure, tmp_path, f"trainer.{limit}=0.01")
+    assert not list(tmp_path.rglob("*.*"))
+
+
+@pytest.mark.parametrize("finder", ["BatchSizeFinder", "LearningRateFinder"])
+def test_a_search_for_one_optimizer_is_refused(configure: Configure, tmp_path: Path, finder: str) -> None:
+    with pytest.raises(UsageError, match=f"{finder} supposes one optimizer, and a GAN has two: leave it out"):
+        watched(configure, tmp_path, f"+callbacks.finder._target_=lightning.pytorch.callbacks.{finder}")
+
+
 def test_a_sanity_check_leaves_no_trace_in_the_log_and_the_weights(configure: Configure, tmp_path: Path) -> None:
     plain = watched(configure, tmp_path / "plain")
     checked = watched(configure, tmp_path / "checked", "trainer.num_sanity_val_steps=1")

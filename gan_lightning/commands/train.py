@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +37,16 @@ from gan_lightning.command_line import (
     typed_option_names,
     undecodable,
 )
-from gan_lightning.config import check, check_changes, choices_of, explain, keep_typed_length, one_line, options_of
+from gan_lightning.config import (
+    check,
+    check_changes,
+    check_single,
+    choices_of,
+    explain,
+    keep_typed_length,
+    one_line,
+    options_of,
+)
 from gan_lightning.deferred import defer_rarely_used
 from gan_lightning.errors import ENDINGS, Diverged, Stopped, UsageError
 from gan_lightning.interruption import is_first_process, say
@@ -51,6 +61,7 @@ from gan_lightning.trust import foreign_packages
 PACKAGE = Path(__file__).resolve().parents[1]
 # inside the package if it is installed, beside it in a checkout
 CONF = next(place / "conf" for place in (PACKAGE, PACKAGE.parent) if (place / "conf" / "config.yaml").is_file())
+STARTED = time.time()
 TYPED: list[str] = []  # the arguments, ready for Hydra
 ONLY_SHOWN: list[str] = []  # --dry-run, if it was given
 MACHINERY = {"__main__", "gan_lightning", "hydra", "lightning", "torch", "contextlib", "functools"}
@@ -70,7 +81,7 @@ def run(config: DictConfig) -> float | None:
         if ONLY_SHOWN:
             only_show(config, folder, context)
             return None
-        is_named = sweeps or any(line.startswith("hydra.run.dir=") for line in context.overrides.hydra)
+        is_named = sweeps or any(line.lstrip("+").startswith("hydra.run.dir=") for line in context.overrides.hydra)
         with claimed(folder, others=not is_named) as place:
             made.append(place)
             if (sweeps or config.resume == AUTO) and is_finished(config, place):
@@ -92,8 +103,10 @@ def checked(config: DictConfig, context: HydraConf) -> list[str]:
         UsageError: an option is invalid.
     """
     task, choices = as_typed(context.overrides.task), context.runtime.choices  # type: ignore[arg-type]
-    parse = OverridesParser.create().parse_overrides
-    values = [o for o in parse(task) if o.key_or_group not in choices]
+    overrides = OverridesParser.create().parse_overrides(task)
+    for override in overrides:
+        check_single(str(override.input_line).partition("=")[0], override.value())
+    values = [o for o in overrides if o.key_or_group not in choices]
     keep_typed_length(config, {o.key_or_group: o.value() for o in values})
     check(config, dict(choices))
     if config.get("start_from"):
@@ -166,6 +179,10 @@ def refusals(sweeps: bool = False, *folders: Path) -> Iterator[list[Path]]:
     made = [*folders]
     try:
         yield made
+    except SystemExit:  # a signal during start-up
+        for folder in made:
+            remove_empty(folder)
+        raise
     except Exception as error:
         if not isinstance(error, ENDINGS):
             if not is_lightnings(error):
@@ -186,15 +203,22 @@ def is_lightnings(error: Exception) -> bool:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     packages = [frame.f_globals.get("__name__", "").partition(".")[0] for frame in frames]
     has_begun = any(frame.f_code.co_name == "advance" for frame in frames)  # Lightning's loops
-    is_about_options = isinstance(error, ValueError) or type(error).__name__ == "MisconfigurationException"
+    is_about_options = isinstance(error, ValueError | ImportError | AttributeError)
+    is_about_options |= type(error).__name__ == "MisconfigurationException"
     is_about_options |= isinstance(error, RuntimeError) and not has_begun
     return is_about_options and packages[-1] == "lightning" and set(packages) <= MACHINERY
 
 
 def remove_empty(folder: Path) -> None:
-    """Remove the empty folder of a refused run, and empty parent folders below the current folder."""
+    """Remove the empty folder of a refused run, and empty parent folders below the current folder.
+
+    A folder that was there before is not removed.
+    """
+    here = Path.cwd()
+    if folder.exists() and folder.stat().st_mtime < STARTED:
+        return
     for path in (folder, *folder.parents):
-        if path != folder and Path.cwd() not in path.parents:
+        if path == here or path in here.parents or (path != folder and here not in path.parents):
             return
         try:
             path.rmdir()
@@ -290,7 +314,8 @@ def main() -> None:
         read_groups_once()
     begin_sweeps_with_first_choices()
     if "HYDRA_FULL_ERROR" in os.environ:
-        return run()
+        run()
+        sys.exit(worst_status())
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints several lines and exits
     try:
         run()
