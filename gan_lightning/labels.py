@@ -43,7 +43,7 @@ def asked_for(n: int, names: Sequence[str], labels: Tensor | Sequence[int | str]
         UsageError: there is no such class, or ``names`` or ``labels`` is empty.
     """
     if isinstance(labels, np.ndarray | range):
-        labels = torch.as_tensor(labels) if isinstance(labels, np.ndarray) else list(labels)
+        labels = np.asarray(labels).tolist()
     if isinstance(labels, Tensor):
         _check_labels(labels, len(names))
         return labels
