@@ -167,8 +167,8 @@ def build_trainer(config: DictConfig, folder: Path, callbacks: list[Callback]) -
     for callback in callbacks:
         if isinstance(callback, BatchSizeFinder | LearningRateFinder):
             raise UsageError(
-                f"{type(callback).__name__} supposes one optimizer, and a GAN has two: leave it out, and sweep over "
-                "data.batch_size or model.lr by -m."
+                f"{type(callback).__name__} works with a single optimizer, and a GAN has two: leave it out, and "
+                "sweep over data.batch_size or model.lr with -m."
             )
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             callback.dirpath = str(checkpoints(folder))  # not in a logger's folder

@@ -287,10 +287,10 @@ def check_single(group: str, value: Any) -> None:
     """Refuse several options of a group that takes one; Hydra would merge them, and forget what was chosen.
 
     Raises:
-        UsageError: the value is a list.
+        UsageError: the value is a list of several.
     """
     name = group.partition("@")[0]
-    if isinstance(value, list) and name in (*GROUPS, "optimizer") and name not in COLLECTIONS:
+    if isinstance(value, list) and len(value) > 1 and name in (*GROUPS, "optimizer") and name not in COLLECTIONS:
         raise UsageError(f"{group} takes one option, but {','.join(map(str, value))} is given: choose one.")
 
 

@@ -18,8 +18,8 @@ class MovingAverage(nn.Module):
     """a <- d a + (1 - d) w over the weights of a network and the running statistics of its layers (Yazici et al. 2019).
 
     With warm-up, the decay at update n, from 0, is min(decay, (1 + n) / (10 + n)), so that the initial weights are
-    forgotten quickly. Other buffers are copied: a mean of counters, masks or the singular vectors of spectral
-    normalization would be none. The decay may be a ``HalfLife`` in images.
+    forgotten quickly. Other buffers are copied: averaged counters, masks, or singular vectors of spectral normalization
+    would be meaningless. The decay may be a ``HalfLife`` in images.
     """
 
     def __init__(self, network: nn.Module, decay: float | HalfLife, warmup: bool = True) -> None:

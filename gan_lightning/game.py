@@ -66,7 +66,7 @@ class Game(nn.Module):
             if not isinstance(part, nn.Module):
                 raise UsageError(f"{name} is {part!r}: give a torch.nn.Module, such as {example}.")
         for name, parts in (("regularizers", regularizers), ("generator_regularizers", generator_regularizers)):
-            if not isinstance(parts or {}, Mapping):
+            if not isinstance(parts, Mapping | nn.ModuleDict | None):
                 raise UsageError(f"{name} is {parts!r}: give a dict of names, such as {{'r1': R1(0.1)}}.")
         self.packing = packing
         check_values(self, packing=SIZE)

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -151,15 +152,17 @@ def check_checkpoint(path: Path, saved: Mapping[str, Any], config: DictConfig) -
     """
     if "built" not in saved["gan"]:
         raise UsageError(f"{path} was written by an earlier version: use that version, or start a new run.")
-    before, after = (_leaves(c) for c in (saved["gan"]["config"], OmegaConf.to_container(config, resolve=True)))
+    former = deepcopy(saved["gan"]["config"])
+    make_absolute(former)  # earlier versions did not
+    before, after = (_leaves(c) for c in (former, OmegaConf.to_container(config, resolve=True)))
     absent = object()
     names = [name for name in before | after if before.get(name, absent) != after.get(name, absent)]
     options = [name for name in names if name.partition(".")[0] not in ("resume", "choices")]  # only names
     changed = {name: (before.get(name), after.get(name)) for name in options}
-    for name, (former, present) in changed.items():
+    for name, (trained, present) in changed.items():
         if not _can_change(name):
             raise UsageError(
-                f"{path} was trained with {name}={former}, but this run has {name}={present}: it is another run's "
+                f"{path} was trained with {name}={trained}, but this run has {name}={present}: it is another run's "
                 "checkpoint, or config.yaml was changed: restore the right one."
             )
     return changed
@@ -234,8 +237,9 @@ def make_absolute(config: Any) -> None:
     parts = [part for group in ("logger", "callbacks") for part in (config.get(group) or {}).values()]
     for part, places in ((config, ("start_from",)), (config["data"], PLACES), *((part, WRITTEN) for part in parts)):
         for place in places:
-            if isinstance(part, dict | DictConfig) and isinstance(part.get(place), str):
-                part[place] = os.path.abspath(os.path.expanduser(part[place]))
+            path = part.get(place) if isinstance(part, dict | DictConfig) else None
+            if isinstance(path, str) and path and "://" not in path:
+                part[place] = os.path.abspath(os.path.expanduser(path))
 
 
 def _compared(config: dict[Any, Any]) -> dict[Any, Any]:

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,18 +58,24 @@ def value_range(data: RealData) -> tuple[float, float]:
 
 
 def write_arrays(
-    path: Path, samples: Tensor, latents: Tensor, labels: Tensor | None, seed: int, data: RealData
+    path: Path,
+    samples: Tensor,
+    latents: Tensor,
+    labels: Tensor | None,
+    seed: int,
+    data: RealData,
+    class_names: Sequence[str] = (),
 ) -> None:
     """Write ``samples``, ``latents``, any ``labels``, ``seed`` and ``value_range`` to an .npz or .pt (tensors) file.
 
-    Labels are class numbers, or weights of the classes, in the order of ``class_names``, which are written too. A .npy
+    Labels are indices into ``class_names``, or weights of the classes in this order; the names are written too. A .npy
     file has only the samples. Samples are in the data's own units.
     """
     samples = data.in_units(samples)
     arrays = {"samples": samples, "latents": latents, "value_range": torch.tensor(value_range(data))}
     if labels is not None:
         arrays["labels"] = labels
-    names = {} if labels is None or not data.classes else {"class_names": list(data.class_names)}
+    names = {} if labels is None or not class_names else {"class_names": list(class_names)}
     with written_aside(path) as aside, aside.open("wb") as file:
         if path.suffix.lower() == ".npy":
             np.save(file, samples.numpy())
@@ -80,10 +86,10 @@ def write_arrays(
             torch.save(arrays | names | {"seed": seed}, file)
 
 
-def write_records(path: Path, samples: Tensor, data: RealData, labels: Tensor | None = None) -> None:
-    """Write samples as the rows of a CSV file, in the data's own columns, with the names of their classes (N,)."""
+def write_records(path: Path, samples: Tensor, data: RealData, classes: Sequence[str] | None = None) -> None:
+    """Write samples as the rows of a CSV file, in the data's own columns, with the name of each sample's class."""
     with written_aside(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
-        data.write_csv(file, samples, labels)
+        data.write_csv(file, samples, *(() if classes is None else (classes,)))
 
 
 def write_picture(path: Path, picture: Tensor) -> None:

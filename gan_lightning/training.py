@@ -1,6 +1,7 @@
 """Train a run from start to finish."""
 
 import logging
+import math
 import os
 import shlex
 import signal
@@ -351,7 +352,7 @@ def check_shares(data: RealData, trainer: Trainer, validates: bool) -> None:
         if int(share * n) == 0:
             raise UsageError(
                 f"trainer.limit_{stage}_batches or trainer.overfit_batches is {share}, which is less than one of the "
-                f"{n} batches: give at least {1 / n:.2g}, or a whole number of batches."
+                f"{n} batches: give at least {math.ceil(100 / n) / 100}, or a whole number of batches."
             )
 
 

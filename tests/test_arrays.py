@@ -127,7 +127,7 @@ def test_nothing_is_unpickled(tmp_path: Path, ending: str) -> None:
         (
             10**18 + np.arange(40).reshape(20, 2),
             {},
-            r"have whole numbers, up to 1000000000000000039, whose differences",
+            r"contain whole numbers, up to 1000000000000000039, whose differences",
         ),
         (np.ones((2, 2, 2, 2, 2)), {}, r"has shape \(2, 2, 2, 2, 2\): give images"),
         (np.ones((0, 3)), {}, r"has shape \(0, 3\): give images"),

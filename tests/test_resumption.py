@@ -303,6 +303,9 @@ def test_a_run_of_another_image_folder_is_another(configure: Configure, tmp_path
 def test_paths_that_are_written_to_stay_where_they_are(configure: Configure, tmp_path: Path) -> None:
     """Wherever the run is resumed; the same relative path typed again is the same run."""
     options = ["logger=csv", "logger.csv.save_dir=curves"]
+    elsewhere = configure(options[0], "logger.csv.save_dir='s3://bucket/curves'")
+    make_absolute(elsewhere)
+    assert elsewhere.logger.csv.save_dir == "s3://bucket/curves"
     config = configure(*options)
     make_absolute(config)
     assert config.logger.csv.save_dir == f"{os.getcwd()}/curves"

@@ -113,13 +113,13 @@ def test_columns_are_standardized_and_categories_one_hot(tmp_path: Path) -> None
             {},
             r"The column a of .* look like numbers, such as '0,5': write plain numbers",
         ),
-        (",a,b\n0,1,x\n1,2,y\n", {}, r"has no name for column 1 of 3: give it one, or save the file without it"),
+        (",a,b\n0,1,x\n1,2,y\n", {}, r"has no name for column 1 of 3, as pandas writes its index: give it a name"),
         ("a,b,\n1,2,\n3,4,\n", {}, r"has no name for column 3 of 3"),
         ("a,,\n1,2,3\n", {}, r"has no name for column 2 of 3"),
         (
             "a,b\n" + "".join(f"{10**18 + i},{i}\n" for i in range(31)),
             {},
-            r"The column a of .* has numbers such as 1000000000000000000 whose differences a float64 cannot hold",
+            r"The column a of .* has numbers such as 1000000000000000000, whose differences a float64 cannot hold",
         ),
         (
             "a,b\n" + "".join(f"1,{i}%\n" for i in range(30)),
@@ -141,6 +141,16 @@ def test_columns_are_standardized_and_categories_one_hot(tmp_path: Path) -> None
 def test_what_is_no_table_is_refused(tmp_path: Path, text: str, options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         made(write(tmp_path / "t.csv", text), **options)
+
+
+def test_a_nameless_column_may_be_left_out(tmp_path: Path) -> None:
+    data = made(write(tmp_path / "t.csv", ",a,b\n0,1,x\n1,2,y\n2,4,x\n"), columns=["a", "b"], held_out_share=0.0)
+    assert [column["name"] for column in data.units["columns"]] == ["a", "b"]
+
+
+def test_a_large_number_among_small_ones_that_are_written_differently_is_read(tmp_path: Path) -> None:
+    data = made(write(tmp_path / "t.csv", f"a,b\n0,1\n0.0,2\n{2**60},3\n"), held_out_share=0.0)
+    assert data.in_units(data._training.x)[:, 0].max() == pytest.approx(2**60, rel=1e-6)
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:

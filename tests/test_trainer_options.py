@@ -348,7 +348,7 @@ def test_a_share_of_less_than_a_batch_is_refused_before_anything_is_written(
 
 @pytest.mark.parametrize("finder", ["BatchSizeFinder", "LearningRateFinder"])
 def test_a_search_for_one_optimizer_is_refused(configure: Configure, tmp_path: Path, finder: str) -> None:
-    with pytest.raises(UsageError, match=f"{finder} supposes one optimizer, and a GAN has two: leave it out"):
+    with pytest.raises(UsageError, match=f"{finder} works with a single optimizer, and a GAN has two: leave it out"):
         watched(configure, tmp_path, f"+callbacks.finder._target_=lightning.pytorch.callbacks.{finder}")
 
 

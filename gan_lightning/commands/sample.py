@@ -15,18 +15,18 @@ The ending of out chooses the format:
 
 .png .jpg .webp     one picture
 .gif                an animation (not for mode=samples)
-.npz .pt            the arrays samples, latents, seed and value_range; of conditional generators also labels, which
-                    number the names in class_names from 0; samples are float32 in the model's range, for data=array
-                    and similar in the units and type of the file
+.npz .pt            the arrays samples, latents, seed and value_range; for conditional generators also labels, indices
+                    into class_names; samples are float32 in the model's range, for data=array and similar in the units
+                    and type of the file
 .npy                the samples alone
-.csv                rows, for data=table in the columns of the file; of conditional generators with a column class
+.csv                rows, for data=table in the columns of the file; with a column class for conditional generators
 none                a new folder of single images: PNG, or TIFF for data.depth=16 and data.depth=float
 
 The same seed gives the same samples at any batch size.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -204,8 +204,20 @@ def film(samples: "Tensor", mode: Mode) -> Iterable["Tensor"]:
     return [*forth, *forth[-2:0:-1]]
 
 
+def classes_of(labels: "Tensor | None", class_names: Sequence[str]) -> list[str] | None:
+    """The name of each sample's class; None without names, and for weights of several classes."""
+    if labels is None or labels.is_floating_point() or not class_names:
+        return None
+    return [class_names[k] for k in labels.flatten().tolist()]
+
+
 def write(
-    options: Options, latents: "Tensor", labels: "Tensor | None", batches: Iterator["Tensor"], data: "RealData"
+    options: Options,
+    latents: "Tensor",
+    labels: "Tensor | None",
+    batches: Iterator["Tensor"],
+    data: "RealData",
+    class_names: Sequence[str],
 ) -> None:
     """Write the batches of samples in the format given by the extension of ``out``."""
     import torch
@@ -225,10 +237,9 @@ def write(
     elif suffix == ".gif":
         sampling.write_gif(out, film(rows, options.mode), data)
     elif suffix == ".csv":
-        classes = None if labels is None or labels.is_floating_point() else labels.flatten()
-        sampling.write_records(out, samples, data, classes)
+        sampling.write_records(out, samples, data, classes_of(labels, class_names))
     else:
-        sampling.write_arrays(out, rows, latents, labels, options.seed, data)
+        sampling.write_arrays(out, rows, latents, labels, options.seed, data, class_names)
     return None
 
 
@@ -252,7 +263,7 @@ def sample(options: Options) -> None:
     latents, labels = with_labels(gan, options, latents) if images is None else (latents, images)
     each = None if labels is None else labels.flatten(0, latents.dim() - 2)
     batches = generate(gan, latents.flatten(0, -2), options.batch_size, weights is Weights.raw, each)
-    write(options, latents, labels, batches, data)
+    write(options, latents, labels, batches, data, gan.class_names)
     if weights is not options.weights:
         print(f"{options.checkpoint} has no averaged generator: these are samples of the raw one.")
     print(f"{latents[..., 0].numel()} samples of step {gan.loaded_step}, {weights.value} generator, in {options.out}")

@@ -120,13 +120,15 @@ def checked(config: DictConfig, context: HydraConf) -> list[str]:
 
 def only_show(config: DictConfig, folder: Path, context: HydraConf) -> None:
     """Preview a run, and leave no folder behind."""
+    made = is_new(folder)
     print(differences(TYPED, CONF, config, context.runtime.choices))
     from gan_lightning.dry_run import show  # takes seconds to import
 
     try:
         show(config, folder)
     finally:
-        remove_empty(folder)
+        if made:
+            remove_empty(folder)
 
 
 def arguments_of(config: DictConfig, folder: Path, typed: list[str]) -> list[str]:
@@ -177,11 +179,13 @@ def refusals(sweeps: bool = False, *folders: Path) -> Iterator[list[Path]]:
     others.
     """
     made = [*folders]
+    kept = [folder for folder in folders if not is_new(folder)]
     try:
         yield made
     except SystemExit:  # a signal during start-up
         for folder in made:
-            remove_empty(folder)
+            if folder not in kept:
+                remove_empty(folder)
         raise
     except Exception as error:
         if not isinstance(error, ENDINGS):
@@ -189,7 +193,8 @@ def refusals(sweeps: bool = False, *folders: Path) -> Iterator[list[Path]]:
                 raise
             error = UsageError(f"{one_line(error)}.")
         for folder in made:
-            remove_empty(folder)
+            if folder not in kept:
+                remove_empty(folder)
         sys.stdout.flush()
         say(str(error) if isinstance(error, Stopped) else f"Error: {error}")  # even if stderr is closed, a sweep ends
         if sweeps:
@@ -203,20 +208,19 @@ def is_lightnings(error: Exception) -> bool:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     packages = [frame.f_globals.get("__name__", "").partition(".")[0] for frame in frames]
     has_begun = any(frame.f_code.co_name == "advance" for frame in frames)  # Lightning's loops
-    is_about_options = isinstance(error, ValueError | ImportError | AttributeError)
-    is_about_options |= type(error).__name__ == "MisconfigurationException"
-    is_about_options |= isinstance(error, RuntimeError) and not has_begun
+    is_about_options = isinstance(error, ValueError) or type(error).__name__ == "MisconfigurationException"
+    is_about_options |= isinstance(error, RuntimeError | ImportError | AttributeError) and not has_begun
     return is_about_options and packages[-1] == "lightning" and set(packages) <= MACHINERY
 
 
-def remove_empty(folder: Path) -> None:
-    """Remove the empty folder of a refused run, and empty parent folders below the current folder.
+def is_new(folder: Path) -> bool:
+    """Whether Hydra has made the folder for this run: what was there before, even if empty, is the user's own."""
+    return not folder.exists() or folder.stat().st_mtime >= STARTED
 
-    A folder that was there before is not removed.
-    """
+
+def remove_empty(folder: Path) -> None:
+    """Remove the empty folder of a refused run, and empty parent folders below the current folder."""
     here = Path.cwd()
-    if folder.exists() and folder.stat().st_mtime < STARTED:
-        return
     for path in (folder, *folder.parents):
         if path == here or path in here.parents or (path != folder and here not in path.parents):
             return

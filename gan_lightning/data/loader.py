@@ -178,10 +178,10 @@ class RealData(LightningDataModule):
         """Convert samples (N, *sample_shape) to the units and the type of their source."""
         return samples
 
-    def write_csv(self, file: TextIO, samples: Tensor, labels: Tensor | None = None) -> None:
+    def write_csv(self, file: TextIO, samples: Tensor, classes: Sequence[str] | None = None) -> None:
         """Write samples as rows in their own units under their column names, x_1, x_2, ... for points.
 
-        A last column has the names of the classes, if any are given, (N,).
+        The last column, ``class``, has the samples' classes, if they are given.
 
         Raises:
             UsageError: samples are not rows.
@@ -190,9 +190,8 @@ class RealData(LightningDataModule):
             raise UsageError("A .csv file is for rows, but these samples are not rows: end the name in .npz.")
         names = [f"x_{i + 1}" for i in range(self.sample_shape[0])]
         rows = self.in_units(samples).tolist()
-        if labels is not None:
-            named = [self.class_names[k] if self.class_names else k for k in labels.tolist()]
-            names, rows = [*names, "class"], [[*row, name] for row, name in zip(rows, named, strict=True)]
+        if classes is not None:
+            names, rows = [*names, "class"], [[*row, name] for row, name in zip(rows, classes, strict=True)]
         csv.writer(file).writerows([names, *rows])
 
     @property

@@ -73,8 +73,8 @@ def fitted(x: np.ndarray, rule: Rule, limits: tuple[float, float] | None = None)
         low, high = x.min(axis=axes), x.max(axis=axes)
         if x.dtype.kind in "iu" and ((low < high) & (std < np.spacing(np.abs(mean)))).any():
             raise UsageError(
-                f"The data have whole numbers, up to {high.max()}, whose differences a float64 cannot hold: subtract a "
-                "constant from them."
+                f"The data contain whole numbers, up to {high.max()}, whose differences a float64 cannot hold: "
+                "subtract a constant from them."
             )
         std = np.where(low < high, std, 0.0)  # which rounding of the mean leaves above 0
         return Scaling(tuple(mean.tolist()), _scales(std), dtype)

@@ -1,7 +1,7 @@
 """Tables with numeric and categorical columns, from CSV files."""
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
@@ -59,22 +59,27 @@ class TableData(TensorData):
         return tuple(map(_width, self.units["columns"]))
 
     def load(self) -> Source:
-        typed, texts = read_table(self.path)
+        typed, texts, nameless = read_table(self.path)
         known = self.__dict__.get("units")  # from a checkpoint
-        names = [column["name"] for column in known["columns"]] if known else self._names(list(texts))
+        names = [column["name"] for column in known["columns"]] if known else self._names(list(texts), nameless)
         if absent := [name for name in names if name not in texts]:
             raise UsageError(f"{self.path} has no column {absent[0]}: it has {', '.join(texts)}.")
         described = known["columns"] if known else [self._describe(name, typed[name], texts[name]) for name in names]
         parts = [self._encode(column, typed[column["name"]], texts[column["name"]]) for column in described]
         return Source(Batch(torch.cat(parts, 1)), (), {"columns": described})
 
-    def _names(self, present: list[str]) -> list[str]:
+    def _names(self, present: list[str], nameless: Collection[str]) -> list[str]:
         names = present if self.columns is None else self.columns
         if not names or len(set(names)) < len(names):
             raise UsageError(f"data.columns is {list(names)}: give at least one name, each once, or null for all.")
         if absent := [name for name in [*names, *self.categorical] if name not in present]:
             raise UsageError(
                 f"data names the column {absent[0]}, which is not in {self.path}: it has {', '.join(present)}."
+            )
+        if chosen := [name for name in names if name in nameless]:
+            raise UsageError(
+                f"{self.path} has no name for column {present.index(chosen[0]) + 1} of {len(present)}, as pandas "
+                "writes its index: give it a name, or list the other columns by data.columns=[NAMES]."
             )
         if left_out := self.categorical.difference(names):
             raise UsageError(
@@ -87,10 +92,11 @@ class TableData(TensorData):
         """Describe a column in plain containers."""
         if name not in self.categorical and _is_numeric(values):
             x = self._numbers(values)
-            if np.abs(x).max() > EXACT and len(np.unique(x)) < texts.nunique():
+            large = np.abs(x) > EXACT
+            if len(np.unique(x[large])) < texts[large].nunique():
                 raise UsageError(
-                    f"The column {name} of {self.path} has numbers such as {texts.iloc[0]} whose differences a float64 "
-                    "cannot hold: subtract a constant from them, or leave the column out by data.columns=[NAMES]."
+                    f"The column {name} of {self.path} has numbers such as {texts[large].iloc[0]}, whose differences a "
+                    "float64 cannot hold: subtract a constant, or leave the column out by data.columns=[NAMES]."
                 )
             scaling = fitted(x[:, None], "standard")
             described = {"name": name, "mean": scaling.offset[0], "std": scaling.scale[0]}
@@ -141,7 +147,7 @@ class TableData(TensorData):
         typed = {column["name"]: _typed(column, x) for column, x in zip(columns, values, strict=True)}
         return pandas().DataFrame(typed)
 
-    def write_csv(self, file: TextIO, samples: Tensor, labels: Tensor | None = None) -> None:
+    def write_csv(self, file: TextIO, samples: Tensor, classes: Sequence[str] | None = None) -> None:
         self.frame(samples).to_csv(file, index=False)
 
     def metrics(self) -> dict[str, Metric]:
@@ -220,8 +226,8 @@ def pandas() -> Any:
         raise UsageError("data=table needs the package pandas: pip install 'gan-lightning[table]'.") from error
 
 
-def read_table(path: Path) -> tuple["DataFrame", "DataFrame"]:
-    """Read the rows of a CSV file, with the types that pandas infers and as text.
+def read_table(path: Path) -> tuple["DataFrame", "DataFrame", list[str]]:
+    """Read the rows of a CSV file, with the types that pandas infers and as text, and what it calls nameless columns.
 
     Raises:
         UsageError: the file does not exist, or is not a table with rows and distinct column names.
@@ -244,18 +250,14 @@ def read_table(path: Path) -> tuple["DataFrame", "DataFrame"]:
             "cells as its header."
         ) from error
     _check_separator(path, names, texts.iloc[:, 0])
-    if "" in names:
-        raise UsageError(
-            f"data.path={path} has no name for column {names.index('') + 1} of {len(names)}: give it one, or save the "
-            "file without it (pandas writes its index so, unless index=False)."
-        )
-    if texts.empty or len(set(names)) < len(names):
+    given = [name for name in names if name]
+    if texts.empty or len(set(given)) < len(given):
         what = "has no rows" if texts.empty else "has two columns of the same name"
         raise UsageError(f"data.path={path} {what}: give a CSV file with a header of distinct names and rows.")
     for name in typed:  # pandas reads whole numbers of more than 64 bits as text
         if not _is_numeric(typed[name]) and texts[name].str.fullmatch(r"\s*[+-]?\d+\s*").all():
             typed[name] = typed[name].astype(float)
-    return typed, texts
+    return typed, texts, [column for column, name in zip(texts, names, strict=True) if not name]
 
 
 def _check_separator(path: Path, names: Sequence[str], rows: Iterable[str] = ()) -> None:

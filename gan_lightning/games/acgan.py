@@ -53,7 +53,7 @@ class ACGAN(Game):
 
     def _class_term(self, outputs: Tensor, batch: Batch) -> Tensor:
         assert batch.y is not None  # otherwise the generator has raised an error
-        if outputs.dim() < 2:
+        if outputs.dim() != 2 or outputs.shape[1] < 2:
             raise UsageError(
                 f"The discriminator gives outputs {tuple(outputs.shape)}, but (N, 1 + classes) is expected: the logit "
                 "and a logit for each class."

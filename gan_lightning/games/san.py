@@ -57,4 +57,12 @@ class SAN(Game):
 
 def _in_pairs(network: nn.Module, inputs: Any, outputs: Tensor) -> Tensor:
     """The values of ``Direction`` as (N, 2), if D has flattened what was one logit per sample to (2 N,)."""
-    return outputs.view(-1, 2) if outputs.dim() == 1 else outputs
+    n = len(inputs[0])
+    if outputs.shape == (2 * n,):
+        return outputs.view(n, 2)
+    if outputs.shape != (n, 2):
+        raise UsageError(
+            f"The discriminator gives outputs {tuple(outputs.shape)} for {n} samples, but game=san takes what its last "
+            "layer returns, (N, 2): leave out what follows it."
+        )
+    return outputs

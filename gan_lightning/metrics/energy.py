@@ -1,13 +1,11 @@
 """The energy distance between two sets of samples, which needs no density."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from gan_lightning.batch import Batch
+from gan_lightning.metrics.stored import Stored
 
 BLOCK = 500  # rows of a distance matrix computed at once
 
@@ -35,25 +33,15 @@ def _on_a_line(x: Tensor, y: Tensor) -> Tensor:
     return 2 * (steps.cumsum(0)[:-1].square() * points.diff()).sum()
 
 
-def in_order(parts: Sequence[Tensor]) -> Tensor:
-    """Join the samples of all processes, of which process r of k has number r, r + k, ..., in the order of one."""
-    joined = parts[0].new_empty(sum(map(len, parts)), *parts[0].shape[1:])
-    for rank, part in enumerate(parts):
-        joined[rank :: len(parts)] = part
-    return joined
+class TwoSamples(Stored):
+    """Base of metrics that compare all generated with all held-out samples."""
 
-
-class TwoSamples(Metric):
-    """Base of metrics that compare all generated with all held-out samples, which are stored."""
-
-    full_state_update = False
     generated: list[Tensor]
     real: list[Tensor]
 
     def __init__(self) -> None:
         super().__init__()
-        for name in ("generated", "real"):
-            self.add_state(name, default=[], dist_reduce_fx=in_order)
+        self.store("generated", "real")
 
     def update(self, generated: Batch, real: Batch) -> None:
         self.generated.append(generated.x.detach())

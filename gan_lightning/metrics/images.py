@@ -6,15 +6,14 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
 from torchmetrics.utilities import dim_zero_cat
 
 from gan_lightning.batch import Batch
-from gan_lightning.metrics.energy import in_order
 from gan_lightning.metrics.features import Features, Labeled
+from gan_lightning.metrics.stored import Stored
 from gan_lightning.pixels import to_bytes
 from gan_lightning.streams import own_stream
 
@@ -105,7 +104,7 @@ def intra_fid(real: Labeled, generated: Labeled) -> dict[int, Tensor]:
     return {k: frechet_distance(*pair) for k, pair in pairs.items() if min(map(len, pair)) > 1}
 
 
-class ImageMetrics(Metric):
+class ImageMetrics(Stored):
     """All metrics of generated against real images from one network's features, computed once per batch.
 
     ``classes`` is the number of ``chosen`` classes, by default all, among the generated images. If these have labels,
@@ -114,7 +113,6 @@ class ImageMetrics(Metric):
     given.
     """
 
-    full_state_update = False
     generated: list[Tensor]
     labels: list[Tensor]
     real_labels: list[Tensor]
@@ -133,8 +131,7 @@ class ImageMetrics(Metric):
         self.value_range = value_range
         self.chosen = slice(None) if chosen is None else list(chosen)
         self.class_names: Sequence[str] = ()
-        for name in ("generated", "real", "generated_logits", "real_logits", "labels", "real_labels"):
-            self.add_state(name, default=[], dist_reduce_fx=in_order)
+        self.store("generated", "real", "generated_logits", "real_logits", "labels", "real_labels")
 
     def update(self, generated: Batch, real: Batch) -> None:
         features, logits = self.features(to_bytes(generated.x, self.value_range))

@@ -70,6 +70,16 @@ def test_a_discriminator_may_flatten_its_logits() -> None:
     assert_close(one.outputs, other.outputs)
 
 
+def test_a_discriminator_that_drops_a_value_is_refused() -> None:
+    class First(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x)[:, 0]
+
+    game = small_gan(SAN, discriminator=First(*critic())).game
+    with pytest.raises(UsageError, match=r"gives outputs \(5,\) for 5 samples, but game=san takes what its last layer"):
+        game.discriminator_terms(Batch(samples(0)), Batch(samples(1)), 0)
+
+
 def test_the_generator_plays_against_the_whole() -> None:
     gan = small_gan(SAN, discriminator=critic())
     d, g = gan.game.discriminator, gan.game.generator

@@ -1,6 +1,7 @@
 """The energy distance against all pairs by hand, its closed form for normals, and what two true samples give."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from torch.testing import assert_close
 from gan_lightning.batch import Batch
 from gan_lightning.distributions import grid, ring
 from gan_lightning.metrics import energy
-from gan_lightning.metrics.energy import Energy, energy_distance, in_order
+from gan_lightning.metrics.energy import Energy, energy_distance
+from gan_lightning.metrics.stored import in_order
 
 
 def by_hand(x: Tensor, y: Tensor) -> float:
@@ -37,6 +39,24 @@ def test_what_processes_have_seen_is_joined_in_the_order_of_one(n: int, ranks: i
     """Which metrics that split or cut the samples depend on."""
     x = torch.randn(n, 2, 3)
     assert torch.equal(in_order([x[rank::ranks] for rank in range(ranks)]), x)
+
+
+@pytest.mark.parametrize("n", [1, 7, 12])
+def test_several_batches_of_several_processes_are_gathered_at_once(n: int) -> None:
+    x, y = torch.randn(2, n, 2)
+    metrics = [Energy() for _ in range(2)]
+    for rank, metric in enumerate(metrics):
+        for part in zip(x[rank::2].split(3), y[rank::2].split(3), strict=True):
+            metric.update(*map(Batch, part))
+    gathered = iter([[x[0::2], x[1::2]], [y[0::2], y[1::2]]])
+
+    def gather(own: Tensor, group: Any) -> list[Tensor]:
+        parts = next(gathered)
+        assert torch.equal(own, parts[1])
+        return parts
+
+    metrics[1]._sync_dist(gather)
+    assert all(map(torch.equal, metrics[1].both(), (x, y)))
 
 
 def test_on_a_line_with_ties() -> None:
