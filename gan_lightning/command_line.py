@@ -21,14 +21,14 @@ from gan_lightning.config import CHOICES, COLLECTIONS
 from gan_lightning.errors import UsageError
 from gan_lightning.options import columns
 from gan_lightning.resumption import option_names, run_folder
-from gan_lightning.rules import PLACES
+from gan_lightning.rules import PLACES, WRITTEN
 from gan_lightning.runs import flatten
 
 DRY_RUN = "--dry-run"
 AUTO = "auto"  # resume=auto: start or resume the run in hydra.run.dir
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "resume")  # options with a single value even in a sweep
 PATHS = (*FOLDERS, "start_from", *(f"data.{place}" for place in (*PLACES, "cache")))
-NAMING = ("save_dir", "log_dir", "dirpath", "filename", "tracking_uri")  # path options of loggers and callbacks
+NAMING = (*WRITTEN, "filename", "tracking_uri")  # path options of loggers and callbacks
 NAMED_ALL = "hydra.job.config.override_dirname.exclude_keys=[]"  # for the folder names of a sweep over data.root
 
 

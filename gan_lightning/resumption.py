@@ -16,7 +16,7 @@ from gan_lightning import __version__
 from gan_lightning.config import CHOICES, GROUPS, explain, guess, keep_typed_length
 from gan_lightning.errors import UsageError
 from gan_lightning.needs import missing
-from gan_lightning.rules import PLACES
+from gan_lightning.rules import PLACES, WRITTEN
 from gan_lightning.trust import check_file, read_config
 
 # options that a resumed run may change, as patterns of full names; it was trained with the others
@@ -39,7 +39,6 @@ LINKED = {"model.lr": "lr", "model.betas": "betas"}
 OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
 # those that decide when a run ends
 ENDING = re.compile(r"trainer\.(min|max)_\w+|callbacks\..+")
-WRITTEN = ("save_dir", "log_dir", "dirpath")  # options of loggers and callbacks that name folders
 MOVABLE = ("inception_weights", "cache")  # data options that only say where files are
 
 

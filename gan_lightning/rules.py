@@ -162,6 +162,7 @@ OPTIONAL = {
 }
 # may be schedules
 SCHEDULED = re.compile(r"(generator_)?regularizer\.\w+\.weight|model\.ema_decay(\.images)?|augment\.p")
+WRITTEN = ("save_dir", "log_dir", "dirpath")  # options of loggers and callbacks that name folders
 PLACES = ("root", "path", "held_out", "inception_weights")  # options of data that name files
 # last parts of the names of options that take any text, or null
 TEXTS = (

@@ -83,7 +83,8 @@ def run(config: DictConfig) -> float | None:
             return None
         is_named = sweeps or any(line.lstrip("+").startswith("hydra.run.dir=") for line in context.overrides.hydra)
         with claimed(folder, others=not is_named) as place:
-            made.append(place)
+            if place != folder:
+                made.append(place)
             if (sweeps or config.resume == AUTO) and is_finished(config, place):
                 print(f"{place} has already finished")
             else:
@@ -178,14 +179,12 @@ def refusals(sweeps: bool = False, *folders: Path) -> Iterator[list[Path]]:
     Add folders created inside the context to the list that it yields. A diverged run of a sweep does not stop the
     others.
     """
-    made = [*folders]
-    kept = [folder for folder in folders if not is_new(folder)]
+    made = [folder for folder in folders if is_new(folder)]
     try:
         yield made
     except SystemExit:  # a signal during start-up
         for folder in made:
-            if folder not in kept:
-                remove_empty(folder)
+            remove_empty(folder)
         raise
     except Exception as error:
         if not isinstance(error, ENDINGS):
@@ -193,8 +192,7 @@ def refusals(sweeps: bool = False, *folders: Path) -> Iterator[list[Path]]:
                 raise
             error = UsageError(f"{one_line(error)}.")
         for folder in made:
-            if folder not in kept:
-                remove_empty(folder)
+            remove_empty(folder)
         sys.stdout.flush()
         say(str(error) if isinstance(error, Stopped) else f"Error: {error}")  # even if stderr is closed, a sweep ends
         if sweeps:
