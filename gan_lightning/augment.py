@@ -43,11 +43,11 @@ class Augment(nn.Module):
         """T(x), with the shape and type of the images."""
         raise TypeError(f"{type(self).__name__} must define how to transform images")
 
-    def observe(self, update: int, real_logits: Tensor, images: int) -> None:
-        """Observe D's logits, minus the loss's threshold, on ``images`` real images in D's ``update``, from 0.
+    def begin(self, update: int) -> None:
+        """Prepare for D's ``update``, from 0, before its first micro-batch."""
 
-        Called for each micro-batch of the update.
-        """
+    def observe(self, real_logits: Tensor, images: int) -> None:
+        """Observe D's logits, minus the loss's threshold, on the ``images`` real images of a micro-batch."""
 
     def describe(self) -> dict[str, Tensor]:
         """Values to log, by name."""
@@ -182,7 +182,6 @@ class ADA(Augment):
             self.register_buffer("p", torch.tensor(float(p)))
         self.register_buffer("r_t", torch.zeros(()))
         self.register_buffer("tally", torch.zeros(2))
-        self._update = -1  # observed last; a resumed run starts between two updates, so it has none
 
     def transform(self, images: Tensor) -> Tensor:
         p = float(self.p) if isinstance(self.p, Ramp) else self.p  # a float would wait for the device
@@ -221,17 +220,19 @@ class ADA(Augment):
         offset = (scale * sign * shift).view(-1, 1, 1)
         return (matrix.to(images.dtype) @ images.flatten(2) + offset.to(images.dtype)).view(images.shape)
 
+    def begin(self, update: int) -> None:
+        if self.follows_logits and update % self.interval == 0:
+            self._adjust()
+
     @torch.no_grad()
-    def observe(self, update: int, real_logits: Tensor, images: int) -> None:
+    def observe(self, real_logits: Tensor, images: int) -> None:
         if not self.follows_logits:
             return
-        if update != self._update and update % self.interval == 0:
-            self._adjust()
-        self._update = update
         share = images / len(real_logits)  # images per logit, if D judges several together
         seen = torch.stack([real_logits.sign().sum() * share, real_logits.new_full((), images)])
         self.tally += joint_sum(seen)
 
+    @torch.no_grad()
     def _adjust(self) -> None:
         """Update p from the interval that has ended."""
         assert self.target is not None

@@ -40,13 +40,11 @@ class GaussianMixture(MixtureSameFamily):
         return self._normal.scale[:, 0]
 
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
-        return self.sample_with_modes(sample_shape)[0]
+        return self.sample_of(self.mixture_distribution.sample(torch.Size(sample_shape)))
 
-    def sample_with_modes(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
-        """Draw samples, (*sample_shape, d), and the index of each sample's mode, (*sample_shape)."""
-        mode = self.mixture_distribution.sample(torch.Size(sample_shape))
-        samples = self.modes[mode] + self.scales[mode, None] * torch.randn(*mode.shape, self.modes.shape[1])
-        return samples, mode
+    def sample_of(self, mode: Tensor) -> Tensor:
+        """Draw a sample of each mode, (*mode.shape, d)."""
+        return self.modes[mode] + self.scales[mode, None] * torch.randn(*mode.shape, self.modes.shape[1])
 
     def cdf(self, value: Tensor) -> Tensor:
         """P(X <= x) in one dimension, for values of any shape."""

@@ -17,6 +17,7 @@ class DiversityTerm(Regularizer):
     """Base of terms of the generator's loss that compare the samples of a batch, on each device separately."""
 
     option: str  # of conf/regularizer
+    compares_packs = False  # whether it compares what D judges together, not single samples
 
     def check(self, game: nn.Module, player: str) -> None:
         if player != "generator":
@@ -25,12 +26,16 @@ class DiversityTerm(Regularizer):
                 f"choose regularizer@generator_regularizer={self.option}."
             )
 
-    def forward(self, critic: CriticPass) -> Tensor:
-        if len(critic.fake.x) < 2:
+    def check_batch(self, n: int, packing: int) -> None:
+        size, what = (packing, f"packs of {packing} samples") if self.compares_packs and packing > 1 else (1, "samples")
+        if n < 2 * size:
             raise UsageError(
-                f"generator_regularizer.{self.option} compares the samples of a batch, but there is only one: give a "
-                "data.batch_size of at least 2."
+                f"generator_regularizer.{self.option} compares the {what} of a batch, but there is only one: give "
+                f"data.batch_size, or the data loader's batch_size with drop_last=True, at least {2 * size}."
             )
+
+    def forward(self, critic: CriticPass) -> Tensor:
+        self.check_batch(len(critic.fake.x), critic.packing)  # of a loader whose batches are not known before
         return super().forward(critic)
 
 
@@ -42,6 +47,8 @@ class ModeSeeking(DiversityTerm):
     """
 
     option = "mode_seeking"
+    differentiates_twice = False
+    allows_bfloat16 = True  # the samples are compared in the latents' type
     by_label = False  # whether G is conditional
 
     def check(self, game: nn.Module, player: str) -> None:
@@ -93,6 +100,7 @@ class GDPP(DiversityTerm):
     """
 
     option = "gdpp"
+    compares_packs = True
     replayable = False
 
     def check(self, game: nn.Module, player: str) -> None:

@@ -44,12 +44,13 @@ class FiniteDifference(Regularizer):
 
     def estimate(self, critic: CriticPass, name: str, batch: Batch, logits: Tensor) -> Tensor:
         """Half the mean squared norm of D's gradient on a batch, which is ``name`` in ``critic.replays``."""
-        gradient = input_gradient(logits, batch.x, create_graph=False)
+        gradient = input_gradient(logits, batch.x, critic.packing, create_graph=False)
         squares, least = gradient.square().sum(1), torch.finfo(gradient.dtype).tiny
         h = self.step * math.sqrt(gradient.shape[1]) / squares.max().clamp(min=least).sqrt()
         with critic.replays[name].again():
             ahead = critic.judge(batch._replace(x=batch.x + h * gradient.view_as(batch.x)))
-        slope = (by_sample(ahead, batch.x) - by_sample(logits, batch.x)).mean() / h
+        change = by_sample(ahead, batch.x, critic.packing) - by_sample(logits, batch.x, critic.packing)
+        slope = change.mean() / h
         return 0.5 * slope.square() / squares.mean().clamp(min=least)
 
 

@@ -174,7 +174,7 @@ class Game(nn.Module):
                 critic = CriticPass(real, fake, *logits, self.judge, self.features, replays, at, self.packing)
                 terms |= _penalties(due, critic)
         if self.augment is not None:
-            self.augment.observe(update, real_logits.detach() - self.loss.threshold, len(real.x))
+            self.augment.observe(real_logits.detach() - self.loss.threshold, len(real.x))
         return Terms(terms, outputs)
 
     def generator_terms(self, real: Batch, fake: Batch, update: int) -> Terms:

@@ -409,9 +409,20 @@ def check(gan: GAN) -> None:
     if isinstance(loader, DataLoader) and loader.batch_size is not None:
         last = len(loader.sampler) if isinstance(loader.sampler, Sized) and not loader.drop_last else 0
         for n in (loader.batch_size, last % loader.batch_size):
-            check_cut(n, gan.critic_steps, gan.accumulate_grad_batches, gan.game.packing)
+            check_batch(gan.game, n, gan.critic_steps, gan.accumulate_grad_batches)
     elif n := getattr(trainer.datamodule, "batch_size", 0):  # of each micro-batch
-        check_cut(n, 1, 1, gan.game.packing)
+        check_batch(gan.game, n, 1, 1)
+
+
+def check_batch(game: Game, n: int, critic_steps: int, accumulate: int) -> None:
+    """Check that a batch of n samples can be split into micro-batches that every penalty is defined for; 0 is none.
+
+    Raises:
+        UsageError: it cannot, or there are too few samples.
+    """
+    check_cut(n, critic_steps, accumulate, game.packing)
+    for part in (*game.regularizers.values(), *game.generator_regularizers.values()) if n else ():
+        part.check_batch(n // (critic_steps * accumulate), game.packing)  # type: ignore[operator]
 
 
 def check_players(game: Game) -> None:

@@ -73,6 +73,24 @@ def _check_labels(labels: Tensor, classes: int) -> None:
         raise UsageError(f"labels has shape {tuple(labels.shape)}: give a weight for each of the {classes} classes.")
 
 
+def of_classes(labels: Tensor, y: Tensor) -> Tensor:
+    """Indices (n,) of items of the classes y (n,), each item once, those with the lowest indices.
+
+    Raises:
+        UsageError: a class has too few items.
+    """
+    index = torch.empty_like(y)
+    for name in y.unique():
+        places, items = ((part == name).nonzero()[:, 0] for part in (y, labels))
+        if len(items) < len(places):
+            raise UsageError(
+                f"The floor takes {len(places)} training samples of class {name}, as many as are held out, but there "
+                f"are {len(items)}: give a smaller number of held-out samples, or floor=false."
+            )
+        index[places] = items[: len(places)]
+    return index
+
+
 def in_turn(classes: Sequence[int], n: int) -> Tensor:
     """n labels (n,) that cycle through the classes."""
     return torch.tensor(classes).repeat(-(-n // len(classes)))[:n]

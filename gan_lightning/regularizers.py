@@ -42,7 +42,7 @@ class CriticPass:
             return self._gradients[name]
         logits, x = self._seen[name]
         assert logits is not None
-        return input_gradient(logits, x)
+        return input_gradient(logits, x, self.packing)
 
     @property
     def _seen(self) -> dict[str, tuple[Tensor | None, Tensor]]:
@@ -56,31 +56,33 @@ class CriticPass:
             for name, (logits, x) in self._seen.items()
             if name in self.at and logits is not None and x.requires_grad  # in G's update, real x does not
         }
-        return dict(zip(wanted, input_gradients(wanted.values()), strict=True))
+        return dict(zip(wanted, input_gradients(wanted.values(), self.packing), strict=True))
 
 
-def by_sample(logits: Tensor, inputs: Tensor) -> Tensor:
-    """One logit per input: the logits themselves, or their mean if D returns one per patch."""
-    n = inputs.shape[0]  # len() of a tensor is slower
+def by_sample(logits: Tensor, inputs: Tensor, packing: int = 1) -> Tensor:
+    """One logit per input, or per pack of inputs: the logits themselves, or their mean if D returns one per patch."""
+    n = inputs.shape[0] // packing  # len() of a tensor is slower
     return logits.reshape(n, -1).mean(1) if logits.numel() > n else logits
 
 
-def input_gradients(passes: Iterable[tuple[Tensor, Tensor]], create_graph: bool = True) -> list[Tensor]:
+def input_gradients(
+    passes: Iterable[tuple[Tensor, Tensor]], packing: int = 1, create_graph: bool = True
+) -> list[Tensor]:
     """``input_gradient`` for several pairs of logits and inputs."""
-    logits, inputs = zip(*((by_sample(logits, inputs), inputs) for logits, inputs in passes), strict=True)
+    logits, inputs = zip(*((by_sample(logits, inputs, packing), inputs) for logits, inputs in passes), strict=True)
     total = sum(part.sum() for part in logits)
     gradients = torch.autograd.grad(total, inputs, retain_graph=True, create_graph=create_graph)
     return [gradient.reshape(part.shape[0], -1) for gradient, part in zip(gradients, logits, strict=True)]
 
 
-def input_gradient(logits: Tensor, inputs: Tensor, create_graph: bool = True) -> Tensor:
+def input_gradient(logits: Tensor, inputs: Tensor, packing: int = 1, create_graph: bool = True) -> Tensor:
     """d logit_i / d input_i, (logits, features), itself differentiable with ``create_graph``.
 
     Exact for critics that treat samples independently; with batch statistics it is the gradient of the summed logits.
-    If one logit judges m samples, the gradient is with respect to all m. If a sample has several logits, one per patch,
-    it is the gradient of their mean, (samples, features).
+    If one logit judges ``packing`` samples, the gradient is with respect to all of them. If a sample or a pack has
+    several logits, one per patch, it is the gradient of their mean.
     """
-    return input_gradients([(logits, inputs)], create_graph)[0]
+    return input_gradients([(logits, inputs)], packing, create_graph)[0]
 
 
 class Regularizer(nn.Module):
@@ -116,6 +118,13 @@ class Regularizer(nn.Module):
                 f"{type(self).__name__} penalizes the discriminator's gradient at points that the generator's weights "
                 "do not move: choose it by regularizer=, not by regularizer@generator_regularizer=."
             )
+
+    def check_batch(self, n: int, packing: int) -> None:
+        """Check that the penalty is defined for a micro-batch of n samples, of which D judges ``packing`` together.
+
+        Raises:
+            UsageError: there are too few.
+        """
 
     def is_due(self, update: int) -> bool:
         """Whether the penalty applies to the player's update number ``update``, from 0; a function of it alone.
@@ -222,7 +231,7 @@ def _between(critic: CriticPass) -> Tensor:
 def _gradient_at(x: Tensor, critic: CriticPass) -> Tensor:
     """D's gradient at x under the real batch's conditions, (logits, features)."""
     x = x.requires_grad_()
-    return input_gradient(critic.judge(critic.real._replace(x=x)), x)
+    return input_gradient(critic.judge(critic.real._replace(x=x)), x, critic.packing)
 
 
 def _uniform(n: int, generator: torch.Generator | None) -> Tensor:

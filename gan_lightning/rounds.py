@@ -153,6 +153,8 @@ class Round:
         return [name for name, part in regularizers.items() if part.is_due(move.update)]  # type: ignore[operator]
 
     def _discriminator_terms(self, update: int, reals: Sequence[Batch]) -> Iterator[Terms]:
+        if self.game.augment is not None:
+            self.game.augment.begin(update)
         for i, real in enumerate(reals):
             fake = apply(Tensor.detach, self.fakes[i]) if self.fakes else self._fake(real, graph=False)
             terms = self.game.discriminator_terms(real, fake, update)

@@ -230,7 +230,8 @@ def test_a_fixed_p_needs_no_sign_of_the_logits() -> None:
     augment = ADA(p=0.3, target=None)
     Game(nn.Identity(), nn.Identity(), Normal(2), losses.Relativistic(), augment=augment)
     for update in range(9):
-        augment.observe(update, torch.ones(4), 4)
+        augment.begin(update)
+        augment.observe(torch.ones(4), 4)
     assert augment.p.item() == pytest.approx(0.3)
     assert not augment.describe()
 
@@ -250,6 +251,24 @@ def test_p_is_on_its_ramp_in_both_players_updates() -> None:
     expected = [0.8 * (1 - math.cos(math.pi * min(step / 4, 1))) / 2 for step in range(6)]
     assert seen[-18:] == pytest.approx([p for p in expected for _ in range(3)], rel=1e-6)  # a rehearsal comes before
     assert [line["ramp/augment.p"] for line in lines.lines] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("order", ["discriminator_first", "generator_first", "simultaneous"])
+def test_the_parts_of_an_update_are_augmented_alike(order: str) -> None:
+    """Of four micro-batches, real and fake, in each of D's updates, though p changes after every one."""
+    seen: list[float] = []
+
+    class Recording(ADA):
+        def transform(self, images: Tensor) -> Tensor:
+            seen.append(self.p.item())
+            return super().transform(images)
+
+    gan = image_gan(augment=Recording(speed=200, interval=1), order=order, accumulate_grad_batches=4)
+    fit(gan, GivenData(images(6, 32, 1, 4, 4), 8), 6)
+    updates = torch.tensor(seen[-6 * 12 :]).view(6, -1)  # D's eight passes and G's four
+    of_d = updates[:, :8] if order == "discriminator_first" else updates[:, 4:]
+    assert torch.equal(of_d, of_d[:, :1].expand(6, 8))
+    assert len(of_d[:, 0].unique()) > 2
 
 
 # ---------------------------------------------------------------------------------------------------- the draws
@@ -326,11 +345,12 @@ def test_p_follows_the_sign_of_the_logits() -> None:
             p = min(max(p + (1 if signs / seen > 0.6 else -1) * seen / 100, 0), 1)
             signs, seen = 0.0, 0
         expected.append(p)
+        augment.begin(update)
         for _ in range(2):  # micro-batches
-            logits = torch.randn(5, generator=noise) + (3 if update < 25 else 0)
-            augment.observe(update, logits, 5)
-            signs, seen = signs + logits.sign().sum().item(), seen + 5
             assert augment.p.item() == pytest.approx(p)
+            logits = torch.randn(5, generator=noise) + (3 if update < 25 else 0)
+            augment.observe(logits, 5)
+            signs, seen = signs + logits.sign().sum().item(), seen + 5
     assert max(expected) == 1
     assert min(expected[25:]) < 0.5
 
@@ -338,8 +358,10 @@ def test_p_follows_the_sign_of_the_logits() -> None:
 def test_a_logit_of_several_images_counts_as_these() -> None:
     alone, packed = ADA(speed=100), ADA(speed=100)
     for update in range(5):
-        alone.observe(update, torch.tensor([1.0, 1.0, -1.0, -1.0, 1.0, 1.0, 1.0, 1.0]), 8)
-        packed.observe(update, torch.tensor([1.0, -1.0, 1.0, 1.0]), 8)
+        alone.begin(update)
+        packed.begin(update)
+        alone.observe(torch.tensor([1.0, 1.0, -1.0, -1.0, 1.0, 1.0, 1.0, 1.0]), 8)
+        packed.observe(torch.tensor([1.0, -1.0, 1.0, 1.0]), 8)
     assert_close(list(packed.buffers()), list(alone.buffers()))
     assert packed.r_t.item() == 0.5
 
@@ -349,7 +371,8 @@ def test_processes_follow_the_signs_of_all(monkeypatch: pytest.MonkeyPatch) -> N
     logits = torch.randn(10, 8, generator=torch.Generator().manual_seed(0)) + 1
     alone = ADA(speed=50)
     for update in range(10):
-        alone.observe(update, logits[update], 8)
+        alone.begin(update)
+        alone.observe(logits[update], 8)
     halves = [ADA(speed=50), ADA(speed=50)]
     for update in range(10):
         for rank, augment in enumerate(halves):
@@ -357,7 +380,8 @@ def test_processes_follow_the_signs_of_all(monkeypatch: pytest.MonkeyPatch) -> N
             other = torch.stack([there.sign().sum(), torch.tensor(4.0)])
             monkeypatch.setattr(streams.distributed, "all_reduce", lambda seen, other=other: seen.add_(other))
             with Streams(0, rank, 2, torch.device("cpu")).running():
-                augment.observe(update, here, 4)
+                augment.begin(update)
+                augment.observe(here, 4)
     for augment in halves:
         assert_close(list(augment.buffers()), list(alone.buffers()), rtol=0, atol=0)
     assert alone.p > 0
@@ -440,9 +464,9 @@ def test_adas_signs_are_those_of_outputs_beyond_the_losss_threshold(
     game = image_game(ADA(interval=1, speed=100), loss=loss)
     game.discriminator = Constant()
     real, fake = Batch(images(4, 2, 4, 4)), game.generate(torch.randn(4, 2, dtype=torch.double))
-    for update in (0, 1):
-        game.discriminator_terms(real, fake, update)
     assert isinstance(game.augment, ADA)
+    game.discriminator_terms(real, fake, 0)
+    game.augment.begin(1)
     assert game.augment.r_t == r_t
 
 

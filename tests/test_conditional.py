@@ -5,13 +5,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from helpers import GivenData, fit, load_script, small_gan, trained
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from test_features import stripes
 from test_resume import assert_same_state, checkpoint, in_parts
@@ -387,6 +387,12 @@ def test_validation_and_evaluation_measure_by_class(tmp_path: Path) -> None:
     assert result["floor"].keys() >= by_class
     assert result["floor"]["val/class_accuracy"] == 1  # of real points, whose modes are far apart
     assert result["floor"]["val/class_high_quality"] > 0.95
+    # the modes have the shares of the held-out samples, as those of a conditional generator do
+    data = build_data(OmegaConf.load(folder / "config.yaml"))  # type: ignore[arg-type]
+    data.trainer = SimpleNamespace(lightning_module=None, world_size=1, global_rank=0)
+    (held_out,) = data.val_dataloader()
+    shares = torch.bincount(held_out.y, minlength=8) / 200
+    assert result["floor"]["val/reverse_kl"] == pytest.approx((shares * (8 * shares).log()).sum().item(), rel=1e-4)
 
 
 def test_an_unconditional_run_has_no_classes(tmp_path: Path) -> None:

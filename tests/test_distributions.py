@@ -213,7 +213,8 @@ def test_an_even_grid_is_centered() -> None:
 def test_samples_with_modes_are_the_samples(distribution: GaussianMixture) -> None:
     """The mode first, then one normal variable: to the last bit what the random numbers say."""
     torch.manual_seed(5)
-    samples, modes = distribution.sample_with_modes((300,))
+    modes = distribution.mixture_distribution.sample(torch.Size([300]))
+    samples = distribution.sample_of(modes)
     torch.manual_seed(5)
     assert torch.equal(distribution.sample((300,)), samples)
     torch.manual_seed(5)
@@ -225,7 +226,8 @@ def test_samples_with_modes_are_the_samples(distribution: GaussianMixture) -> No
 
 def test_a_mode_is_the_one_that_the_sample_is_near() -> None:
     """Modes of the grid are 40 standard deviations apart."""
-    samples, modes = grid().sample_with_modes((2000,))
+    modes = grid().mixture_distribution.sample(torch.Size([2000]))
+    samples = grid().sample_of(modes)
     assert modes.dtype == torch.int64
     assert torch.equal(torch.cdist(samples, grid().modes).argmin(1), modes)
 

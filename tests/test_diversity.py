@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import lightning
 import numpy as np
 import pytest
 import torch
@@ -10,6 +11,7 @@ from composing import composed
 from test_regularizers import central_differences
 from torch import Tensor, nn
 from torch.testing import assert_close
+from torch.utils.data import DataLoader
 
 from gan_lightning import priors
 from gan_lightning.batch import Batch
@@ -17,6 +19,7 @@ from gan_lightning.build import build_gan
 from gan_lightning.diversity import GDPP, DiversityTerm, ModeSeeking, eigenpairs
 from gan_lightning.errors import UsageError
 from gan_lightning.game import Game
+from gan_lightning.gan import GAN
 from gan_lightning.losses import Relativistic
 from gan_lightning.regularizers import CriticPass
 
@@ -247,9 +250,50 @@ def test_a_discriminator_without_known_features_is_refused(discriminator: nn.Mod
 def test_one_sample_is_refused(term: DiversityTerm) -> None:
     game = game_of(term)
     real, fake = (Batch(*(None if t is None else t[:1] for t in batch)) for batch in batches(game))
-    assert "compares the samples of a batch, but there is only one: give a data.batch_size" in refused(
+    assert "compares the samples of a batch, but there is only one: give data.batch_size" in refused(
         lambda: game.generator_terms(real, fake, 0)
     )
+
+
+@pytest.mark.parametrize(
+    ("term", "packing", "n", "batch_size", "steps", "accumulate"),
+    [
+        (ModeSeeking, 1, 9, 4, 1, 1),  # the last batch has one
+        (GDPP, 1, 8, 4, 2, 2),  # as each micro-batch does
+        (GDPP, 3, 9, 6, 1, 1),  # the last batch has one pack
+        (GDPP, 3, 6, 3, 1, 1),
+    ],
+)
+def test_batches_of_one_are_refused_before_training(
+    term: type[DiversityTerm], packing: int, n: int, batch_size: int, steps: int, accumulate: int
+) -> None:
+    discriminator = D()
+    discriminator.layers[0] = nn.Linear(2 * packing, 4)
+    options = {"generator_regularizers": {"term": term(1.0)}, "packing": packing}
+    game = Game(nn.Linear(3, 2), discriminator, priors.Normal(3), **options)
+    gan = GAN(game, critic_steps=steps, accumulate_grad_batches=accumulate)
+    before = [weight.clone() for weight in gan.parameters()]
+    what = "samples" if packing == 1 else "packs of 3 samples"
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
+    trainer = lightning.Trainer(max_epochs=1, enable_checkpointing=False, **quiet)
+    with pytest.raises(UsageError, match=f"compares the {what} of a batch, .* at least {2 * packing}"):
+        trainer.fit(gan, DataLoader(torch.randn(n, 2), batch_size))
+    assert_close(list(gan.parameters()), before, rtol=0, atol=0)
+
+
+def test_samples_of_one_pack_are_apart_for_mode_seeking() -> None:
+    ModeSeeking(1.0).check_batch(3, packing=3)
+
+
+def test_mode_seeking_leaves_d_in_half_precision() -> None:
+    game = game_of(ModeSeeking(1.0))
+    seen: list[torch.dtype] = []
+    game.discriminator.layers[0].register_forward_hook(lambda *inputs: seen.append(inputs[2].dtype))
+    real, fake = (Batch(*(None if t is None else t.float() for t in batch)) for batch in batches(game))
+    game.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        game.generator_terms(real, fake, 0)
+    assert seen == [torch.bfloat16]
 
 
 def test_conditions_that_no_two_samples_share_are_refused() -> None:

@@ -140,6 +140,7 @@ def test_the_floor_is_computed_where_validation_is(script: ModuleType) -> None:
     data = SimpleNamespace(
         trainer=SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("meta"))),
         validation_samples=5,
+        classes=0,
         metrics=lambda: {"seen": Seen()},
         val_dataloader=lambda: Batches(Batch(torch.zeros(5, 2), torch.arange(5)), 3),
         training_samples=lambda n, seed: Batch(torch.zeros(n, 2)),

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
@@ -206,6 +207,20 @@ def test_of_several_logits_a_sample_the_gradient_is_of_their_mean() -> None:
     logits = x.pow(2).unflatten(1, (2, 2)).sum(2).flatten()
     assert logits.shape == (10,)
     assert_close(input_gradient(logits, x), x)
+
+
+@pytest.mark.parametrize("penalty", PENALTIES + FINITE)
+def test_of_several_logits_a_pack_penalties_are_of_the_gradient_of_their_mean(penalty: type[Regularizer]) -> None:
+    """Six logits for each of two packs of two samples, against one that is their mean."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Unflatten(0, (2, 2)), nn.Flatten(), nn.Linear(6, 6), nn.Tanh()).double()
+
+    def found(critic: nn.Module) -> Tensor:
+        torch.manual_seed(1)  # for the penalties that draw
+        return penalty(1.0)(replace(critic_pass(critic, *batches(4, 3)), packing=2)).mean()
+
+    one = nn.Sequential(layers, nn.AvgPool1d(6), nn.Flatten(0))
+    assert_close(found(nn.Sequential(layers, nn.Flatten(0))), found(one))
 
 
 @pytest.mark.parametrize("penalty", PENALTIES + FINITE)

@@ -75,7 +75,9 @@ class RunCheckpoint(Checkpoint):
             raise UsageError(f"callbacks.checkpoint.every_seconds is {every_seconds}: give a number, at least 0.")
         self.every_seconds = every_seconds
         self.best: float | None = None
-        self.measured_by: list[Any] | None = None  # best's features, number of samples, digest of held-out ones
+        self.measured_by: list[Any] | None = (
+            None  # best's features or metric, number of samples, digest of held-out ones
+        )
         self.stopped = False  # whether the run ends early, at this checkpoint
         self._saved_at = 0.0
         self._saved: tuple[int, float | None] | None = None  # step and best of the last checkpoint
@@ -183,11 +185,11 @@ class RunCheckpoint(Checkpoint):
         if monitor is None or monitor[0] not in trainer.callback_metrics:
             return False
         data = trainer.datamodule  # type: ignore[attr-defined]
-        measured_by = [data.features_name, data.validation_samples, data.held_out_digest]
-        if self.measured_by not in (None, measured_by):
-            self.best = None  # scores for other features or other samples are not comparable
-        self.measured_by = measured_by
         name, mode = monitor
+        measured_by = [data.features_name or name, data.validation_samples, data.held_out_digest]
+        if self.measured_by not in (None, measured_by):
+            self.best = None  # scores by another metric, other features or other samples are not comparable
+        self.measured_by = measured_by
         value = trainer.callback_metrics[name].item()
         better = self.best is None or (value < self.best if mode == "min" else value > self.best)
         if math.isnan(value):

@@ -213,8 +213,8 @@ def held_out_digest(data: "RealData") -> str | None:
 def floor(data: "RealData", seed: int, by_class: bool = True) -> dict[str, float]:
     """Compute the metrics of real samples, none of them from validation, in place of generated ones.
 
-    With ``by_class``, their own classes count as the requested ones. Metrics that compare a sample with its target have
-    no floor.
+    With ``by_class``, they are of the held-out samples' classes, which validation requests of a conditional generator.
+    Metrics that compare a sample with its target have no floor.
     """
     import torch
     from torchmetrics import MetricCollection
@@ -231,9 +231,12 @@ def floor(data: "RealData", seed: int, by_class: bool = True) -> dict[str, float
     def on_device(batch: Batch, part: slice = slice(None)) -> Batch:
         return apply(lambda tensor: tensor[part].to(device), batch)
 
-    samples, start = data.training_samples(data.validation_samples, seed), 0
-    if not by_class:
-        samples = samples._replace(y=None)
+    n, start = data.validation_samples, 0
+    if by_class and data.classes:
+        samples = data.training_samples(n, seed, torch.cat([held_out.y for held_out in data.val_dataloader()]))
+    else:
+        samples = data.training_samples(n, seed)
+        samples = samples if by_class else samples._replace(y=None)
     with torch.inference_mode():  # as in validation, which may share these metrics
         for held_out in data.val_dataloader():
             stop = start + len(held_out.x)

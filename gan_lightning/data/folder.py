@@ -108,11 +108,13 @@ class ImageFolder(ImageData):
             if self.chosen is not None:
                 files = [file for file in files if _class_of(file) in self.class_names]
             if self._fits(files):
-                images, readable = self._load(files)
-                self.images, self.labels = images, self._labels(files)[readable] if self.classes else None
+                self.images, readable = self._load(files)
+                labels = self._labels(files)[readable]
             else:
                 files = [files[i] for i in self._readable(files)]
-                self.images = _Files(files, self._labels(files), self._read)
+                labels = self._labels(files)
+                self.images = _Files(files, labels, self._read)
+            self.labels = labels if self.classes else None
         super().setup(stage)
 
     @cached_property

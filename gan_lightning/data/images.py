@@ -14,7 +14,7 @@ from torchmetrics import Metric
 from gan_lightning.batch import Batch, Rounds, apply
 from gan_lightning.cache import cache_folder, digest_of
 from gan_lightning.data.fetch import MemoryFetcher, RoundOrder, WorkerFetcher
-from gan_lightning.data.loader import Batches, RealData
+from gan_lightning.data.loader import Batches, RealData, floor_order
 from gan_lightning.errors import UsageError
 from gan_lightning.metrics.features import Features, inception_features, own_features
 from gan_lightning.metrics.images import ImageMetrics
@@ -139,9 +139,10 @@ class ImageData(RealData):
             )
         index = torch.randperm(total, generator=torch.Generator().manual_seed(stream_seed("subset")))[: self.subset]
         if isinstance(self.images, Tensor):
-            self.images, self.labels, _ = apply(lambda tensor: tensor[index], Batch(self.images, self.labels))
+            self.images = self.images[index]
         else:
             self.images = Subset(self.images, index.tolist())
+        self.labels = None if self.labels is None else self.labels[index]
 
     @cached_property
     def fingerprint(self) -> str:  # type: ignore[override]
@@ -214,18 +215,16 @@ class ImageData(RealData):
         shape = self.round_shape
         return HeldOut(apply(lambda tensor: tensor[shape.rank :: shape.world_size], self._held_out), self.value_range)
 
-    def training_samples(self, n: int, seed: int) -> Batch:
+    def training_samples(self, n: int, seed: int, y: Tensor | None = None) -> Batch:
         total = len(self.images)  # type: ignore[arg-type]
         if n > total:
             raise UsageError(f"The floor takes {n} training images, but there are {total}: give at most that number.")
-        stream = torch.Generator().manual_seed(stream_seed("floor", seed))
-        index = torch.randperm(total, generator=stream)[:n]
+        index = floor_order(total, seed, self.labels, y)[:n]
         if isinstance(self.images, Tensor):
-            samples = apply(lambda tensor: tensor[index], Batch(self.images, self.labels))
+            images = self.images[index]
         else:
-            images, labels = zip(*(self.images[i] for i in index.tolist()), strict=True)
-            samples = Batch(torch.stack(images), torch.tensor(labels) if self.classes else None)
-        return samples._replace(x=from_bytes(samples.x, self.value_range))
+            images = torch.stack([self.images[i][0] for i in index.tolist()])
+        return Batch(from_bytes(images, self.value_range), None if self.labels is None else self.labels[index])
 
     def check_size(self) -> None:
         """Raise a UsageError if one round needs more images than there are."""

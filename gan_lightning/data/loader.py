@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
+import torch
 from lightning import LightningDataModule
 from torch import Tensor
 from torchmetrics import Metric
@@ -13,8 +14,9 @@ from torchmetrics import Metric
 from gan_lightning import pictures
 from gan_lightning.batch import Batch, Rounds, concatenate
 from gan_lightning.errors import UsageError
-from gan_lightning.labels import in_turn
+from gan_lightning.labels import in_turn, of_classes
 from gan_lightning.pixels import Depth
+from gan_lightning.streams import stream_seed
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,16 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         return iter(self.batches)
+
+
+def floor_order(total: int, seed: int, labels: Tensor | None, y: Tensor | None = None) -> Tensor:
+    """Training samples' indices in random order; with classes y (n,), those of n samples, one of each class.
+
+    Raises:
+        UsageError: a class has too few samples.
+    """
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(stream_seed("floor", seed)))
+    return order if y is None or labels is None else order[of_classes(labels[order], y)]
 
 
 class RealData(LightningDataModule):
@@ -244,8 +256,12 @@ class RealData(LightningDataModule):
         """The validation metrics by name, each updated with the Batches (generated, real)."""
         return {}
 
-    def training_samples(self, n: int, seed: int) -> Batch:
-        """n real samples that validation does not use."""
+    def training_samples(self, n: int, seed: int, y: Tensor | None = None) -> Batch:
+        """n real samples that validation does not use; with classes y (n,), one of each.
+
+        Raises:
+            UsageError: there are fewer.
+        """
         raise TypeError(f"{type(self).__name__} must define training_samples")
 
     def held_out_samples(self, n: int) -> Batch:

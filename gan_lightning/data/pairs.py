@@ -71,7 +71,7 @@ class Pairs(ImageData):
         fetch = super().fetcher()
         return lambda start, stop: split(fetch(start, stop))
 
-    def training_samples(self, n: int, seed: int) -> Batch:
+    def training_samples(self, n: int, seed: int, y: Tensor | None = None) -> Batch:
         return split(super().training_samples(n, seed))
 
     def held_out_samples(self, n: int) -> Batch:

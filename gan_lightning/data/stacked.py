@@ -99,7 +99,7 @@ class StackedMNIST(RealData):
     def metrics(self) -> dict[str, Metric]:
         return {"triples": self._metric} if self.validation_samples else {}
 
-    def training_samples(self, n: int, seed: int) -> Batch:
+    def training_samples(self, n: int, seed: int, y: Tensor | None = None) -> Batch:
         triples = self._triples(self._training_digits(), n, stream_seed("floor", seed))
         return Batch(from_bytes(triples, self.value_range))
 

@@ -64,8 +64,7 @@ class Synthetic(RealData):
         self.sample_shape = tuple(distribution.event_shape) or (1,)
         self.validation_samples = validation_samples
         self.fixed_samples = fixed_samples
-        known = metrics_of(distribution)
-        self.monitor = f"val/{next((name for name in ('ks', 'reverse_kl', 'jsd') if name in known), 'energy')}", "min"
+        self.monitor = f"val/{monitor_of(distribution)}", "min"
         self._rounds_per_epoch = rounds_per_epoch
 
     @property
@@ -120,8 +119,8 @@ class Synthetic(RealData):
             known["by_class"] = ByClass(self.distribution, self.measured_classes)
         return known | comparisons(self.sample_shape)
 
-    def training_samples(self, n: int, seed: int) -> Batch:
-        return sample_from(self.distribution, n, stream_seed("floor", seed))
+    def training_samples(self, n: int, seed: int, y: Tensor | None = None) -> Batch:
+        return sample_from(self.distribution, n, stream_seed("floor", seed), y)
 
     def val_dataloader(self) -> Batches:
         shape = self.round_shape
@@ -140,11 +139,24 @@ def metrics_of(distribution: Distribution) -> dict[str, Callable[..., Metric]]:
         metrics = {"ks": KolmogorovSmirnov, "wasserstein": Wasserstein, "jsd": JensenShannon}
     elif isinstance(distribution, GaussianMixture):
         metrics = {"jsd": ModesJensenShannon}
-    if has_modes(distribution):
-        metrics |= {"modes": Modes, "high_quality": HighQuality, "reverse_kl": ReverseKL}
-        metrics |= {"reverse_kl_high_quality": ReverseKLHighQuality}
+    if isinstance(distribution, GaussianMixture) and distribution.modes.numel() > 1:  # no single mode on a line
+        metrics |= {"high_quality": HighQuality}
         metrics |= {"width": Width} if are_apart(distribution) else {}
+    if has_modes(distribution):
+        metrics |= {"modes": Modes, "reverse_kl": ReverseKL, "reverse_kl_high_quality": ReverseKLHighQuality}
     return metrics
+
+
+def monitor_of(distribution: Distribution) -> str:
+    """The metric, lower for better samples, that selects the best checkpoint.
+
+    Several modes have the JSD of their cells, which responds to their shares and to the quality of samples; the reverse
+    KL ignores the quality, and the energy distance hardly responds to it. With a single mode the cells show the quality
+    alone, and collapsed samples would be best.
+    """
+    if has_cumulative(distribution):
+        return "ks"
+    return "jsd" if has_modes(distribution) else "energy"
 
 
 def check_finite(distribution: Distribution) -> None:
@@ -171,11 +183,14 @@ def has_modes(distribution: Distribution) -> TypeGuard[GaussianMixture]:
     return isinstance(distribution, GaussianMixture) and len(distribution.modes) > 1
 
 
-def sample_from(distribution: Distribution, n: int, seed: int) -> Batch:
-    """Draw n samples with their modes from their own stream; the global random state is unchanged."""
+def sample_from(distribution: Distribution, n: int, seed: int, y: Tensor | None = None) -> Batch:
+    """Draw n samples with their modes, or of modes y (n,), from their own stream.
+
+    The global random state is unchanged.
+    """
     with own_stream(seed):
         if has_modes(distribution):
-            x, y = distribution.sample_with_modes((n,))
-            return Batch(x.float(), y)
+            y = distribution.mixture_distribution.sample(Size([n])) if y is None else y
+            return Batch(distribution.sample_of(y).float(), y)
         samples = distribution.sample(Size([n]))
     return Batch(samples.view(n, *distribution.event_shape or (1,)).float())

@@ -14,7 +14,7 @@ from gan_lightning.batch import Batch, Rounds, apply
 from gan_lightning.cache import digest_of
 from gan_lightning.data.fetch import MemoryFetcher, RoundOrder
 from gan_lightning.data.images import HeldOut
-from gan_lightning.data.loader import Batches, RealData
+from gan_lightning.data.loader import Batches, RealData, floor_order
 from gan_lightning.data.scaling import Scaling
 from gan_lightning.errors import UsageError
 from gan_lightning.metrics.points import comparisons
@@ -167,11 +167,11 @@ class TensorData(RealData):
     def metrics(self) -> dict[str, Metric]:
         return comparisons(self.sample_shape) if self.validation_samples else {}
 
-    def training_samples(self, n: int, seed: int) -> Batch:
+    def training_samples(self, n: int, seed: int, y: Tensor | None = None) -> Batch:
         total = len(self._training.x)
         if n > total:
             raise UsageError(f"The floor takes {n} training samples, but there are {total}: give at most {total}.")
-        index = torch.randperm(total, generator=torch.Generator().manual_seed(stream_seed("floor", seed)))[:n]
+        index = floor_order(total, seed, self._training.y, y)[:n]
         return _floats(apply(lambda tensor: tensor[index], self._training))
 
     def held_out_samples(self, n: int) -> Batch:

@@ -29,7 +29,7 @@ def true_shares(distribution: GaussianMixture) -> Tensor:
     from 100,000 samples.
     """
     modes, scales, weights = distribution.modes, distribution.scales, distribution.mixture_distribution.probs
-    if len(modes) == 1 or are_apart(distribution):
+    if are_apart(distribution):
         inside = _within(modes.shape[1]).clamp(min=1e-30).to(weights)  # rounds to 0 from 112 dimensions on
         return weights * torch.stack([inside, 1 - inside])[:, None]
     counts = torch.zeros(2 * len(modes), dtype=torch.long)
@@ -144,6 +144,8 @@ class Width(_PerMode):
 
 def are_apart(distribution: GaussianMixture) -> bool:
     """Whether high-quality samples belong to one mode only: the centers are six standard deviations apart."""
+    if len(distribution.modes) == 1:
+        return True
     return bool(torch.pdist(distribution.modes.double()).min() >= 2 * HIGH_QUALITY_RADIUS * distribution.scales.max())
 
 

@@ -150,7 +150,7 @@ def test_best_is_the_epoch_with_the_best_metric_and_last_the_end(
     assert saved(tmp_path, "best")["global_step"] == 4 * best
     assert saved(tmp_path)["global_step"] == 20
     (state,) = (s for name, s in saved(tmp_path)["callbacks"].items() if name.startswith("RunCheckpoint"))
-    assert state == {"best": script[best - 1], "measured_by": [None, 0, None], "stopped": False}
+    assert state == {"best": script[best - 1], "measured_by": ["val/script", 0, None], "stopped": False}
 
 
 def test_the_sanity_check_of_untrained_weights_is_no_validation(tmp_path: Path) -> None:

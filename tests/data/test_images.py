@@ -635,6 +635,22 @@ def test_folders_are_labels(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("memory_limit", [8.0, TINY])
+def test_the_floor_has_images_of_given_classes(folder: Path, memory_limit: float) -> None:
+    """Each once, also of a subset, and as many as there are."""
+    data, all_of_them = (ready(image_folder(folder, memory_limit=memory_limit, subset=n)) for n in (9, None))
+    labels = data.training_samples(9, 0).y
+    for y in (labels, labels[:4].flip(0)):
+        samples = data.training_samples(len(y), 3, y)
+        assert torch.equal(samples.y, y)
+        known = all_of_them.training_samples(11, 0)
+        places = [(known.x == image).flatten(1).all(1).nonzero().item() for image in samples.x]
+        assert len(set(places)) == len(y)
+        assert torch.equal(known.y[places], y)
+    with pytest.raises(UsageError, match=r"The floor takes 6 training samples of class 0, .* but there are 5: give"):
+        all_of_them.training_samples(6, 0, torch.zeros(6, dtype=torch.long))
+
+
+@pytest.mark.parametrize("memory_limit", [8.0, TINY])
 def test_chosen_folders_are_counted_from_zero(folder: Path, memory_limit: float) -> None:
     (folder / "bees").mkdir()
     picture(16, 16).save(folder / "bees" / "a.png")

@@ -1,7 +1,7 @@
 """Synthetic data: the same whatever asks for it, and never from the global random stream."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +23,7 @@ from torch.distributions import (
     Uniform,
 )
 from torch.distributions.transforms import AbsTransform
+from torchmetrics import MetricCollection
 
 from gan_lightning.batch import Batch, Rounds
 from gan_lightning.callbacks.optimal_discriminator import OptimalDiscriminator
@@ -223,9 +224,9 @@ def test_ranks_share_out_the_validation() -> None:
     ("distribution", "shape", "monitor", "metrics"),
     [
         (gaussian(), (1,), ("val/ks", "min"), {"ks", "wasserstein", "jsd", "energy"}),
-        (ring(), (2,), ("val/reverse_kl", "min"), OF_MODES | {"width"}),
-        (grid(), (2,), ("val/reverse_kl", "min"), OF_MODES | {"width"}),
-        (ring(sigma=0.2), (2,), ("val/reverse_kl", "min"), OF_MODES),
+        (ring(), (2,), ("val/jsd", "min"), OF_MODES | {"width"}),
+        (grid(), (2,), ("val/jsd", "min"), OF_MODES | {"width"}),
+        (ring(sigma=0.2), (2,), ("val/jsd", "min"), OF_MODES),
     ],
 )
 def test_the_distribution_brings_its_metrics(
@@ -294,6 +295,58 @@ def test_one_mode_has_no_labels(distribution: Distribution) -> None:
     assert all(batch.y is None for batch in data.val_dataloader())
 
 
+def monitored(data: Synthetic, generate: Callable[[Batch], Batch]) -> float:
+    """The monitored metric of what a generator makes beside each validation batch."""
+    metrics = MetricCollection(data.metrics(), prefix="val/")
+    for real in data.val_dataloader():
+        metrics.update(generate(real), real)
+    assert data.monitor is not None
+    return metrics.compute()[data.monitor[0]].item()
+
+
+def of(distribution: GaussianMixture, labels: bool = False) -> Callable[[Batch], Batch]:
+    """A sampler of a distribution, by the labels of the real batch or by its own."""
+    return lambda real: sample_from(distribution, len(real.x), 7, real.y if labels else None)
+
+
+def blurred(distribution: GaussianMixture, factor: float, shift: float = 0.0) -> GaussianMixture:
+    return GaussianMixture(distribution.modes + shift, factor * distribution.scales)
+
+
+@pytest.mark.parametrize("labels", [False, True])
+@pytest.mark.parametrize("distribution", [ring(), grid(), ring(sigma=0.2), mixture([-2, 2], [0.5, 0.5])])
+def test_the_monitor_ranks_generators_by_their_samples(distribution: GaussianMixture, labels: bool) -> None:
+    """A perfect one first, then slightly uneven or blurred ones, then ones whose samples miss every mode."""
+    data = synthetic(distribution, validation_samples=2500)
+    perfect = monitored(data, of(distribution, labels))
+    blurry, blurrier = (monitored(data, of(blurred(distribution, factor), labels)) for factor in (2, 10))
+    assert perfect < blurry < blurrier
+    assert perfect < monitored(data, of(blurred(distribution, 1, shift=float(distribution.scales[0])), labels))
+    if distribution.modes.shape[1] == 2:  # evenly far from all modes of the ring
+        heap = monitored(data, lambda real: Batch(0.1 * torch.randn_like(real.x), real.y if labels else None))
+        assert heap > 10 * perfect
+    if not labels:
+        shares = torch.linspace(0.8, 1.2, len(distribution.modes))
+        uneven = GaussianMixture(distribution.modes, distribution.scales, shares)
+        assert perfect < monitored(data, of(uneven)) < blurrier
+
+
+@pytest.mark.parametrize("factor", [0.01, 0.5, 0.75, 1.25, 2])
+def test_of_one_mode_the_monitor_prefers_its_width(factor: float) -> None:
+    distribution = GaussianMixture(torch.ones(1, 2), 0.5)
+    data = synthetic(distribution, validation_samples=2500)
+    assert monitored(data, of(distribution)) < monitored(data, of(blurred(distribution, factor)))
+
+
+@pytest.mark.parametrize("y", [torch.tensor([2, 2, 0, 7, 2]), torch.arange(8).repeat(40)])
+def test_the_floor_has_samples_of_given_classes(y: Tensor) -> None:
+    data = synthetic(ring())
+    samples = data.training_samples(len(y), 3, y)
+    assert torch.equal(samples.y, y)
+    assert ((samples.x - ring().modes[y]).norm(dim=1) < 5 * ring().scales[0]).all()
+    assert not torch.isin(samples.x, next(iter(data.val_dataloader())).x).any()
+
+
 # -------------------------------------------------------------------------------------------- other distributions
 
 
@@ -313,14 +366,14 @@ OTHERS = [
     (Categorical(torch.ones(3)), (1,), set(), ("val/energy", "min")),
     (MultivariateNormal(torch.zeros(2).double(), torch.eye(2).double()), (2,), set(), ("val/energy", "min")),
     (Independent(Normal(torch.zeros(3, 4), 1.0), 2), (3, 4), set(), ("val/energy", "min")),
-    (GaussianMixture(torch.zeros(1, 2), 1.0), (2,), {"jsd"}, ("val/jsd", "min")),
-    (GaussianMixture(9 * torch.eye(2).double(), 1.0), (2,), OF_MODES | {"width"}, ("val/reverse_kl", "min")),
+    (GaussianMixture(torch.zeros(1, 2), 1.0), (2,), {"jsd", "high_quality", "width"}, ("val/energy", "min")),
+    (GaussianMixture(9 * torch.eye(2).double(), 1.0), (2,), OF_MODES | {"width"}, ("val/jsd", "min")),
     (TransformedDistribution(Normal(0.0, 1.0), AbsTransform()), (1,), set(), ("val/energy", "min")),
     (
         GaussianMixture(torch.eye(5), 0.1),
         (5,),
         OF_MODES | OF_MANY | {"width"},
-        ("val/reverse_kl", "min"),
+        ("val/jsd", "min"),
     ),
 ]
 
