@@ -227,6 +227,7 @@ def floor(data: "RealData", seed: int, by_class: bool = True) -> dict[str, float
         name: metric for name, metric in data.metrics().items() if getattr(metric, "has_floor", True)
     }
     metrics = MetricCollection(measured, prefix="val/").to(device)
+    metrics.reset()  # validation may share them
 
     def on_device(batch: Batch, part: slice = slice(None)) -> Batch:
         return apply(lambda tensor: tensor[part].to(device), batch)
@@ -237,7 +238,7 @@ def floor(data: "RealData", seed: int, by_class: bool = True) -> dict[str, float
     else:
         samples = data.training_samples(n, seed)
         samples = samples if by_class else samples._replace(y=None)
-    with torch.inference_mode():  # as in validation, which may share these metrics
+    with torch.inference_mode():  # as in validation
         for held_out in data.val_dataloader():
             stop = start + len(held_out.x)
             metrics.update(on_device(samples, slice(start, stop)), on_device(held_out))
