@@ -121,9 +121,12 @@ def _whole_beside(path: Path) -> str:
 
 
 def check_architecture(path: Path, saved: dict[str, Any], networks: nn.Module) -> None:
-    found = {name: tuple(t.shape) for name, t in saved["state_dict"].items()}
+    def shape(value: Any) -> tuple[int, ...]:
+        return tuple(getattr(value, "shape", ()))  # a module's extra state may be anything
+
+    found = {name: shape(value) for name, value in saved["state_dict"].items()}
     # a lazy layer takes the shape that it is given
-    expected = {n: found.get(n) if is_lazy(t) else tuple(t.shape) for n, t in networks.state_dict().items()}
+    expected = {n: found.get(n) if is_lazy(value) else shape(value) for n, value in networks.state_dict().items()}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
             raise UsageError(

@@ -351,7 +351,14 @@ def _call(network: nn.Module, x: Tensor, y: Tensor | None) -> Tensor:
 
 
 def _logits(outputs: Tensor) -> Tensor:
-    return outputs if outputs.dim() == 1 else outputs[:, 0]
+    if outputs.dim() == 1:
+        return outputs
+    if outputs.dim() != 2:
+        raise UsageError(
+            f"The discriminator gives {tuple(outputs.shape)}: return logits (N,), or (N, outputs), whose first is the "
+            "logit; several for each sample, one per patch, by outputs.flatten()."
+        )
+    return outputs[:, 0]
 
 
 def _due(regularizers: nn.ModuleDict, update: int) -> dict[str, Regularizer]:

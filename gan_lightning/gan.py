@@ -447,7 +447,8 @@ def check_optimizers(gan: GAN, trainer: Any) -> None:
     """Check what ``configure_optimizers`` has returned, which a subclass may override.
 
     Raises:
-        UsageError: it is not G's optimizer and D's, in this order, or a schedule waits for a metric.
+        UsageError: it is not G's optimizer and D's, in this order, nobody trains a weight of the game, or a schedule
+            waits for a metric.
     """
     weights = [{id(w) for group in o.param_groups for w in group["params"]} for o in trainer.optimizers]
     g, d = (set(map(id, gan.game.weights_of(name))) for name in PLAYERS)
@@ -455,6 +456,13 @@ def check_optimizers(gan: GAN, trainer: Any) -> None:
         raise UsageError(
             "configure_optimizers must return the generator's optimizer and the discriminator's, in order."
         )
+    known = g | d | weights[0] | weights[1]
+    for name, weight in gan.game.named_parameters():
+        if weight.requires_grad and id(weight) not in known:
+            raise UsageError(
+                f"No player trains the game's {name}: name its module in Game.players(), or give it "
+                "requires_grad=False."
+            )
     if any(isinstance(scheduler, ReduceLROnPlateau) for scheduler in gan.stepped()):
         raise UsageError(
             "ReduceLROnPlateau waits for a metric, but schedules are stepped after every round: choose one that is "

@@ -96,7 +96,8 @@ def settings(optimizer: Optimizer) -> dict[str, float]:
     group, made = optimizer.param_groups[0], optimizer.defaults
     momentum = {"momentum": group["momentum"]} if group.get("momentum") != made.get("momentum") else {}
     betas = zip(("beta1", "beta2"), group.get("betas", ()), made.get("betas", ()), strict=False)
-    return {"learning_rate": float(group["lr"])} | momentum | {name: now for name, now, first in betas if now != first}
+    rate = {"learning_rate": float(group["lr"])} if "lr" in group else {}  # an own optimizer may have none
+    return rate | momentum | {name: now for name, now, first in betas if now != first}
 
 
 def linear(optimizer: Optimizer, total_steps: int, *, start: float = 0.0, final: float = 0.0) -> LambdaLR:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gan_lightning.batch import Batch, apply
+from gan_lightning.errors import UsageError
 from gan_lightning.game import Game, Terms
 from gan_lightning.graphs import Graphs
 from gan_lightning.log import LossLog
@@ -166,7 +167,13 @@ class Round:
         """Generate as many samples as there are real ones, under their conditions, with or without G's graph."""
         z = joint(self.prior.sample, real.x.shape[0], self.device).to(self.dtype)
         with nullcontext() if graph else torch.no_grad():
-            return self.game.generate(z, real.y)
+            fake = self.game.generate(z, real.y)
+        if fake.x.shape != real.x.shape:  # broadcasting would hide it
+            raise UsageError(
+                f"The generator gives samples {tuple(fake.x.shape)}, but the data has {tuple(real.x.shape)}: give both "
+                "the same shape, (N, *sample_shape)."
+            )
+        return fake
 
     def _prepared(self, reals: Sequence[Batch]) -> list[Batch]:
         """Prepare the micro-batches of one update for D."""

@@ -10,7 +10,7 @@ import lightning
 import numpy as np
 import pytest
 import torch
-from helpers import small_gan
+from helpers import Lines, small_gan
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
@@ -19,13 +19,13 @@ from torch.optim.lr_scheduler import ExponentialLR, LinearLR, LRScheduler, Reduc
 from torch.testing import assert_close
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from gan_lightning import GAN, R1, R2, Normal, UsageError, load, optim
+from gan_lightning import GAN, R1, R2, GradientPenalty, Normal, UsageError, load, optim
 from gan_lightning.ema import MovingAverage
 from gan_lightning.errors import Diverged
 from gan_lightning.game import Game, evaluating
 from gan_lightning.games.bigan import BiGAN
 from gan_lightning.games.pix2pix import Pix2Pix
-from gan_lightning.losses import Hinge
+from gan_lightning.losses import Hinge, NonSaturating
 
 N = 8
 
@@ -465,3 +465,83 @@ def test_deepcopies_train_apart() -> None:
     before = deepcopy(other.state_dict())
     fit(gan)
     assert_close(other.state_dict(), before, rtol=0, atol=0)
+
+
+# ------------------------------------------------------------------------------------------------ shapes and owners
+
+
+class Reshaping(nn.Linear):
+    """D that takes samples of any shape."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(1)).flatten()
+
+
+def test_samples_of_another_shape_than_the_datas_are_refused() -> None:
+    """Which broadcasts against it where both are compared, as on the way between real and fake samples."""
+    generator = nn.Sequential(nn.Linear(3, 2), nn.Unflatten(1, (1, 2)))
+    gan = small_gan(generator=generator, discriminator=Reshaping(2, 1), regularizers={"gp": GradientPenalty(1.0)})
+    with pytest.raises(UsageError, match=r"The generator gives samples \(8, 1, 2\), but the data has \(8, 2\)"):
+        fit(gan)
+
+
+def test_logits_of_three_dimensions_are_refused() -> None:
+    gan = small_gan(discriminator=nn.Sequential(nn.Linear(2, 6), nn.Unflatten(1, (2, 3))))
+    with pytest.raises(UsageError, match=r"The discriminator gives \(8, 2, 3\): return logits \(N,\)"):
+        fit(gan)
+
+
+class Margin(NonSaturating):
+    """A loss with a weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.margin = nn.Parameter(torch.ones(()))
+
+
+def test_a_weight_that_nobody_trains_is_refused() -> None:
+    gan = small_gan(loss=Margin())
+    with pytest.raises(UsageError, match=r"No player trains the game's loss\.margin"):
+        fit(gan)
+    gan.game.loss.margin.requires_grad_(False)
+    fit(gan)
+
+
+class Remembering(nn.Linear):
+    """A layer with state that is no tensor."""
+
+    scale = 1.0
+
+    def get_extra_state(self) -> dict[str, float]:
+        return {"scale": self.scale}
+
+    def set_extra_state(self, state: dict[str, float]) -> None:
+        self.scale = state["scale"]
+
+
+def test_extra_state_of_a_module_is_restored(tmp_path: Path) -> None:
+    gan = small_gan(generator=Remembering(3, 2))
+    gan.game.generator.scale = 3.0
+    fit(gan, callbacks=[ModelCheckpoint(tmp_path, save_last=True)], enable_checkpointing=True)
+    other = load(tmp_path / "last.ckpt", gan=small_gan(generator=Remembering(3, 2)))
+    assert other.game.generator.scale == 3.0
+
+
+class Descent(torch.optim.Optimizer):
+    """Gradient descent whose rate has another name."""
+
+    def __init__(self, weights: Any) -> None:
+        super().__init__(weights, {"eta": 0.1})
+
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for weight in group["params"]:
+                weight.data -= group["eta"] * weight.grad
+
+
+def test_an_optimizer_may_have_no_learning_rate() -> None:
+    gan = small_gan(generator_optimizer=Descent, discriminator_optimizer=Descent)
+    lines = Lines()
+    fit(gan, callbacks=[lines], log_every_n_steps=1)
+    assert lines.lines
+    assert not [name for line in lines.lines for name in line if "learning_rate" in name]
