@@ -120,13 +120,15 @@ def _whole_beside(path: Path) -> str:
     return ""
 
 
-def check_architecture(path: Path, saved: dict[str, Any], networks: nn.Module) -> None:
-    def shape(value: Any) -> tuple[int, ...]:
-        return tuple(getattr(value, "shape", ()))  # a module's extra state may be anything
+def shape_of(value: Any) -> tuple[int, ...]:
+    """The shape of an entry of a state; () for a module's extra state, which may be anything."""
+    return tuple(getattr(value, "shape", ()))
 
-    found = {name: shape(value) for name, value in saved["state_dict"].items()}
+
+def check_architecture(path: Path, saved: dict[str, Any], networks: nn.Module) -> None:
+    found = {name: shape_of(value) for name, value in saved["state_dict"].items()}
     # a lazy layer takes the shape that it is given
-    expected = {n: found.get(n) if is_lazy(value) else shape(value) for n, value in networks.state_dict().items()}
+    expected = {n: found.get(n) if is_lazy(value) else shape_of(value) for n, value in networks.state_dict().items()}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
             raise UsageError(

@@ -30,8 +30,9 @@ class DiversityTerm(Regularizer):
         size, what = (packing, f"packs of {packing} samples") if self.compares_packs and packing > 1 else (1, "samples")
         if n < 2 * size:
             raise UsageError(
-                f"generator_regularizer.{self.option} compares the {what} of a batch, but there is only one: give "
-                f"data.batch_size, or the data loader's batch_size with drop_last=True, at least {2 * size}."
+                f"generator_regularizer.{self.option} compares the {what} of a micro-batch, but one has only "
+                f"{n // size}: give each at least {2 * size} samples, by data.batch_size, or by the data loader's "
+                "batch_size and drop_last=True."
             )
 
     def forward(self, critic: CriticPass) -> Tensor:

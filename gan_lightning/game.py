@@ -353,6 +353,8 @@ def _call(network: nn.Module, x: Tensor, y: Tensor | None) -> Tensor:
 def _logits(outputs: Tensor) -> Tensor:
     if outputs.dim() == 1:
         return outputs
+    if outputs.dim() > 2 and outputs.shape[1] == 1:  # of convolutions, one or one for each patch
+        return outputs.flatten()
     if outputs.dim() != 2:
         raise UsageError(
             f"The discriminator gives {tuple(outputs.shape)}: return logits (N,), or (N, outputs), whose first is the "

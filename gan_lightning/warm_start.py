@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from gan_lightning.callbacks.checkpoint import checkpoints
-from gan_lightning.checkpoints import read_checkpoint
+from gan_lightning.checkpoints import read_checkpoint, shape_of
 from gan_lightning.errors import UsageError
 from gan_lightning.gan import GAN
 
@@ -30,7 +30,7 @@ def start_from(gan: GAN, path: str | Path) -> None:
     if gan.average is None:
         given = {name: value for name, value in given.items() if not name.startswith(AVERAGE)}
     for name in own | given:
-        shapes = [tuple(side[name].shape) if name in side else "absent" for side in (given, own)]
+        shapes = [shape_of(side[name]) if name in side else "absent" for side in (given, own)]
         if shapes[0] != shapes[1]:
             raise UsageError(
                 f"start_from={path} does not fit: its {name} is {shapes[0]}, but this run's is {shapes[1]}: choose the "

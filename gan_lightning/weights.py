@@ -28,7 +28,13 @@ def write(
     path: Path, gan: GAN, raw: bool = False, quantize: bool = False, evaluation: Mapping[str, Any] | None = None
 ) -> None:
     """Write the weights that generate samples, in 8 bits if ``quantize``, and the results of ``evaluate.py``."""
-    state = {name: tensor.detach().cpu() for name, tensor in sampled(gan, raw).state_dict().items()}
+    state = sampled(gan, raw).state_dict()
+    if others := [name for name, value in state.items() if not isinstance(value, Tensor)]:
+        raise UsageError(
+            f"{others[0]} is the extra state of a module, but a .safetensors file holds tensors alone: export to "
+            "another format."
+        )
+    state = {name: tensor.detach().cpu() for name, tensor in state.items()}
     metadata = {
         "config": gan.config,
         "data": gan.described,

@@ -250,7 +250,7 @@ def test_a_discriminator_without_known_features_is_refused(discriminator: nn.Mod
 def test_one_sample_is_refused(term: DiversityTerm) -> None:
     game = game_of(term)
     real, fake = (Batch(*(None if t is None else t[:1] for t in batch)) for batch in batches(game))
-    assert "compares the samples of a batch, but there is only one: give data.batch_size" in refused(
+    assert "compares the samples of a micro-batch, but one has only 1: give each at least 2" in refused(
         lambda: game.generator_terms(real, fake, 0)
     )
 
@@ -276,7 +276,9 @@ def test_batches_of_one_are_refused_before_training(
     what = "samples" if packing == 1 else "packs of 3 samples"
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
     trainer = lightning.Trainer(max_epochs=1, enable_checkpointing=False, **quiet)
-    with pytest.raises(UsageError, match=f"compares the {what} of a batch, .* at least {2 * packing}"):
+    with pytest.raises(
+        UsageError, match=f"compares the {what} of a micro-batch, .* each at least {2 * packing} samples"
+    ):
         trainer.fit(gan, DataLoader(torch.randn(n, 2), batch_size))
     assert_close(list(gan.parameters()), before, rtol=0, atol=0)
 

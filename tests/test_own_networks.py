@@ -26,6 +26,8 @@ from gan_lightning.game import Game, evaluating
 from gan_lightning.games.bigan import BiGAN
 from gan_lightning.games.pix2pix import Pix2Pix
 from gan_lightning.losses import Hinge, NonSaturating
+from gan_lightning.warm_start import start_from
+from gan_lightning.weights import write
 
 N = 8
 
@@ -545,3 +547,26 @@ def test_an_optimizer_may_have_no_learning_rate() -> None:
     fit(gan, callbacks=[lines], log_every_n_steps=1)
     assert lines.lines
     assert not [name for line in lines.lines for name in line if "learning_rate" in name]
+
+
+@pytest.mark.parametrize("kernel", [2, 1])
+def test_logits_may_be_maps_of_one_channel(kernel: int) -> None:
+    """Of convolutions over a whole sample or over patches; as if flattened."""
+    gans = []
+    for end in ([], [nn.Flatten(0)]):
+        torch.manual_seed(3)
+        layers = nn.Unflatten(1, (1, 1, 2)), nn.Conv2d(1, 1, (1, kernel)), *end
+        gans.append(small_gan(discriminator=nn.Sequential(*layers)))
+        fit(gans[-1])
+    assert_close(list(gans[0].parameters()), list(gans[1].parameters()), rtol=0, atol=0)
+
+
+def test_extra_state_starts_another_run_and_is_no_tensor_to_export(tmp_path: Path) -> None:
+    gan = small_gan(generator=Remembering(3, 2))
+    gan.game.generator.scale = 3.0
+    fit(gan, callbacks=[ModelCheckpoint(tmp_path, save_last=True)], enable_checkpointing=True)
+    other = small_gan(generator=Remembering(3, 2))
+    start_from(other, tmp_path / "last.ckpt")
+    assert other.game.generator.scale == 3.0
+    with pytest.raises(UsageError, match=r"_extra_state is the extra state of a module, .* another format"):
+        write(tmp_path / "g.safetensors", other)
