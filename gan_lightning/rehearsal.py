@@ -21,7 +21,7 @@ from gan_lightning.config import one_line
 from gan_lightning.data.loader import RealData
 from gan_lightning.errors import UsageError
 from gan_lightning.game import Game
-from gan_lightning.gan import GAN, PLAYERS, check_players, total_steps
+from gan_lightning.gan import GAN, PLAYERS, check_batch, check_players, total_steps
 
 ENOUGH = 64  # samples
 BATCH_NORM = "Expected more than 1 value per channel when training"  # how torch's ValueError begins
@@ -34,8 +34,8 @@ def check_networks(gan: GAN, data: RealData) -> None:
     """Pass a batch, or part of a large one, through both networks; weights, buffers and random states are unchanged.
 
     Raises:
-        UsageError: BatchNorm receives one sample, a shape or a value is wrong, D ends in a sigmoid, or G does for
-            data with negative values. Errors in the networks' own code are raised unchanged.
+        UsageError: BatchNorm or a penalty receives one sample, a shape or a value is wrong, D ends in a sigmoid, or G
+            does for data with negative values. Errors in the networks' own code are raised unchanged.
     """
     n = data.batch_size
     while n > ENOUGH and n % (2 * gan.game.packing) == 0:  # enough to check shapes, and saves memory
@@ -65,6 +65,7 @@ def check_networks(gan: GAN, data: RealData) -> None:
                 "without it."
             ) from error
     check_players(gan.game)
+    check_batch(gan.game, data.batch_size, 1, 1)  # of each micro-batch
 
 
 def check_optimizers(gan: GAN, trainer: Trainer, data: RealData) -> None:

@@ -1,6 +1,7 @@
 """The generator's own terms against the papers' equations, computed another way in double precision."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from composing import composed
+from omegaconf import DictConfig
 from test_regularizers import central_differences
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -22,6 +24,9 @@ from gan_lightning.game import Game
 from gan_lightning.gan import GAN
 from gan_lightning.losses import Relativistic
 from gan_lightning.regularizers import CriticPass
+from gan_lightning.training import train
+
+Configure = Callable[..., DictConfig]
 
 N = 6
 
@@ -340,3 +345,10 @@ def test_the_packages_discriminators_have_features(model: str, data: str, option
         last = game.discriminator.layers[-1]
         logits = last(features if model != "dcgan" else features[:, :, None, None]).reshape(4, -1)[:, 0]
         assert_close(logits, game.judge(sample))
+
+
+def test_a_run_with_batches_of_one_is_refused_before_anything_is_written(configure: Configure, tmp_path: Path) -> None:
+    options = ["model.packing=4", "data.batch_size=4", "regularizer@generator_regularizer=gdpp"]
+    with pytest.raises(UsageError, match="the packs of 4 samples of a micro-batch, but one has only 1: give each"):
+        train(configure("data=ring", *options), tmp_path / "run")
+    assert not [path for path in tmp_path.rglob("*") if path.name in ("config.yaml", "samples")]
